@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Errors that a user may see, each with the exit status of the command.
+
+The message of every error is one sentence that names the thing at fault and,
+where there is one, the remedy. The command prints it; nothing else is printed.
+"""
+
+
+class ComposeAppsError(Exception):
+    """Base of all errors this package raises on purpose.
+
+    ``exit_code`` is the exit status of a command that ends with this error.
+    """
+
+    exit_code = 1
+
+
+class UsageError(ComposeAppsError):
+    """The user asked for something that makes no sense (a bad option, a bad reference)."""
+
+    exit_code = 2
+
+
+class NotFoundError(ComposeAppsError):
+    """An app, blob, file or image that was named does not exist."""
+
+    exit_code = 3
+
+
+class CorruptError(ComposeAppsError):
+    """Data does not match its digest or size, or does not have the format it claims."""
+
+    exit_code = 4
+
+
+class RegistryError(ComposeAppsError):
+    """A registry cannot be reached, refuses, or answers nonsense."""
+
+    exit_code = 5
+
+
+class EngineError(ComposeAppsError):
+    """dockerd or docker compose cannot be reached or failed."""
+
+    exit_code = 6
+
+
+class StorageError(ComposeAppsError):
+    """The file system refused: full, read-only, no permission."""
+
+    exit_code = 7
+
+
+class NotRunningError(ComposeAppsError):
+    """An app or one of its services is not in the state that was asked about."""
+
+    exit_code = 8
+
+
+class LockedError(ComposeAppsError):
+    """Another command holds the lock on the store."""
+
+    exit_code = 9

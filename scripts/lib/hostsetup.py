@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""Bring a fresh Debian or Ubuntu machine to where a command of scripts/ can run.
+
+Stdlib-only: it runs under the machine's own Python. ``enter`` installs what is
+missing (Debian packages with apt-get, Python packages into build/venv) and then
+runs the same command again under that virtual environment.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("COMPOSEAPPS_BUILD", TOP / "build"))
+LAYER = TOP / "meta-composeapps"
+
+# Feature -> {a file or program that shows it is there: the Debian package that brings it}.
+FEATURES = {
+    "image": {
+        "mmdebstrap": "mmdebstrap",
+        "mke2fs": "e2fsprogs",
+        "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+        "zstd": "zstd",
+    },
+    "qemu": {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"},
+    "registry": {"docker-registry": "docker-registry"},
+    "tests": {
+        "nginx": "nginx-light",
+        "openssl": "openssl",
+        "unshare": "util-linux",
+        "git": "git",
+    },
+}
+
+
+class SetupError(Exception):
+    """Something is missing and could not be installed; the message says what to do."""
+
+
+def _present(thing):
+    if thing.startswith("/"):
+        return os.path.exists(thing)
+    return shutil.which(thing, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
+
+
+def missing_packages(features):
+    """Return the sorted Debian packages that ``features`` need and the machine lacks."""
+    wanted = [FEATURES[name] for name in features]
+    return sorted({package for feature in wanted for thing, package in feature.items() if not _present(thing)})
+
+
+def _run(argv, what, **kwargs):
+    """Run ``argv`` quietly; raise SetupError with the last lines of its output when it fails."""
+    print(f"setup: {what}", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", check=False, **kwargs,
+    )
+    if done.returncode:
+        tail = "\n".join(done.stdout.strip().splitlines()[-8:])
+        raise SetupError(f"{what} failed ({' '.join(map(str, argv[:4]))} …):\n{tail}")
+    print(f"setup: {what}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+def install_packages(packages):
+    """Install Debian packages with apt-get, as root or through sudo."""
+    if not packages:
+        return
+    listed = " ".join(packages)
+    if not shutil.which("apt-get"):
+        raise SetupError(f"this machine has no apt-get: install the equivalents of '{listed}' by hand")
+    prefix = []
+    if os.geteuid():
+        if not shutil.which("sudo"):
+            raise SetupError(f"not root and no sudo: run 'apt-get install {listed}' as root, then try again")
+        prefix = ["sudo"]
+    # A daemon that a package brings must not start: the commands run their own, on their own ports.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    _run([*prefix, "apt-get", "update"], "reading Debian's package lists", env=env)
+    _run(
+        [*prefix, "apt-get", "install", "-y", "--no-install-recommends", *packages],
+        f"installing {listed}", env=env,
+    )
+
+
+def venv_python(extras):
+    """Return the Python of build/venv after making sure that it holds the given extras of pyproject.toml."""
+    with open(TOP / "pyproject.toml", "rb") as stream:
+        optional = tomllib.load(stream)["project"]["optional-dependencies"]
+    wanted = [requirement for extra in extras for requirement in optional[extra]]
+    venv = BUILD / "venv"
+    python = venv / "bin" / "python"
+    base = f"{sys.version_info[:2]} {os.path.realpath(sys.base_prefix)}"
+    stamps = {extra: hashlib.sha256(repr((base, optional[extra])).encode()).hexdigest()[:16] for extra in extras}
+    stamp_files = [venv / f".{extra}-{stamp}" for extra, stamp in stamps.items()]
+    if all(path.exists() for path in stamp_files) and python.exists():
+        return python
+    try:
+        import ensurepip  # noqa: F401
+    except ImportError:
+        install_packages(["python3-venv"])
+    if not any(path.exists() for path in stamp_files):
+        shutil.rmtree(venv, ignore_errors=True)
+    if not python.exists():
+        _run([sys.executable, "-m", "venv", str(venv)], f"making a virtual environment in {venv}")
+    _run(
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted],
+        "installing Python packages",
+    )
+    purelib = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()
+    # A path file instead of an editable install: nothing is written into the layer's tree.
+    Path(purelib, "meta-composeapps.pth").write_text(f"{LAYER / 'lib'}\n{TOP / 'scripts' / 'lib'}\n")
+    for path in stamp_files:
+        path.touch()
+    return python
+
+
+def enter(*features, extras=("host",)):
+    """Install what ``features`` and ``extras`` need, then continue under build/venv.
+
+    Returns when this process already runs under the virtual environment; otherwise it
+    replaces the process. Ends it with status 1 and one sentence when something is missing
+    and cannot be installed.
+    """
+    if sys.version_info < (3, 11):  # noqa: UP036 - this runs before any of our requirements is enforced
+        sys.exit("this needs Python 3.11 or later: on Debian 12 and Ubuntu 24.04 it is the default python3")
+    try:
+        install_packages(missing_packages(features))
+        python = venv_python(extras)
+    except SetupError as err:
+        sys.exit(f"{os.path.basename(sys.argv[0])}: {err}")
+    if Path(sys.prefix).resolve() != (BUILD / "venv").resolve():
+        env = {
+            **os.environ,
+            # Byte code goes beside the build, not into the layer that BitBake hashes.
+            "PYTHONPYCACHEPREFIX": str(BUILD / "pycache"),
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin",
+        }
+        os.execve(python, [str(python), *sys.argv], env)
