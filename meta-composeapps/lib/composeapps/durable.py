@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Writing files so that a power cut leaves the old content or the new, never a mixture.
+
+The order is always the same: write a temporary, fsync it, rename it over the name,
+fsync the directory. Before the rename the old file is whole; after it the new one is;
+until the directory's fsync returns either may be what a reboot finds.
+"""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from composeapps.errors import StorageError
+
+
+def fsync_directory(path):
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(path, mode=0o755):
+    """Create ``path`` and the parents it lacks, each one durable in its parent."""
+    path = Path(path)
+    if path.is_dir():
+        return
+    make_directories(path.parent, mode)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode)
+    fsync_directory(path.parent)
+
+
+def replace(temporary, target):
+    """Rename ``temporary`` (already fsynced) to ``target`` and make the name durable."""
+    os.rename(temporary, target)
+    fsync_directory(Path(target).parent)
+
+
+def write_file(path, data, mode=0o644):
+    """Replace the file ``path`` by ``data`` (bytes), atomically and durably.
+
+    A killed writer leaves at most a file whose name starts with ``.tmp-``.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def storage_errors(what):
+    """Turn the file system's refusals into one sentence about ``what``.
+
+    Raises StorageError for a full or read-only file system, an I/O error or a missing permission.
+    """
+    try:
+        yield
+    except OSError as err:
+        where = f" ({err.filename})" if err.filename else ""
+        remedies = {
+            errno.ENOSPC: "the file system is full: free space and try again, nothing was changed",
+            errno.EDQUOT: "the quota is used up: free space and try again, nothing was changed",
+            errno.EROFS: "the file system is read-only",
+            errno.EACCES: "permission denied: run it as a user that may write there",
+            errno.EPERM: "operation not permitted: run it as a user that may write there",
+        }
+        remedy = remedies.get(err.errno, err.strerror or str(err))
+        raise StorageError(f"{what}{where}: {remedy}") from err
