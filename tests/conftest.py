@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures for all tests: real registries, one of each kind a test run, started when first asked for."""
+
+import itertools
+
+import pytest
+
+from support import registries
+
+_counter = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_user_settings(monkeypatch):
+    """Keep the account and the endpoints of whoever runs the tests out of them."""
+    for name in ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory):
+    """An open docker-registry; ``registry.endpoint`` is "hub.demo.test=http://127.0.0.1:PORT"."""
+    with registries.open_registry(tmp_path_factory.mktemp("open")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def auth_registry(tmp_path_factory):
+    """A docker-registry with basic authentication: ``.user``, ``.password``, ``.auth_file``."""
+    with registries.password_registry(tmp_path_factory.mktemp("password")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def token_registry(tmp_path_factory):
+    """A docker-registry with bearer tokens for everything; ``.tokens.requests`` tells what was asked."""
+    with registries.token_registry(tmp_path_factory.mktemp("token")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tls_registry(tmp_path_factory):
+    """A docker-registry behind HTTPS with a private CA: ``.ca_file``."""
+    with registries.tls_registry(tmp_path_factory.mktemp("tls")) as running:
+        yield running
+
+
+@pytest.fixture
+def factory_name():
+    """A factory (first part of a repository's path) that no other test uses, e.g. "factory7"."""
+    return f"factory{next(_counter)}"
