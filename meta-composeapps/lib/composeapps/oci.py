@@ -7,6 +7,7 @@ it is used, so that no caller has to wonder whether a field is there or sane.
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 
 from composeapps.errors import CorruptError, NotFoundError, UsageError
@@ -171,7 +172,8 @@ def parse_document(data, what):
         media_type = OCI_INDEX if "manifests" in value and "config" not in value else OCI_MANIFEST
     annotations = value.get("annotations") if isinstance(value.get("annotations"), dict) else {}
     if media_type in INDEX_TYPES:
-        return Document("index", media_type, data, manifests=_descriptors(value, "manifests", what), annotations=annotations)
+        manifests = _descriptors(value, "manifests", what)
+        return Document("index", media_type, data, manifests=manifests, annotations=annotations)
     if media_type in MANIFEST_TYPES:
         return Document(
             "manifest", media_type, data, config=Descriptor.load(value.get("config"), what),
@@ -185,6 +187,16 @@ def _descriptors(value, key, what):
     if not isinstance(items, list):
         raise CorruptError(f"{what} has no list '{key}'")
     return tuple(Descriptor.load(item, what) for item in items)
+
+
+def host_platform():
+    """Return the Platform of the machine this runs on."""
+    machine = os.uname().machine
+    architecture, variant = {
+        "x86_64": ("amd64", ""), "aarch64": ("arm64", ""), "armv7l": ("arm", "v7"), "armv6l": ("arm", "v6"),
+        "i686": ("386", ""), "riscv64": ("riscv64", ""), "ppc64le": ("ppc64le", ""),
+    }.get(machine, (machine, ""))
+    return Platform("linux", architecture, variant)
 
 
 def dump_json(value):

@@ -128,8 +128,8 @@ class RegistryClient:
                 if not _short(response, size, received):
                     break
                 problem = f"the connection ended after {received} bytes"
-            except TRANSIENT as err:
-                problem = str(err) or type(err).__name__
+            except (OSError, *TRANSIENT) as err:
+                problem = _reason(err)
             failures = failures + 1 if received == before else 1
             if failures >= ATTEMPTS:
                 raise RegistryError(f"{what}: {problem}; gave up after {ATTEMPTS} tries")
@@ -190,7 +190,7 @@ class RegistryClient:
                 return True
             except TRANSIENT as err:
                 if attempt == ATTEMPTS:
-                    raise RegistryError(f"{what}: {err or type(err).__name__}; gave up after {ATTEMPTS} tries") from None
+                    raise RegistryError(f"{what}: {_reason(err)}; gave up after {ATTEMPTS} tries") from None
                 _pause(attempt)
         return True
 

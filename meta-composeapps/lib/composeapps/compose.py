@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""Compose files: reading their services, and pinning them for publication.
+
+Takes PyYAML, so nothing that BitBake imports may import this at its top. Values are not
+interpolated: ``${…}`` is left for the device, except in an image's name, where it is refused.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from composeapps.errors import CorruptError, UsageError
+from composeapps.reference import parse, parse_pinned
+
+CONFIG_HASH = "io.compose-spec.config-hash"
+_SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service as a pinned compose file describes it: its name, pinned image and config hash."""
+
+    name: str
+    image: str
+    config_hash: str = ""
+
+
+def load(data, what):
+    """Parse a compose file (bytes); return its mapping.
+
+    Raises UsageError naming ``what``, and the line where YAML gives one, when it is not a compose
+    file: not YAML, no services, a service that is no mapping.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        value = yaml.load(data, Loader=loader)  # noqa: S506 - both loaders are the safe ones
+    except yaml.MarkedYAMLError as err:
+        line = f", line {err.problem_mark.line + 1}" if err.problem_mark else ""
+        raise UsageError(f"{what}{line}: not YAML: {err.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
+        raise UsageError(f"{what}: not YAML: {str(err).splitlines()[0]}") from None
+    if not isinstance(value, dict) or not isinstance(value.get("services"), dict) or not value["services"]:
+        raise UsageError(f"{what} is not a compose file: it has no services")
+    for name, service in value["services"].items():
+        if not isinstance(name, str) or not _SERVICE_NAME.fullmatch(name):
+            raise UsageError(f"{what}: '{name}' is not a service name")
+        if not isinstance(service, dict):
+            raise UsageError(f"{what}: service '{name}' is not a mapping")
+    return value
+
+
+def services(data, what):
+    """Return the Services of a pinned compose file (bytes), in its order.
+
+    Raises CorruptError when a service's image is not pinned, or the file is none.
+    """
+    try:
+        value = load(data, f"the compose file of {what}")
+        return [
+            Service(name, str(parse_pinned(str(service.get("image") or ""), what=f"{what}: image of service '{name}'")),
+                    str(_labels(service, name, what).get(CONFIG_HASH) or ""))
+            for name, service in value["services"].items()
+        ]
+    except UsageError as err:
+        raise CorruptError(str(err)) from None
+
+
+def service_images(data, what):
+    """Return the pinned References of the images of a pinned compose file, sorted, each once."""
+    return [parse_pinned(image) for image in sorted({service.image for service in services(data, what)})]
+
+
+def pin(value, resolve, what):
+    """Pin a parsed compose file in place.
+
+    Each service's image becomes ``host/path@sha256:…``, ``build`` goes, and the label
+    ``io.compose-spec.config-hash`` is set to the sha256 of the pinned service.
+
+    Arguments:
+        value: what ``load`` returned.
+        resolve: called with the Reference of an image; returns its digest.
+        what: how errors name the file.
+
+    Returns {service: pinned Reference}. Raises UsageError for a service without an image or with an
+    image name that cannot be resolved here.
+    """
+    pinned = {}
+    for name, service in value["services"].items():
+        image = service.get("image")
+        if not isinstance(image, str) or not image.strip():
+            raise UsageError(f"{what}: service '{name}' has no image: name one as HOST/PATH:TAG (a build is not enough)")
+        if "$" in image:
+            raise UsageError(f"{what}: service '{name}': '{image}' holds a variable, which cannot be pinned")
+        ref = parse(image.strip(), what=f"{what}: image of service '{name}'")
+        pinned[name] = ref.pinned(resolve(ref))
+        service["image"] = str(pinned[name])
+        service.pop("build", None)
+        labels = _labels(service, name, what)
+        labels.pop(CONFIG_HASH, None)
+        service.pop("labels", None)
+        if labels:
+            service["labels"] = labels
+        digest = hashlib.sha256(dump(service)).hexdigest()
+        service["labels"] = {**labels, CONFIG_HASH: digest}
+    return pinned
+
+
+def dump(value):
+    """Serialize a mapping as YAML bytes, in its own order, the same bytes for the same content."""
+    import yaml
+
+    return yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=4096).encode()
+
+
+def _dumper():
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Writes no anchors: readers of the field expand them, but people read these files too."""
+
+        def ignore_aliases(self, data):
+            return True
+
+    return Dumper
+
+
+def _labels(service, name, what):
+    """Return a service's labels as a mapping; compose allows a list of KEY=VALUE as well."""
+    labels = service.get("labels") or {}
+    if isinstance(labels, list):
+        labels = dict(str(item).partition("=")[::2] for item in labels)
+    if not isinstance(labels, dict):
+        raise UsageError(f"{what}: the labels of service '{name}' are neither a mapping nor a list")
+    return dict(labels)
