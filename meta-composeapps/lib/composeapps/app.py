@@ -26,13 +26,15 @@ class Blob:
     """A blob an app needs: where it is fetched from, how, and its descriptor.
 
     ``kind`` is the registry's collection, "manifests" or "blobs"; ``platform`` is None for what
-    every platform needs.
+    every platform needs. An ``optional`` blob helps, but a store without it is complete for the
+    field's readers.
     """
 
     ref: Reference
     kind: str
     descriptor: Descriptor
     platform: Platform | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,11 @@ class App:
     def _all_blobs(self):
         own = Descriptor(self.ref.digest, len(self.manifest.data), self.manifest.media_type)
         yield Blob(self.ref, "manifests", own)
-        for descriptor in (self.manifest.config, self.bundle, self.bundle_index, self.layers_meta):
+        # The config is the empty JSON object that each of these manifests has: nobody stores it.
+        yield Blob(self.ref, "blobs", self.bundle)
+        for descriptor in (self.bundle_index, self.layers_meta):
             if descriptor is not None:
-                yield Blob(self.ref, "blobs", descriptor)
+                yield Blob(self.ref, "blobs", descriptor, optional=True)
         for image in self.images.values():
             yield from image.blobs()
 
@@ -136,7 +140,7 @@ class RegistrySource:
 
     def open(self, ref, digest, size):
         """Return a blob of any size as a binary file, verified."""
-        spool = tempfile.SpooledTemporaryFile(max_size=8 * 1024 * 1024)
+        spool = tempfile.SpooledTemporaryFile(max_size=8 * 1024 * 1024)  # noqa: SIM115 - the caller closes it
         for chunk in self._client.blob(ref, digest, size):
             spool.write(chunk)
         spool.seek(0)

@@ -90,7 +90,7 @@ def pin(value, resolve, what):
     for name, service in value["services"].items():
         image = service.get("image")
         if not isinstance(image, str) or not image.strip():
-            raise UsageError(f"{what}: service '{name}' has no image: name one as HOST/PATH:TAG (a build is not enough)")
+            raise UsageError(f"{what}: service '{name}' has no image: name one as HOST/PATH:TAG")
         if "$" in image:
             raise UsageError(f"{what}: service '{name}': '{image}' holds a variable, which cannot be pinned")
         ref = parse(image.strip(), what=f"{what}: image of service '{name}'")

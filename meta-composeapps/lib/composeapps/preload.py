@@ -11,7 +11,7 @@ from pathlib import Path
 from composeapps import durable
 from composeapps.app import StoreSource, load_app
 from composeapps.errors import CorruptError, UsageError
-from composeapps.oci import Platform, dump_json
+from composeapps.oci import Platform, dump_json, parse_document
 from composeapps.reference import parse_pinned
 from composeapps.store import Store
 
@@ -77,7 +77,7 @@ def _copy_app(source, target, ref):
     app = load_app(StoreSource(source), ref, _platforms(source, images), images)
     for blob in app.blobs():
         digest, size = blob.descriptor.digest, blob.descriptor.size
-        if source.size_of(digest) is None and blob.descriptor in (app.manifest.config, app.layers_meta):
+        if blob.optional and source.size_of(digest) is None:
             continue
         target.add_blob(digest, source.chunks(digest, size), size)
     target.add_app(app)
@@ -85,8 +85,6 @@ def _copy_app(source, target, ref):
 
 def _platforms(source, images):
     """Return the platforms that a store has the images for: those whose manifests are there."""
-    from composeapps.oci import parse_document
-
     for image in images:
         root = parse_document(source.read(image.digest), f"image {image}")
         if root.kind == "index":

@@ -159,7 +159,8 @@ class Store:
         The file's content is verified in both cases. Raises NotFoundError when there is no such file.
         """
         target = self.blob_path(digest)
-        path = Path(path)
+        # A mirror may have left a symbolic link, and a hard link to that would dangle one day.
+        path = Path(path).resolve()
         try:
             stream = open(path, "rb")  # noqa: SIM115 - the with follows
         except FileNotFoundError:

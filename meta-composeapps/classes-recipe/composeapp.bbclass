@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+#
+# The recipe of one compose app: fetches the blobs of the app and of its images
+# for the machine's platform, checks them and deploys them as a restorable
+# store. Images take it from there (composeapps-image.bbclass).
+#
+# scripts/gen-recipes writes such recipes; they set
+#   COMPOSEAPP_NAME, COMPOSEAPP_URI, COMPOSEAPP_IMAGES, COMPOSEAPP_PLATFORMS
+#   COMPOSEAPP_BLOBS                  oci:// URLs that every platform needs
+#   COMPOSEAPP_BLOBS[linux-amd64]     those that this platform needs on top
+
+inherit deploy nopackages
+
+# Nothing is compiled, so no toolchain is needed.
+INHIBIT_DEFAULT_DEPS = "1"
+# The platform follows the machine, and so does the deploy directory.
+PACKAGE_ARCH = "${MACHINE_ARCH}"
+
+COMPOSEAPPS_PLATFORM ??= "${@composeapp_platform_of(d.getVar('TARGET_ARCH'))}"
+
+S = "${UNPACKDIR}"
+SRC_URI = "${@composeapp_src_uri(d)}"
+# The flags of COMPOSEAPP_BLOBS are invisible to the signature of an expression.
+SRC_URI[vardepvalue] = "${SRC_URI}"
+
+# The licences in the recipe are those that the publisher declared on the
+# images; an image has no one licence file whose checksum could be pinned, and
+# the digests pin its content already.
+ERROR_QA:remove = "license-checksum"
+WARN_QA:remove = "license-checksum"
+
+def composeapp_platform_of(arch):
+    """Return the OCI platform of a TARGET_ARCH, or "" when container images know no such platform."""
+    return {
+        "x86_64": "linux/amd64",
+        "aarch64": "linux/arm64",
+        "arm": "linux/arm/v7",
+        "riscv64": "linux/riscv64",
+    }.get(arch or "", "")
+
+def composeapp_src_uri(d):
+    """Return the oci:// URLs of the app for COMPOSEAPPS_PLATFORM."""
+    platform = (d.getVar("COMPOSEAPPS_PLATFORM") or "").replace("/", "-")
+    blobs = (d.getVar("COMPOSEAPP_BLOBS") or "").split()
+    if platform:
+        blobs += (d.getVarFlag("COMPOSEAPP_BLOBS", platform) or "").split()
+    return " ".join(blobs)
+
+def composeapp_problem(d):
+    """Return the sentence that says why this app cannot be built, or None."""
+    import re
+    name = d.getVar("COMPOSEAPP_NAME")
+    if not name:
+        return "COMPOSEAPP_NAME is not set: generate the recipe with scripts/gen-recipes"
+    if d.getVar("PN") != "composeapp-" + name:
+        return "the recipe of app %s must be called composeapp-%s, not %s" % (name, name, d.getVar("PN"))
+    uri = d.getVar("COMPOSEAPP_URI") or ""
+    for reference in [uri] + (d.getVar("COMPOSEAPP_IMAGES") or "").split():
+        if not re.search(r"@sha256:[0-9a-f]{64}$", reference):
+            return "app %s: the reference '%s' has no digest: generate the recipe again with scripts/gen-recipes" % (name, reference)
+    platform = d.getVar("COMPOSEAPPS_PLATFORM")
+    offered = (d.getVar("COMPOSEAPP_PLATFORMS") or "").split()
+    if not platform:
+        return "app %s: no container platform is known for TARGET_ARCH %s: set COMPOSEAPPS_PLATFORM" % (name, d.getVar("TARGET_ARCH"))
+    if platform not in offered:
+        return "app %s has no images for %s (it has %s): publish them for that platform, add it to the app's file in conf/apps and run scripts/gen-recipes again" % (
+            name, platform, ", ".join(offered) or "none")
+    for url in composeapp_src_uri(d).split():
+        if not re.search(r";digest=sha256:[0-9a-f]{64}(;|$)", url):
+            return "app %s: '%s' has no digest: generate the recipe again with scripts/gen-recipes" % (name, url)
+    if not composeapp_src_uri(d):
+        return "app %s: COMPOSEAPP_BLOBS is empty: generate the recipe again with scripts/gen-recipes" % name
+    return None
+
+python () {
+    problem = composeapp_problem(d)
+    if problem:
+        raise bb.parse.SkipRecipe(problem)
+}
+
+# A change of what lays out the store must lay it out again; the signature sees
+# only the text of the task itself.
+COMPOSEAPPS_BUILD_MODULES = "bundle durable errors oci preload reference store"
+
+def composeapps_build_files(d):
+    """Return the checksum entries (path:exists) of the modules that build a store."""
+    import composeapps
+    top = os.path.dirname(composeapps.__file__)
+    paths = [os.path.join(top, module + ".py") for module in d.getVar("COMPOSEAPPS_BUILD_MODULES").split()]
+    return " ".join("%s:%s" % (path, os.path.exists(path)) for path in paths)
+
+do_configure[noexec] = "1"
+do_install[noexec] = "1"
+
+do_compile[file-checksums] += "${@composeapps_build_files(d)}"
+python do_compile() {
+    import composeapps.errors
+    import composeapps.preload
+    try:
+        composeapps.preload.build_store(
+            os.path.join(d.getVar("UNPACKDIR"), "store"),
+            d.getVar("COMPOSEAPP_URI"),
+            (d.getVar("COMPOSEAPP_IMAGES") or "").split(),
+            d.getVar("COMPOSEAPPS_PLATFORM"),
+        )
+    except composeapps.errors.ComposeAppsError as err:
+        bb.fatal("app %s: %s" % (d.getVar("COMPOSEAPP_NAME"), err))
+}
+
+# The store is content-addressed and cheap to lay out: a copy of every blob in
+# the shared state would only cost space.
+SSTATE_SKIP_CREATION:task-deploy = "1"
+
+python do_deploy() {
+    import shutil
+    target = os.path.join(d.getVar("DEPLOYDIR"), "composeapps", d.getVar("COMPOSEAPP_NAME"))
+    bb.utils.mkdirhier(os.path.dirname(target))
+    # Links, not copies: blobs may be large, and nobody writes to them again.
+    shutil.copytree(os.path.join(d.getVar("UNPACKDIR"), "store"), target, symlinks=True, copy_function=os.link)
+}
+addtask deploy after do_compile before do_build

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+#
+# Paths on the device, in one place for the recipes that write them into
+# configuration files and for the images that put files there.
+
+COMPOSEAPPS_STORE ?= "${localstatedir}/sota/reset-apps"
+COMPOSEAPPS_ROOT ?= "${localstatedir}/sota/compose-apps"
+COMPOSEAPPS_STATE_DIR ?= "${localstatedir}/lib/composeapps"
+COMPOSEAPPS_FACTORY_FILE ?= "${datadir}/composeapps/factory.json"

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+SUMMARY = "Agent that installs, checks and runs restorable compose apps"
+DESCRIPTION = "The composeapps command and the service that starts the apps which \
+the image carries. It needs no network for that."
+SECTION = "admin"
+LICENSE = "MIT"
+LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
+
+REQUIRED_DISTRO_FEATURES = "systemd"
+
+inherit composeapps-paths features_check python3native systemd
+
+# The sources are the package in this layer's lib/, file by file: BitBake hashes
+# a directory whole, so byte code left there by a test would force a rebuild.
+FILESEXTRAPATHS:prepend := "${THISDIR}/../../lib:"
+COMPOSEAPPS_SOURCES = "\
+    composeapps/__init__.py \
+"
+SRC_URI = "\
+    ${@' '.join('file://' + source for source in d.getVar('COMPOSEAPPS_SOURCES').split())} \
+    file://composeapps-start.service \
+"
+S = "${UNPACKDIR}"
+B = "${WORKDIR}/build"
+
+# Python only: no toolchain is needed.
+INHIBIT_DEFAULT_DEPS = "1"
+
+do_configure[noexec] = "1"
+
+do_compile[cleandirs] = "${B}"
+do_compile() {
+    cp -R ${S}/composeapps ${B}/composeapps
+    find ${B}/composeapps -name __pycache__ -prune -exec rm -rf {} +
+    # The device may be unable to write byte code (read-only root), and checking
+    # the source's time at each start would be lost on files that never change.
+    ${PYTHON} -m compileall -q -s ${B} -p ${PYTHON_SITEPACKAGES_DIR} \
+        --invalidation-mode unchecked-hash ${B}/composeapps
+
+    # -I: neither the environment nor the current directory decides what runs.
+    cat > ${B}/composeapps.command << EOF
+#!${bindir}/python3 -I
+# SPDX-License-Identifier: MIT
+from composeapps.cli.main import main
+
+raise SystemExit(main())
+EOF
+
+    sed -e 's|@bindir@|${bindir}|g' \
+        -e 's|@COMPOSEAPPS_STORE@|${COMPOSEAPPS_STORE}|g' \
+        -e 's|@COMPOSEAPPS_ROOT@|${COMPOSEAPPS_ROOT}|g' \
+        -e 's|@COMPOSEAPPS_STATE_DIR@|${COMPOSEAPPS_STATE_DIR}|g' \
+        ${S}/composeapps-start.service > ${B}/composeapps-start.service
+}
+
+do_install() {
+    install -d ${D}${PYTHON_SITEPACKAGES_DIR} ${D}${bindir} ${D}${systemd_system_unitdir}
+    cp -R --no-dereference --preserve=mode,links ${B}/composeapps ${D}${PYTHON_SITEPACKAGES_DIR}/
+    find ${D}${PYTHON_SITEPACKAGES_DIR} -type d -exec chmod 0755 {} +
+    find ${D}${PYTHON_SITEPACKAGES_DIR} -type f -exec chmod 0644 {} +
+    install -m 0755 ${B}/composeapps.command ${D}${bindir}/composeapps
+    install -m 0644 ${B}/composeapps-start.service ${D}${systemd_system_unitdir}/
+}
+
+SYSTEMD_SERVICE:${PN} = "composeapps-start.service"
+
+FILES:${PN} += "${PYTHON_SITEPACKAGES_DIR}/composeapps"
+
+RDEPENDS:${PN} = "\
+    composeapps-config \
+    docker-compose \
+    docker-moby \
+    python3-compression \
+    python3-core \
+    python3-crypt \
+    python3-fcntl \
+    python3-io \
+    python3-json \
+    python3-netclient \
+    python3-pyyaml \
+    python3-shell \
+    python3-tomllib \
+"

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT
+SUMMARY = "Small console image that runs compose apps"
+DESCRIPTION = "Boots, starts Docker and runs the compose apps of COMPOSEAPPS_PRELOAD, \
+which the image carries, without any network."
+LICENSE = "MIT"
+
+REQUIRED_DISTRO_FEATURES = "systemd virtualization"
+
+inherit core-image features_check composeapps-image
+
+IMAGE_INSTALL = "\
+    packagegroup-core-boot \
+    kernel-modules \
+"
+IMAGE_LINGUAS = ""
