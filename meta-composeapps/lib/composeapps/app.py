@@ -181,7 +181,7 @@ def load_app(source, ref, platforms=None, images=None):
         images = service_images(compose, what)
     loaded = {str(image): load_image(source, image, platforms) for image in images}
     if platforms is None:
-        loaded = _common(loaded)
+        loaded = common_platforms(loaded)
     return App(ref, manifest, bundle, _bundle_index(bundle, what), _layers_meta(manifest), compose, loaded)
 
 
@@ -226,8 +226,8 @@ def _variant(source, ref, descriptor, document, platform):
     return Variant(platform, descriptor, document, config)
 
 
-def _common(images):
-    """Keep the variants of the platforms that every image has."""
+def common_platforms(images):
+    """Return {name: Image} with only the variants of the platforms that every image has."""
     def has(image, platform):
         return any(platform.matches(variant.platform) for variant in image.variants)
 

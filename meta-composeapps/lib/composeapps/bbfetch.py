@@ -173,7 +173,7 @@ class OCI(FetchMethod):
             parts = self._nested(ud, offline, self._parts(ud, offline))
         except (bb.fetch2.BBFetchException, OSError):
             return False
-        return all(part.method.verify_donestamp(part, d) and os.path.exists(part.localpath) for part in parts.ud.values())
+        return all(part.method.verify_donestamp(part, d) for part in parts.ud.values())
 
     def try_mirrors(self, fetch, ud, d, urls, check=False):
         found = super().try_mirrors(fetch, ud, d, urls, check)

@@ -55,7 +55,7 @@ def create(app_dir, compose, out):
             if name == COMPOSE_FILE:
                 info.size = len(compose)
                 tar.addfile(info, io.BytesIO(compose))
-                index[name] = _digest(io.BytesIO(compose))
+                index[name] = stream_digest(io.BytesIO(compose))
             elif info.isreg():
                 total += info.size
                 if total > MAX_BUNDLE:
@@ -64,13 +64,13 @@ def create(app_dir, compose, out):
                 with open(path, "rb") as stream:
                     tar.addfile(info, stream)
                     stream.seek(0)
-                    index[name] = _digest(stream)
+                    index[name] = stream_digest(stream)
             else:
                 tar.addfile(info)
                 if info.issym() and path.is_file():
                     # Readers follow the link, so its entry is the digest of what it leads to.
                     with open(path, "rb") as stream:
-                        index[name] = _digest(stream)
+                        index[name] = stream_digest(stream)
     return dict(sorted(index.items()))
 
 
@@ -111,7 +111,8 @@ def _describe(tar, name, path, app_dir):
     return info
 
 
-def _digest(stream):
+def stream_digest(stream):
+    """Return the digest of what a binary file holds from its position on."""
     return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
 
 

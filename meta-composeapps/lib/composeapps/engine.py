@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""dockerd's HTTP API on its unix socket: what the agent needs of it, no more.
+
+The standard library and not the docker package: that one costs the device megabytes and a
+start-up several times our budget. API: Docker Engine 1.41 and later.
+"""
+
+import http.client
+import json
+import socket
+import tarfile
+from urllib.parse import quote, urlencode
+
+from composeapps.errors import EngineError, UsageError
+
+API = "/v1.41"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Engine:
+    """A dockerd.
+
+    Arguments:
+        host: ``unix:///path/of/the/socket``.
+        timeout: seconds dockerd may take for an answer; loading an image may take long between two.
+
+    Every method raises EngineError when dockerd cannot be reached or fails.
+    """
+
+    def __init__(self, host, timeout=600):
+        if not host.startswith("unix://"):
+            raise UsageError(f"docker_host '{host}' is not of the form unix:///PATH")
+        self.host = host
+        self._path = host.removeprefix("unix://")
+        self._timeout = timeout
+
+    def image(self, name):
+        """Return what dockerd tells of an image, by ID or by reference, or None when it has none."""
+        status, answer = self._json("GET", f"/images/{quote(name, safe=':@/')}/json")
+        return None if status == 404 else answer
+
+    def containers(self, label):
+        """Return the containers, running or not, that have a label (``key=value``)."""
+        query = urlencode({"all": "1", "filters": json.dumps({"label": [label]})})
+        return self._json("GET", f"/containers/json?{query}")[1]
+
+    def container(self, identifier):
+        """Return what dockerd tells of one container, or None when it has none."""
+        status, answer = self._json("GET", f"/containers/{quote(identifier)}/json")
+        return None if status == 404 else answer
+
+    def load(self, manifest, blobs):
+        """Load images.
+
+        Arguments:
+            manifest: the list that ``docker load`` reads as manifest.json.
+            blobs: (name in the archive, size in bytes, chunks) of each file that it names. An error
+                raised by the chunks ends the load and is passed on; dockerd then drops it all.
+        """
+        status, response = None, None
+        connection = _UnixConnection(self._path, self._timeout)
+        try:
+            connection.request("POST", f"{API}/images/load?quiet=1", body=_archive(manifest, blobs), encode_chunked=True,
+                               headers={"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"})
+            response = connection.getresponse()
+            status, lines = response.status, response.read().decode(errors="replace").splitlines()
+        except (OSError, http.client.HTTPException) as err:
+            raise self._unreachable(err) from None
+        finally:
+            connection.close()
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                continue
+            text = message.get("error") or (message.get("message") if status >= 300 else None)
+            if text:
+                raise EngineError(f"dockerd did not load the image: {text}")
+        if status >= 300:
+            raise EngineError(f"dockerd did not load the image: HTTP {status}")
+
+    def _json(self, method, path):
+        connection = _UnixConnection(self._path, self._timeout)
+        try:
+            connection.request(method, API + path)
+            response = connection.getresponse()
+            data = response.read()
+        except (OSError, http.client.HTTPException) as err:
+            raise self._unreachable(err) from None
+        finally:
+            connection.close()
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            raise EngineError(f"dockerd at {self.host} answered {method} {path} with HTTP {response.status}") from None
+        if response.status >= 400 and response.status != 404:
+            raise EngineError(f"dockerd refused {method} {path}: {answer.get('message', response.status)}")
+        return response.status, answer
+
+    def _unreachable(self, err):
+        reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
+        return EngineError(f"dockerd at {self.host} cannot be reached: {reason}; is docker.service running?")
+
+
+def _archive(manifest, blobs):
+    """Yield a tar archive as dockerd's load endpoint reads it, the manifest last to need no rewinding."""
+    for name, size, chunks in blobs:
+        yield _header(name, size)
+        yield from chunks
+        yield b"\0" * (-size % tarfile.BLOCKSIZE)
+    data = json.dumps(manifest).encode()
+    yield _header("manifest.json", len(data)) + data + b"\0" * (-len(data) % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _header(name, size):
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    return info.tobuf(tarfile.PAX_FORMAT)

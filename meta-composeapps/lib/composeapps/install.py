@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""Installing an app from the store: its images into dockerd, its bundle into the compose root.
+
+Nothing here needs a network, and every step finds out by itself whether it is still to be done:
+an installation that was cut off is finished by running it again.
+"""
+
+import ctypes
+import os
+import shutil
+from pathlib import Path
+
+from composeapps import bundle as bundles
+from composeapps import compose, durable
+from composeapps.app import StoreSource, load_app
+from composeapps.errors import CorruptError
+from composeapps.oci import host_platform
+from composeapps.state import AppState
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+def load_from_store(store, ref, platform=None):
+    """Read an app from a Store for this machine's platform, or the one given."""
+    return load_app(StoreSource(store), ref, [platform or host_platform()])
+
+
+def install(app, store, engine, config, states, notify=lambda text: None):
+    """Install one app.
+
+    Arguments:
+        app: an App loaded from ``store``.
+        engine: the Engine.
+        config: the Config.
+        states: the StateDirectory; its lock is held by the caller.
+        notify: called with a line of text at each step that takes time.
+
+    Returns the AppState. Raises CorruptError or NotFoundError for damage in the store,
+    EngineError, StorageError.
+    """
+    name = app.ref.app_name
+    ids = {}
+    for key, image in app.images.items():
+        ids[key] = ensure_image(image, store, engine, lambda text: notify(f"{name}: {text}"))
+    if place_bundle(app, store, config):
+        notify(f"{name}: bundle unpacked")
+    services = compose.services(app.compose, f"app {app.ref}")
+    images = {service.name: ids[service.image] for service in services}
+    before = states.get(name)
+    state = AppState(str(app.ref), images, before.stopped if before else False)
+    states.write_override(name, images)
+    if state != before:
+        states.put(name, state)
+    return state
+
+
+def tag_of(image):
+    """Return the tag under which an image is loaded: the repository with the first digits of the digest."""
+    return f"{image.ref.repository}:{image.ref.hex[:7]}"
+
+
+def find_image(image, engine):
+    """Return an image's ID in dockerd, or None when dockerd lacks it.
+
+    dockerd's graph-driver store knows it by the digest of its config; the containerd store does
+    not, so there the tag and the layers decide.
+    """
+    variant = image.variants[0]
+    found = engine.image(variant.document.config.digest)
+    if found is None:
+        found = engine.image(tag_of(image))
+        wanted = (variant.config.get("rootfs") or {}).get("diff_ids")
+        if found is not None and (found.get("RootFS") or {}).get("Layers") != wanted:
+            found = None
+    elif tag_of(image) not in (found.get("RepoTags") or []):
+        # An image without a tag is at the mercy of `docker image prune`.
+        found = None
+    return found["Id"] if found else None
+
+
+def ensure_image(image, store, engine, notify):
+    """Load an image from the store unless dockerd has it; return its ID."""
+    present = find_image(image, engine)
+    if present:
+        return present
+    variant = image.variants[0]
+    config, layers = variant.document.config, variant.document.layers
+    size = sum(layer.size for layer in layers)
+    notify(f"loading {image.ref.repository} ({size / 1e6:.1f} MB, {len(layers)} layers)")
+    files = dict.fromkeys((config, *layers))
+    names = {descriptor: descriptor.digest.partition(":")[2] for descriptor in files}
+    engine.load(
+        [{"Config": names[config], "RepoTags": [tag_of(image)], "Layers": [names[layer] for layer in layers]}],
+        ((names[blob], blob.size, store.chunks(blob.digest, blob.size)) for blob in files),
+    )
+    loaded = find_image(image, engine)
+    if loaded is None:
+        raise CorruptError(f"dockerd loaded {image.ref} but does not have it: its config and its layers disagree")
+    return loaded
+
+
+def app_directory(config, ref):
+    """Return where an app's bundle is unpacked."""
+    return config.compose_root.joinpath(ref.app_name)
+
+
+def bundle_problems(app, store, config):
+    """Return what differs between an app's unpacked bundle and the store's, as sentences."""
+    with store.open(app.bundle.digest, app.bundle.size) as packed:
+        return bundles.differences(packed, app_directory(config, app.ref), f"the bundle of app {app.ref}")
+
+
+def place_bundle(app, store, config):
+    """Unpack an app's bundle unless it is there already; return whether it was to be done.
+
+    The new directory is complete and durable before it takes the place of the old one, in one step.
+    """
+    if not bundle_problems(app, store, config):
+        return False
+    target = app_directory(config, app.ref)
+    staging = target.with_name(f".staging-{target.name}")
+    with durable.storage_errors(f"unpacking the bundle of app {app.ref}"):
+        durable.make_directories(target.parent)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o755)
+        try:
+            with store.open(app.bundle.digest, app.bundle.size) as packed:
+                bundles.extract(packed, staging, f"the bundle of app {app.ref}")
+            _swap(staging, target)
+        finally:
+            # After the swap this is the old version; before it, what could not be finished.
+            shutil.rmtree(staging, ignore_errors=True)
+    return True
+
+
+def _swap(new, old):
+    """Put the directory ``new`` in the place of ``old``, atomically."""
+    if not os.path.lexists(old):
+        os.rename(new, old)
+    else:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(old))
+    durable.fsync_directory(Path(old).parent)

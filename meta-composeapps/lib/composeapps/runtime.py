@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Running installed apps with docker compose, and asking dockerd how they are."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from composeapps import compose
+from composeapps.errors import EngineError
+from composeapps.install import app_directory
+
+# The plugin also works as a program of its own; distributions put it in different places.
+PLUGINS = ("/usr/libexec/docker/cli-plugins/docker-compose", "/usr/lib/docker/cli-plugins/docker-compose",
+           "/usr/local/lib/docker/cli-plugins/docker-compose")
+WORKING_DIR = "com.docker.compose.project.working_dir"
+SERVICE = "com.docker.compose.service"
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One service of an app as dockerd sees it now.
+
+    ``state`` is the container's (running, exited, …) or "missing"; ``health`` is healthy, unhealthy,
+    starting or "" for a service without a check; ``current`` tells whether the container was made
+    from the installed version's definition.
+    """
+
+    name: str
+    image: str
+    state: str
+    health: str
+    status: str
+    container: str
+    current: bool
+
+    @property
+    def good(self):
+        """Whether it runs, is not unhealthy, and is of the installed version."""
+        return self.state == "running" and self.health != "unhealthy" and self.current
+
+
+def compose_command(config):
+    """Return the argument list that starts docker compose; raises EngineError when there is none."""
+    if config.compose_command:
+        return list(config.compose_command)
+    if found := shutil.which("docker-compose"):
+        return [found]
+    for plugin in PLUGINS:
+        if Path(plugin).exists():
+            return [plugin]
+    raise EngineError("docker compose is not installed: install it, or set compose_command in the configuration")
+
+
+def start(app, state, states, config):
+    """Start an installed app's services, or bring them to the installed version; return when they started.
+
+    Raises EngineError with compose's own last words.
+    """
+    name = app.ref.app_name
+    _compose(app.ref, state, states, config, "up", "--detach", "--remove-orphans", "--no-build", "--quiet-pull")
+    if state.stopped:
+        states.put(name, replace(state, stopped=False))
+
+
+def stop(app, state, states, config):
+    """Stop an app's services and remember that it should stay stopped."""
+    # First the wish, then the deed: after a power cut in between, the app stays stopped.
+    if not state.stopped:
+        states.put(app.ref.app_name, replace(state, stopped=True))
+    _compose(app.ref, state, states, config, "stop")
+
+
+def _compose(ref, state, states, config, *arguments):
+    directory = app_directory(config, ref)
+    override = states.write_override(ref.app_name, state.images)
+    argv = [
+        *compose_command(config), "--ansi", "never", "--progress", "plain", "--project-directory", str(directory),
+        "--file", str(directory / "docker-compose.yml"), "--file", str(override), *arguments,
+    ]
+    env_host = {"DOCKER_HOST": config.docker_host}
+    try:
+        done = subprocess.run(argv, cwd=directory, env={**_environment(), **env_host}, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+    except OSError as err:
+        raise EngineError(f"app {ref.app_name}: {argv[0]} cannot be run in {directory}: {err.strerror}") from None
+    if done.returncode:
+        words = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        tail = "; ".join(words[-3:]) or f"exit status {done.returncode}"
+        raise EngineError(f"app {ref.app_name}: docker compose {arguments[0]} failed: {tail}")
+
+
+def _environment():
+    return {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
+
+
+def status(app, engine, config):
+    """Return the ServiceStatus of each of an app's services, in the compose file's order."""
+    directory = app_directory(config, app.ref)
+    containers = {}
+    for container in engine.containers(f"{WORKING_DIR}={directory}"):
+        containers.setdefault(container["Labels"].get(SERVICE), []).append(container)
+    result = []
+    for service in compose.services(app.compose, f"app {app.ref}"):
+        # Several replicas: the one in the worst state speaks for the service.
+        found = sorted(containers.get(service.name, []), key=lambda c: c["State"] == "running")
+        if not found:
+            result.append(ServiceStatus(service.name, service.image, "missing", "", "", "", False))
+            continue
+        container = found[0]
+        text = container.get("Status") or ""
+        health = next((word for word in ("unhealthy", "healthy", "health: starting") if f"({word})" in text), "")
+        current = container["Labels"].get(compose.CONFIG_HASH, "") == service.config_hash
+        result.append(ServiceStatus(service.name, service.image, container["State"], health.removeprefix("health: "),
+                                    text, container["Id"][:12], current))
+    return result
