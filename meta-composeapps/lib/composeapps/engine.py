@@ -5,6 +5,7 @@ The standard library and not the docker package: that one costs the device megab
 start-up several times our budget. API: Docker Engine 1.41 and later.
 """
 
+import contextlib
 import http.client
 import json
 import socket
@@ -67,11 +68,13 @@ class Engine:
             blobs: (name in the archive, size in bytes, chunks) of each file that it names. An error
                 raised by the chunks ends the load and is passed on; dockerd then drops it all.
         """
-        status, response = None, None
         connection = _UnixConnection(self._path, self._timeout)
         try:
-            connection.request("POST", f"{API}/images/load?quiet=1", body=_archive(manifest, blobs), encode_chunked=True,
-                               headers={"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"})
+            headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                # dockerd may stop reading, on a full disk for example: its answer then says why.
+                connection.request("POST", f"{API}/images/load?quiet=1", _archive(manifest, blobs), headers,
+                                   encode_chunked=True)
             response = connection.getresponse()
             status, lines = response.status, response.read().decode(errors="replace").splitlines()
         except (OSError, http.client.HTTPException) as err:

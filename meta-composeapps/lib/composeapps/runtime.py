@@ -79,20 +79,17 @@ def _compose(ref, state, states, config, *arguments):
         *compose_command(config), "--ansi", "never", "--progress", "plain", "--project-directory", str(directory),
         "--file", str(directory / "docker-compose.yml"), "--file", str(override), *arguments,
     ]
-    env_host = {"DOCKER_HOST": config.docker_host}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
+    environment["DOCKER_HOST"] = config.docker_host
     try:
-        done = subprocess.run(argv, cwd=directory, env={**_environment(), **env_host}, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+        done = subprocess.run(argv, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
     except OSError as err:
         raise EngineError(f"app {ref.app_name}: {argv[0]} cannot be run in {directory}: {err.strerror}") from None
     if done.returncode:
         words = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         tail = "; ".join(words[-3:]) or f"exit status {done.returncode}"
         raise EngineError(f"app {ref.app_name}: docker compose {arguments[0]} failed: {tail}")
-
-
-def _environment():
-    return {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
 
 
 def status(app, engine, config):

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""composeapps check: reads every byte of an app again."""
+
+from composeapps.cli import output
+from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
+
+EXAMPLES = """\
+Of each app the blobs in the store are verified; of an installed app also its unpacked
+bundle and its images in dockerd. --store-only leaves out the latter two.
+
+examples:
+  composeapps check
+  composeapps check web --json
+  composeapps check --store-only
+"""
+
+
+def configure(name, parser):
+    """Add this command's arguments."""
+    parser.epilog = EXAMPLES
+    output.add_json(parser)
+    parser.add_argument("apps", metavar="APP", nargs="*", help="name or pinned reference (default: all)")
+    parser.add_argument("--store-only", action="store_true", help="check the store, nothing else")
+    parser.set_defaults(run=_check)
+
+
+def _check(args):
+    from composeapps.engine import Engine
+    from composeapps.state import StateDirectory
+    from composeapps.store import Store
+
+    config = output.load_config(args)
+    store, states = Store(config.store), StateDirectory(config.state_dir)
+    refs = [store.find_app(name) for name in args.apps] or store.list_apps()
+    results = []
+    for ref in refs:
+        state = states.get(ref.app_name)
+        installed = state is not None and state.uri == str(ref) and not args.store_only
+        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None))
+    if args.json:
+        output.print_json(results)
+    else:
+        for result in results:
+            scope = "store, bundle, images" if result["installed"] else "store"
+            print(f"{result['name']}: {'ok' if result['ok'] else 'FAILED'} "
+                  f"({scope}; {result['blobs']} blobs, {output.human_size(result['size'])})")
+            for problem in result["problems"]:
+                print(f"  {problem}")
+    codes = [result["exit_code"] for result in results if not result["ok"]]
+    return max(codes, default=0)
+
+
+def _check_app(ref, store, config, engine):
+    """Check one app; ``engine`` is None for an app that is not installed."""
+    from composeapps.install import bundle_problems, find_image, load_from_store
+
+    result = {"name": ref.app_name, "uri": str(ref), "installed": engine is not None, "ok": False, "blobs": 0,
+              "size": 0, "problems": [], "exit_code": 0}
+    try:
+        app = load_from_store(store, ref)
+        for blob in app.blobs():
+            descriptor = blob.descriptor
+            if blob.optional and store.size_of(descriptor.digest) is None:
+                continue
+            result["blobs"] += 1
+            result["size"] += descriptor.size
+            if problem := store.verify(descriptor.digest, descriptor.size):
+                missing = store.size_of(descriptor.digest) is None
+                _add(result, problem, NotFoundError if missing else CorruptError)
+        if engine is not None and not result["problems"]:
+            for problem in bundle_problems(app, store, config):
+                _add(result, f"unpacked bundle: {problem}; 'composeapps install {ref.app_name}' repairs it", CorruptError)
+            for image in app.images.values():
+                if find_image(image, engine) is None:
+                    text = f"image {image.ref} is not in dockerd; 'composeapps install {ref.app_name}' loads it"
+                    _add(result, text, NotFoundError)
+    except ComposeAppsError as err:
+        _add(result, str(err), type(err))
+    result["ok"] = not result["problems"]
+    return result
+
+
+def _add(result, text, kind):
+    result["problems"].append(text)
+    result["exit_code"] = max(result["exit_code"], kind.exit_code)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Entry point: parses the command line and runs one subcommand.
+
+Only the module of the subcommand that was asked for is imported: on a small device each
+import counts.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+
+from composeapps import __version__
+from composeapps.errors import ComposeAppsError
+
+# Subcommand -> (module, one line of help).
+COMMANDS = {
+    "ls": ("store_commands", "list the apps in the store"),
+    "show": ("store_commands", "show an app's version, services, images and sizes"),
+    "check": ("check", "verify apps: blobs in the store, unpacked bundles, images in dockerd"),
+    "install": ("run_commands", "install apps from the store, without starting them"),
+    "run": ("run_commands", "install apps from the store where needed and start them"),
+    "stop": ("run_commands", "stop apps; they stay stopped over a reboot"),
+    "ps": ("run_commands", "show the state of the apps' services"),
+    "publish": ("publish", "pin an app's images and push the app to a registry"),
+    "version": ("version", "print the versions of this program and of what it works with"),
+}
+
+EPILOG = """\
+exit status:
+  0  success                          5  the registry failed or cannot be reached
+  1  failure of another kind          6  dockerd or docker compose failed
+  2  wrong usage or bad input         7  the file system refused (full, read-only)
+  3  an app, blob or image is missing 8  a service is not running as it should
+  4  data is damaged                  9  another composeapps is at work
+  130  interrupted
+
+'composeapps COMMAND --help' explains a command and gives examples.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, without the usage."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; try '{self.prog} --help'\n")
+
+
+def build_parser(selected=None):
+    """Return the parser; only the subcommand ``selected`` gets its arguments, all when None."""
+    parser = _Parser(prog="composeapps", description="Restorable compose apps on this device.", epilog=EPILOG,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"composeapps {__version__}")
+    parser.add_argument("--config", metavar="FILE", help="configuration (default: /etc/composeapps/config.toml)")
+    parser.add_argument("--store", metavar="DIR", help="restorable store, in place of the configured one")
+    parser.add_argument("--compose-root", metavar="DIR", help="where bundles are unpacked, likewise")
+    parser.add_argument("--state-dir", metavar="DIR", help="the agent's own files, likewise")
+    parser.add_argument("--docker-host", metavar="URL", help="dockerd's socket, unix:///PATH, likewise")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        if selected in (None, name):
+            importlib.import_module(f"composeapps.cli.{module}").configure(name, sub)
+    return parser
+
+
+def main(argv=None):
+    """Run the command line ``argv`` (without the program's name); return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    # Which word is the subcommand only the parser knows for sure; a wrong guess costs an import.
+    guesses = [word for word in argv if word in COMMANDS]
+    parser = build_parser(guesses[0] if len(set(guesses)) == 1 else None)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except ComposeAppsError as err:
+        print(f"composeapps: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        print("composeapps: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as err:
+        where = f"{err.filename}: " if err.filename else ""
+        print(f"composeapps: {where}{err.strerror or err}", file=sys.stderr)
+        return 7
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""What subcommands share: the configuration from their options, tables, JSON, progress lines."""
+
+import json
+import sys
+
+from composeapps import config
+
+
+def add_json(parser):
+    """Add the --json option."""
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+
+
+def load_config(args):
+    """Return the Config from the file and the options of the command line."""
+    return config.load(args.config, {
+        "store": args.store, "compose_root": args.compose_root, "state_dir": args.state_dir,
+        "docker_host": args.docker_host,
+    })
+
+
+def print_json(value):
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def print_table(header, rows):
+    """Print rows of texts in columns; nothing but the header when there are none."""
+    table = [header, *rows]
+    widths = [max(len(str(row[column])) for row in table) for column in range(len(header))]
+    for row in table:
+        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def notify(text):
+    """Print a line of progress on standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def human_size(size):
+    """Return a number of bytes as people read it, in powers of ten."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""composeapps ls, composeapps show: what the store holds. Neither needs dockerd."""
+
+from composeapps.cli import output
+from composeapps.store import Store
+
+EXAMPLES = {
+    "ls": """\
+examples:
+  composeapps ls
+  composeapps ls --json | jq -r '.[].uri'
+""",
+    "show": """\
+examples:
+  composeapps show web
+  composeapps show registry.example.com/factory/web@sha256:… --json
+""",
+}
+
+
+def configure(name, parser):
+    """Add the arguments of the command ``name``."""
+    parser.epilog = EXAMPLES[name]
+    output.add_json(parser)
+    if name == "show":
+        parser.add_argument("app", metavar="APP", help="name or pinned reference")
+        parser.add_argument("--compose", action="store_true", help="print the pinned compose file instead")
+    parser.set_defaults(run=_ls if name == "ls" else _show)
+
+
+def _ls(args):
+    from composeapps.state import StateDirectory
+
+    config = output.load_config(args)
+    states = StateDirectory(config.state_dir)
+    rows = []
+    for ref in Store(config.store).list_apps():
+        state = states.get(ref.app_name)
+        installed = state is not None and state.uri == str(ref)
+        rows.append({"name": ref.app_name, "uri": str(ref), "installed": installed})
+    if args.json:
+        output.print_json(rows)
+    else:
+        output.print_table(("NAME", "INSTALLED", "URI"),
+                           [(row["name"], "yes" if row["installed"] else "no", row["uri"]) for row in rows])
+
+
+def _show(args):
+    from composeapps import compose
+    from composeapps.install import load_from_store
+
+    store = Store(output.load_config(args).store)
+    app = load_from_store(store, store.find_app(args.app))
+    if args.compose:
+        print(app.compose.decode(), end="")
+        return
+    blobs = list(app.blobs())
+    value = {
+        "name": app.ref.app_name,
+        "uri": str(app.ref),
+        "size": sum(blob.descriptor.size for blob in blobs),
+        "blobs": len(blobs),
+        "services": [
+            {"name": service.name, "image": service.image, "platform": str(image.variants[0].platform),
+             "layers": len(image.variants[0].document.layers),
+             "size": sum(layer.size for layer in image.variants[0].document.layers)}
+            for service in compose.services(app.compose, f"app {app.ref}")
+            for image in [app.images[service.image]]
+        ],
+    }
+    if args.json:
+        output.print_json(value)
+        return
+    print(f"{value['name']}: {value['uri']}")
+    print(f"{output.human_size(value['size'])} in {value['blobs']} blobs\n")
+    output.print_table(
+        ("SERVICE", "PLATFORM", "LAYERS", "SIZE", "IMAGE"),
+        [(s["name"], s["platform"], s["layers"], output.human_size(s["size"]), s["image"]) for s in value["services"]])

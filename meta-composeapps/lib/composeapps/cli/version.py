@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""composeapps version"""
+
+from composeapps import __version__
+from composeapps.cli import output
+
+EXAMPLES = """\
+examples:
+  composeapps version
+  composeapps version --json
+"""
+
+
+def configure(name, parser):
+    """Add this command's arguments."""
+    parser.epilog = EXAMPLES
+    output.add_json(parser)
+    parser.set_defaults(run=_version)
+
+
+def _version(args):
+    import platform
+
+    from composeapps.oci import host_platform
+
+    value = {"composeapps": __version__, "python": platform.python_version(), "platform": str(host_platform())}
+    if args.json:
+        output.print_json(value)
+    else:
+        for name, version in value.items():
+            print(f"{name} {version}")
