@@ -69,7 +69,8 @@ def _check_app(ref, store, config, engine):
                 _add(result, problem, NotFoundError if missing else CorruptError)
         if engine is not None and not result["problems"]:
             for problem in bundle_problems(app, store, config):
-                _add(result, f"unpacked bundle: {problem}; 'composeapps install {ref.app_name}' repairs it", CorruptError)
+                text = f"unpacked bundle: {problem}; 'composeapps install {ref.app_name}' repairs it"
+                _add(result, text, CorruptError)
             for image in app.images.values():
                 if find_image(image, engine) is None:
                     text = f"image {image.ref} is not in dockerd; 'composeapps install {ref.app_name}' loads it"

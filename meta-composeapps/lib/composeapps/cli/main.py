@@ -51,18 +51,26 @@ def build_parser(selected=None):
     parser = _Parser(prog="composeapps", description="Restorable compose apps on this device.", epilog=EPILOG,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"composeapps {__version__}")
-    parser.add_argument("--config", metavar="FILE", help="configuration (default: /etc/composeapps/config.toml)")
-    parser.add_argument("--store", metavar="DIR", help="restorable store, in place of the configured one")
-    parser.add_argument("--compose-root", metavar="DIR", help="where bundles are unpacked, likewise")
-    parser.add_argument("--state-dir", metavar="DIR", help="the agent's own files, likewise")
-    parser.add_argument("--docker-host", metavar="URL", help="dockerd's socket, unix:///PATH, likewise")
+    _add_common(parser, None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, text) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+        # The common options may stand behind the subcommand as well.
+        _add_common(sub, argparse.SUPPRESS)
         if selected in (None, name):
             importlib.import_module(f"composeapps.cli.{module}").configure(name, sub)
     return parser
+
+
+def _add_common(parser, default):
+    group = parser.add_argument_group("where things are, in place of what the configuration says")
+    group.add_argument("--config", metavar="FILE", default=default,
+                       help="the configuration (default: /etc/composeapps/config.toml)")
+    group.add_argument("--store", metavar="DIR", default=default, help="the restorable store")
+    group.add_argument("--compose-root", metavar="DIR", default=default, help="the unpacked bundles")
+    group.add_argument("--state-dir", metavar="DIR", default=default, help="the agent's own files")
+    group.add_argument("--docker-host", metavar="URL", default=default, help="dockerd's socket, unix:///PATH")
 
 
 def main(argv=None):
