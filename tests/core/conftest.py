@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures for the tests of the package: clients, app directories, an app in a store."""
+
+import socket
+import subprocess
+
+import pytest
+
+from composeapps.registry import RegistryClient, parse_endpoints
+from support.images import multi_platform, push_image
+
+
+@pytest.fixture
+def client(registry):
+    """A client of the open registry."""
+    client = RegistryClient(endpoints=parse_endpoints(registry.endpoint))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def app_dir(tmp_path, registry, factory_name):
+    """The directory of an app of two services, whose images are in the registry."""
+    for name in ("front", "back"):
+        push_image(registry, f"{registry.host}/{factory_name}/{name}:1", multi_platform(name))
+    directory = tmp_path / "shop"
+    directory.mkdir()
+    (directory / "docker-compose.yml").write_text(
+        "services:\n"
+        "  front:\n"
+        f"    image: {registry.host}/{factory_name}/front:1\n"
+        "    build: .\n"
+        "    labels:\n"
+        "      - purpose=shop\n"
+        "    environment:\n"
+        "      GREETING: ${GREETING:-hello}\n"
+        "    volumes:\n"
+        "      - ./site.conf:/etc/site.conf:ro\n"
+        "  back:\n"
+        f"    image: {registry.host}/{factory_name}/back:1\n"
+    )
+    (directory / "site.conf").write_text("listen 80\n")
+    return directory
+
+
+@pytest.fixture
+def free_port():
+    """A loopback port on which nobody listens: bound here, never listened on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 MB, mounted for the test."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
