@@ -42,11 +42,13 @@ class App:
 
 def compose_text(services):
     """Return the text of a pinned docker-compose.yml for ``services`` ({name: image reference})."""
-    document = {"services": {
-        name: {"image": image, "labels": {"io.compose-spec.config-hash": sha256(image.encode())[7:]}}
-        for name, image in services.items()
-    }}
-    return json.dumps(document, indent=2) + "\n"  # JSON is YAML
+    lines = ["services:"]
+    for name, image in services.items():
+        config_hash = sha256(image.encode()).removeprefix("sha256:")
+        lines += [
+            f"  {name}:", f"    image: {image}", "    labels:", f"      io.compose-spec.config-hash: {config_hash}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def make_app(compose, files=None, images=()):
