@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: MIT
+IMAGE_INSTALL ?= "packagegroup-core-boot"
+
+inherit image

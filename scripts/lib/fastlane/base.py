@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""The base of an image: a Debian root by mmdebstrap, cached by everything that went into it."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from fastlane import services, trees
+from fastlane.errors import BuildError
+
+# Bases that are kept besides the one in use: switching between two lists of packages is common.
+KEEP = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A base root: ``tree`` is its directory, ``kernel`` and ``initrd`` are files beside it."""
+
+    key: str
+    directory: Path
+
+    @property
+    def tree(self):
+        return self.directory / "tree"
+
+    @property
+    def kernel(self):
+        return self.directory / "vmlinuz"
+
+    @property
+    def initrd(self):
+        return self.directory / "initrd.img"
+
+    @property
+    def python(self):
+        """The command that runs the base's Python on the build machine."""
+        return self.directory / "python3"
+
+
+def describe(d, packages):
+    """Return what defines a base, from a data store and the sorted Debian packages."""
+    layer = d.getVar("FASTLANE_LAYERDIR")
+    overlay = Path(layer, "base")
+    files = {
+        str(path.relative_to(overlay)): path.read_text()
+        for path in sorted(overlay.rglob("*")) if path.is_file()
+    }
+    keys = ("FASTLANE_MIRROR", "FASTLANE_SUITE", "FASTLANE_DEBIAN_ARCH", "FASTLANE_EXCLUDE", "FASTLANE_MASK",
+            "FASTLANE_ENABLE", "FASTLANE_INITRD_MODULES", "FASTLANE_LOADER", "FASTLANE_LIBRARY_PATH")
+    return {"packages": packages, "files": files, **{key: " ".join((d.getVar(key) or "").split()) for key in keys}}
+
+
+def key(description):
+    """Return the name under which a base is cached."""
+    made_by = Path(__file__).read_bytes()
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode() + made_by).hexdigest()[:16]
+
+
+def find(cache, description):
+    """Return the cached Base for a description, or None."""
+    base = Base(key(description), Path(cache, f"base-{key(description)}"))
+    return base if base.directory.is_dir() else None
+
+
+def make(cache, description, progress):
+    """Return the Base for a description, making it when it is not in the cache.
+
+    Raises BuildError when a tool is missing, the mirror cannot be reached, a package does not
+    exist or the disk is full. Nothing half-made is ever found by a later build.
+    """
+    found = find(cache, description)
+    if found:
+        os.utime(found.directory)
+        return found
+    for tool in ("mmdebstrap", "chroot"):
+        if not shutil.which(tool):
+            raise BuildError(f"{tool} is not installed: install Debian's package {tool.replace('chroot', 'coreutils')}")
+    base = Base(key(description), Path(cache, f"base-{key(description)}"))
+    cache = Path(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    for stale in cache.glob("base-*.new"):
+        trees.remove_tree(stale)
+    new = dataclasses.replace(base, directory=cache / f"base-{base.key}.new")
+    new.directory.mkdir()
+    try:
+        _bootstrap(new, description, progress)
+        progress.detail("adapting the base to a virtual machine")
+        _customise(new, description)
+        (new.directory / "description.json").write_text(json.dumps(description, indent=2) + "\n")
+        prints = trees.fingerprint(new.tree)
+        (new.directory / "files.json").write_text(json.dumps(prints))
+        os.sync()
+        os.rename(new.directory, base.directory)
+    except OSError as err:
+        raise BuildError(f"the base root cannot be made in {cache}: {err.strerror}") from None
+    finally:
+        trees.remove_tree(new.directory)
+    old = sorted((path for path in cache.glob("base-*") if path != base.directory),
+                 key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in old[KEEP - 1:]:
+        trees.remove_tree(path)
+    return base
+
+
+def check(base):
+    """Raise BuildError, and drop the base, when a build wrote into its files instead of replacing them."""
+    before = json.loads((base.directory / "files.json").read_text())
+    now = trees.fingerprint(base.tree)
+    changed = sorted(path for path, print_ in before.items() if now.get(path) != tuple(print_))
+    if changed:
+        trees.remove_tree(base.directory)
+        raise BuildError(f"a ROOTFS_POSTPROCESS_COMMAND wrote into /{changed[0]}, which is shared with the cached base "
+                         "(now removed): make the function replace the file, and build again")
+
+
+def _bootstrap(base, description, progress):
+    """Run mmdebstrap into ``base.tree``."""
+    mirror, suite = description["FASTLANE_MIRROR"], description["FASTLANE_SUITE"]
+    # The tiny initramfs loads the few modules named in the machine's configuration and mounts the root:
+    # seconds less than a full one, in building and in every emulated boot.
+    packages = [*description["packages"], "tiny-initramfs"]
+    argv = [
+        "mmdebstrap", "--mode=root", "--variant=apt", f"--architectures={description['FASTLANE_DEBIAN_ARCH']}",
+        f"--include={','.join(packages)}",
+        "--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\"",
+        "--aptopt=Acquire::Retries \"3\"", "--dpkgopt=force-unsafe-io",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in description["FASTLANE_EXCLUDE"].split()),
+        suite, str(base.tree), mirror,
+    ]
+    env = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", "1767225600")}
+    said = []
+    log = base.directory.parent / "mmdebstrap.log"
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with open(log, "w") as copy, subprocess.Popen(argv, text=True, errors="replace", env=env, **pipes) as process:
+        try:
+            for line in process.stdout:
+                copy.write(line)
+                said.append(line.strip())
+                if line.startswith("I: "):
+                    progress.detail(f"Debian {suite}: {line[3:].strip()}")
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise BuildError(f"{_bootstrap_error(said, mirror)} (log: {log})")
+
+
+def _bootstrap_error(said, mirror):
+    """Return the sentence for a failed mmdebstrap from what it said."""
+    text = "\n".join(said)
+    missing = re.search(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text)
+    if missing:
+        return (f"Debian has no package '{missing[1] or missing[2]}': correct it in conf/fastlane/conf/debian.conf "
+                "or FASTLANE_BASE")
+    if "No space left on device" in text:
+        return "the disk is full while the base root is made: free about 2 GB and try again"
+    unreachable = r"Could not (connect|resolve)|Temporary failure|Failed to fetch|Unable to connect|no Release file"
+    if re.search(unreachable, text):
+        return (f"Debian's mirror {mirror} cannot be used ({_last_error(said)}): check the network, "
+                "or name another with --mirror")
+    return f"mmdebstrap failed: {_last_error(said)}"
+
+
+def _last_error(said):
+    errors = [line[2:].strip() for line in said if line.startswith("E:")]
+    apt = [line for line in errors if not line.startswith(("apt-get", "run_chroot", "setup failed"))]
+    return (apt or errors or said or ["it gave no reason"])[0]
+
+
+def _customise(base, description):
+    """Adapt a fresh root to its job: a machine for development and tests."""
+    tree = base.tree
+    version = sorted(os.listdir(tree / "usr/lib/modules"))[-1]
+    initrd = f"/boot/initrd.img-{version}"
+    modules = ",".join(description["FASTLANE_INITRD_MODULES"].split())
+    done = subprocess.run(
+        ["chroot", str(tree), "mktirfs", "-o", initrd, "-m", "no", f"--include-modules={modules}", "-M", "no", version],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"})
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BuildError(f"the initramfs cannot be made: {reason}")
+    # QEMU loads both from outside, so the disk need not carry them.
+    shutil.move(tree / initrd.lstrip("/"), base.initrd)
+    shutil.move(tree / f"boot/vmlinuz-{version}", base.kernel)
+    for path in (base.initrd, base.kernel):
+        os.chmod(path, 0o644)
+    for name in ("vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old"):
+        if (tree / name).is_symlink():
+            (tree / name).unlink()
+    for path, text in description["files"].items():
+        trees.write_file(tree, path, text)
+    for unit in description["FASTLANE_ENABLE"].split():
+        services.enable(tree, unit)
+    for unit in description["FASTLANE_MASK"].split():
+        services.mask(tree, unit)
+    loader, libraries = description["FASTLANE_LOADER"], description["FASTLANE_LIBRARY_PATH"]
+    command = [f"{tree}{loader}", "--library-path", f"{tree}{libraries}", f"{tree}/usr/bin/python3"]
+    final = str(base.directory.with_name(f"base-{base.key}"))
+    script = shlex.join(command).replace(str(base.directory), final)
+    base.python.write_text(
+        "#!/bin/sh\n# The base's own Python, for byte code that the device can read.\n"
+        f"PYTHONHOME={shlex.quote(final + '/tree/usr')} PYTHONDONTWRITEBYTECODE=1 exec {script} \"$@\"\n")
+    os.chmod(base.python, 0o755)

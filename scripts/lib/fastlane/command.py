@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""The command line of scripts/build-image."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from fastlane import privilege
+from fastlane.builder import Options, build
+from fastlane.errors import BuildError
+from fastlane.progress import Progress
+
+EXAMPLES = """\
+examples:
+  scripts/build-image
+        an image without apps
+  scripts/build-image --apps-dir build/recipes --preload "shellhttpd web"
+        an image that carries two apps, from the recipes that scripts/gen-recipes wrote
+  scripts/build-image --base-only
+        only the Debian base, which takes longest and is kept
+  scripts/build-image --set EXTRA_IMAGE_FEATURES= --set COMPOSEAPPS_DATA_SPACE=524288
+        no open root console, and 512 MiB of free space
+  scripts/build-image --json | jq -r .image
+        where the description of the image is
+
+environment:
+  COMPOSEAPPS_ENDPOINTS   where registries really listen, "host=url …"
+  COMPOSEAPPS_MIRROR      Debian mirror, as --mirror
+  COMPOSEAPPS_BUILD       directory for all products instead of build/
+  REGISTRY_AUTH_FILE      logins of registries
+
+The image is described by build/deploy/IMAGE-MACHINE.json. Exit status: 0 done, 1 the build failed, 2 bad usage.
+"""
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser = argparse.ArgumentParser(
+        prog="build-image", description="Build a bootable image from the layer's recipes, on a Debian base.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--machine", default="qemux86-64", help="machine to build for (%(default)s)")
+    parser.add_argument("--image", default="composeapps-image", help="image recipe (%(default)s)")
+    parser.add_argument("--apps-dir", action="append", default=[], metavar="DIR",
+                        help="directory with generated recipes; may be given again")
+    parser.add_argument("--preload", metavar="APPS", help="apps that the image carries, separated by spaces")
+    parser.add_argument("--set", action="append", default=[], metavar="VAR=VALUE", dest="settings",
+                        help="set a BitBake variable; may be given again")
+    parser.add_argument("--layer", action="append", default=[], metavar="DIR",
+                        help="a further layer; may be given again")
+    parser.add_argument("--mirror", metavar="URL", help="Debian mirror (http://deb.debian.org/debian)")
+    parser.add_argument("--base-only", action="store_true", help="make only the Debian base")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    arguments = parser.parse_args(argv)
+    for setting in arguments.settings:
+        if "=" not in setting:
+            parser.error(f"--set takes VAR=VALUE, not '{setting}'")
+    return arguments
+
+
+def main(argv, top, directory):
+    """Run the command; ``top`` is the repository, ``directory`` the one for products. Returns the exit status."""
+    arguments = parse(argv)
+    settings = [tuple(setting.split("=", 1)) for setting in arguments.settings]
+    if arguments.mirror:
+        settings.insert(0, ("FASTLANE_MIRROR", arguments.mirror))
+    options = Options(
+        top=Path(top), build=Path(directory).resolve(), machine=arguments.machine, image=arguments.image,
+        recipe_directories=tuple(os.path.abspath(path) for path in arguments.apps_dir),
+        preload=arguments.preload.split() if arguments.preload is not None else None,
+        settings=tuple(settings), layers=tuple(os.path.abspath(path) for path in arguments.layer))
+    progress = Progress(quiet=arguments.quiet)
+    try:
+        privilege.become_root([sys.executable, *sys.argv])
+        result = build(options, progress, arguments.base_only)
+    except BuildError as err:
+        print(f"build-image: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("build-image: interrupted; the previous image is as it was", file=sys.stderr)
+        return 130
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        progress.summary("all", result["seconds"])
+        if "image" in result:
+            print(result["image"])
+    return 0

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""Progress on the terminal, and the time that each step took."""
+
+import contextlib
+import os
+import time
+
+from rich.console import Console
+
+
+class Progress:
+    """Shows the step at work and remembers how long each took.
+
+    Arguments:
+        quiet: show nothing (the times are kept all the same).
+    """
+
+    def __init__(self, quiet=False):
+        # BitBake points descriptors 1 and 2 at a task's log while it runs: keep one of our own.
+        self._stream = os.fdopen(os.dup(2), "w", buffering=1)
+        self._console = Console(file=self._stream, quiet=quiet, highlight=False)
+        self._status = None
+        self.timings = []
+
+    @contextlib.contextmanager
+    def step(self, name):
+        """Show ``name`` while the body runs, then its time in seconds."""
+        started = time.monotonic()
+        if self._console.is_terminal:
+            with self._console.status(name) as self._status:
+                try:
+                    yield
+                finally:
+                    self._status = None
+        else:
+            self._console.print(f"{name} …", markup=False)
+            yield
+        seconds = time.monotonic() - started
+        self.timings.append({"step": name, "seconds": round(seconds, 2)})
+        self._console.print(f"[green]✓[/] {name} [dim]{seconds:.1f} s[/]")
+
+    def detail(self, text):
+        """Say what the current step is doing; on a terminal only."""
+        if self._status and self.timings is not None:
+            self._status.update(text)
+
+    def say(self, text):
+        """Print one line that stays."""
+        self._console.print(text, markup=False)
+
+    def summary(self, title, seconds):
+        """Print the steps with their times, the slowest visible at a glance."""
+        self._console.print(f"{title} {seconds:.1f} s", markup=False)
