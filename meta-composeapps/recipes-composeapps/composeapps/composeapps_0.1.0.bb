@@ -15,6 +15,36 @@ inherit composeapps-paths features_check python3native systemd
 FILESEXTRAPATHS:prepend := "${THISDIR}/../../lib:"
 COMPOSEAPPS_SOURCES = "\
     composeapps/__init__.py \
+    composeapps/app.py \
+    composeapps/bbfetch.py \
+    composeapps/bundle.py \
+    composeapps/cli/__init__.py \
+    composeapps/cli/check.py \
+    composeapps/cli/main.py \
+    composeapps/cli/output.py \
+    composeapps/cli/publish.py \
+    composeapps/cli/run_commands.py \
+    composeapps/cli/store_commands.py \
+    composeapps/cli/version.py \
+    composeapps/compose.py \
+    composeapps/config.py \
+    composeapps/credentials.py \
+    composeapps/durable.py \
+    composeapps/engine.py \
+    composeapps/errors.py \
+    composeapps/ignorefile.py \
+    composeapps/install.py \
+    composeapps/layersmeta.py \
+    composeapps/lock.py \
+    composeapps/oci.py \
+    composeapps/preload.py \
+    composeapps/publish.py \
+    composeapps/reference.py \
+    composeapps/registry.py \
+    composeapps/runtime.py \
+    composeapps/state.py \
+    composeapps/store.py \
+    composeapps/transport.py \
 "
 SRC_URI = "\
     ${@' '.join('file://' + source for source in d.getVar('COMPOSEAPPS_SOURCES').split())} \
@@ -73,11 +103,12 @@ RDEPENDS:${PN} = "\
     python3-compression \
     python3-core \
     python3-crypt \
+    python3-ctypes \
     python3-fcntl \
     python3-io \
     python3-json \
+    python3-math \
     python3-netclient \
     python3-pyyaml \
-    python3-shell \
     python3-tomllib \
 "

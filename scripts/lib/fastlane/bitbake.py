@@ -111,8 +111,6 @@ class BitBake:
         self.d = self._builder.data
         self.d.setVar("PATH", os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"))
         self.d.setVarFlag("PATH", "export", "1")
-        self._stamps = types.SimpleNamespace(stamp={}, stamp_extrainfo={})
-        bb.parse.siggen.datacaches = {"": self._stamps}
 
     def _write_configuration(self, layers, local, recipe_directories):
         conf = self.topdir / "conf"
@@ -185,9 +183,8 @@ class BitBake:
         """Run one task of a parsed recipe. Raises BuildError with the first error that it logged."""
         import bb
 
-        self._stamps.stamp[file] = d.getVar("STAMP")
-        self._stamps.stamp_extrainfo[file] = {}
-        d.setVar("BB_FILENAME", file)
+        # The builder keeps a stamp for each recipe; BitBake's own need the caches of its server.
+        d.setVarFlag(task, "selfstamp", "1")
         self.messages.clear()
         if bb.build.exec_task(file, task, d):
             log = os.path.join(d.getVar("T"), f"log.{task}")

@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import time
+import traceback
 from pathlib import Path
 
 from fastlane import base as bases
 from fastlane import trees
-from fastlane.bitbake import BitBake, assignment
+from fastlane.bitbake import BitBake, assignment, describe
 from fastlane.errors import BuildError
 from fastlane.world import World, signature
 
@@ -213,6 +214,13 @@ def lock(build, progress):
         yield
 
 
+def _unexpected(options, err):
+    """Return the sentence for an exception that nobody foresaw; its traceback goes into a file."""
+    log = Path(options.build, "fastlane", "traceback.log")
+    log.write_text("".join(traceback.format_exception(err)))
+    return f"{describe(err)} (details: {log})"
+
+
 def build(options, progress, base_only=False):
     """Build and return the description of what was done, with times in seconds. Raises BuildError."""
     started = time.monotonic()
@@ -222,4 +230,8 @@ def build(options, progress, base_only=False):
     except OSError as err:
         place = f" ({err.filename})" if err.filename else ""
         raise BuildError(f"{err.strerror or err}{place}") from None
+    except BuildError:
+        raise
+    except Exception as err:
+        raise BuildError(_unexpected(options, err)) from None
     return {**result, "seconds": round(time.monotonic() - started, 2), "steps": progress.timings}
