@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from composeapps import bundle as bundles
 from composeapps.errors import CorruptError, NotFoundError
-from composeapps.oci import MAX_IMAGE_ROOT, Descriptor, Document, Platform, parse_document, parse_json
+from composeapps.oci import MAX_IMAGE_ROOT, Descriptor, Document, Platform, parse_document, parse_json, sha256
 from composeapps.reference import Reference, is_digest
 
 ARTIFACT_TYPE = "application/vnd.fio+compose-app"
@@ -129,6 +129,12 @@ class RegistrySource:
     def __init__(self, client):
         self._client = client
         self._seen = {}
+
+    def resolve(self, ref):
+        """Return ``ref`` pinned to what its tag names now; the document counts as read."""
+        data = self._client.manifest(ref)
+        self._seen[sha256(data)] = data
+        return ref.pinned(sha256(data))
 
     def document(self, ref, digest):
         """Return a manifest or an index (bytes), verified."""
