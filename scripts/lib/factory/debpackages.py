@@ -43,14 +43,14 @@ class PackageSource:
     :param directory: where the lists and packages are kept from one call to the next
     :param suite: e.g. "trixie"
     :param architectures: Debian names, e.g. ``["amd64", "arm64"]``; the first is the default one
-    :param mirror: base URL of the archive; the environment's COMPOSEAPPS_DEBIAN_MIRROR by default
+    :param mirror: base URL of the archive; the environment's COMPOSEAPPS_MIRROR by default
     """
 
     def __init__(self, directory, suite, architectures, mirror=None):
         self.directory = Path(directory).resolve()
         self.suite = suite
         self.architectures = list(architectures)
-        self.mirror = mirror or os.environ.get("COMPOSEAPPS_DEBIAN_MIRROR") or DEFAULT_MIRROR
+        self.mirror = mirror or os.environ.get("COMPOSEAPPS_MIRROR") or DEFAULT_MIRROR
 
     def update(self):
         """Read the suite's package lists from the mirror.

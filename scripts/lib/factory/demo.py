@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Publish the demo apps: make their images, push them, publish each app of conf/demo."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from composeapps.publish import publish
+from composeapps.reference import parse
+from composeapps.registry import RegistryClient, parse_endpoints
+from factory.debpackages import PackageSource
+from factory.demoimages import ARCHITECTURES, IMAGES, SUITE
+from factory.imagebuild import build_images
+from factory.localregistry import DEMO_HOST, LocalRegistry
+from factory.push import push_layout
+
+FACTORY = f"{DEMO_HOST}/demo"
+TAG = "latest"
+
+
+@dataclass(frozen=True)
+class DemoApp:
+    """A published demo app: its name and its pinned reference."""
+
+    name: str
+    uri: str
+
+
+def demo_registry(build):
+    """Return the LocalRegistry of the demo, not yet started; what it holds is kept in ``build``."""
+    directory = Path(build) / "demo"
+    return LocalRegistry(directory / "registry", log=directory / "registry.log")
+
+
+def publish_demo(endpoint, top, build, refresh=False, progress=lambda text: None):
+    """Make the demo images and publish the demo apps; what is there already costs nothing.
+
+    :param endpoint: ``host=url`` of the registry, ``LocalRegistry.endpoint``
+    :param top: the repository, whose conf/demo has a directory for each app
+    :param build: the directory for products; images are kept in its cache/
+    :param refresh: look for newer Debian packages
+    :param progress: called with a line of text when a step begins
+    :returns: DemoApps, in the order of their names
+    :raises ComposeAppsError: packages or the registry cannot be reached, or an app is bad
+    """
+    cache = Path(build) / "cache"
+    source = PackageSource(cache / "apt" / SUITE, SUITE, ARCHITECTURES)
+    layouts = build_images(IMAGES, source, cache / "images", refresh, progress)
+    client = RegistryClient(endpoints=parse_endpoints(endpoint))
+    try:
+        for name, layout in sorted(layouts.items()):
+            ref = parse(f"{FACTORY}/{name}:{TAG}")
+            progress(f"pushing image {ref}")
+            push_layout(client, ref, layout)
+        published = []
+        for directory in sorted(path for path in (Path(top) / "conf" / "demo").iterdir() if path.is_dir()):
+            target = parse(f"{FACTORY}/{directory.name}:{TAG}")
+            progress(f"publishing app {target}")
+            published.append(DemoApp(directory.name, str(publish(directory, target, client).ref)))
+        return published
+    finally:
+        client.close()
