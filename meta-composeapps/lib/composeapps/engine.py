@@ -103,7 +103,7 @@ class Engine:
         finally:
             connection.close()
         try:
-            answer = json.loads(data)
+            answer = json.loads(data) if data else {}
         except ValueError:
             raise EngineError(f"dockerd at {self.host} answered {method} {path} with HTTP {response.status}") from None
         if response.status >= 400 and response.status != 404:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""A real dockerd with a data root of its own: the device's engine, from the fast lane's base.
+
+It runs in a mount namespace and a PID namespace of its own, in the base's root, with
+nothing of the base written to. The PID namespace makes that nothing it started outlives it.
+"""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from composeapps.engine import Engine
+from composeapps.errors import EngineError
+
+# The test's directory appears at its own path inside, so that bind mounts of apps mean the same there.
+_ENTER = """
+set -e
+root=$1 share=$2; shift 2
+mount --make-rprivate /
+mount --bind "$root" "$root"
+mount -o remount,ro,bind "$root"
+for place in proc sys dev; do mount --rbind "/$place" "$root/$place"; done
+mount -t proc proc "$root/proc"
+for place in run tmp; do mount -t tmpfs tmpfs "$root/$place"; done
+mkdir -p "$root$share"
+mount --bind "$share" "$root$share"
+exec chroot "$root" "$@"
+"""
+
+
+class DockerDaemon:
+    """A dockerd; a context manager.
+
+    Arguments:
+        base: the root file system that holds dockerd, containerd and runc.
+        directory: under /tmp; holds the data root, the socket and the log.
+    """
+
+    def __init__(self, base, directory):
+        self.base, self.directory = Path(base), Path(directory)
+        self.data_root = self.directory / "docker"
+        self.socket = self.directory / "docker.sock"
+        self.log = self.directory / "dockerd.log"
+        self.host = f"unix://{self.socket}"
+        self.compose_command = (str(self.base / "usr/libexec/docker/cli-plugins/docker-compose"),)
+        self._process = self._alive = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_exc):
+        self.stop()
+
+    def start(self):
+        """Start dockerd and wait until it answers; raises AssertionError with its log when it does not."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.socket.unlink(missing_ok=True)
+        argv = [
+            "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh", str(self.base),
+            str(self.directory), "dockerd", "--data-root", str(self.data_root), "--exec-root", "/run/docker",
+            "--pidfile", "/run/docker.pid", "--host", self.host, "--bridge", "none", "--iptables=false",
+            "--ip6tables=false", "--storage-driver", "overlay2",
+        ]
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+        self._alive, held = os.pipe()
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[held])
+        os.close(held)
+        engine, deadline = Engine(self.host, timeout=30), time.monotonic() + 60
+        while True:
+            try:
+                engine.image("no-such-image")
+                return
+            except EngineError as err:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.stop()
+                    log = self.log.read_text(errors="replace")[-3000:]
+                    raise AssertionError(f"dockerd did not start: {err}\n{log}") from None
+            # The socket's appearance is what is waited for; nothing tells of it but trying.
+            time.sleep(0.05)
+
+    def stop(self):
+        """Kill dockerd and all that it started; return when none of it lives."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        # dockerd holds the other end of this pipe, so the end of the file is the end of dockerd.
+        while os.read(self._alive, 1):
+            pass
+        os.close(self._alive)
+        self._process = None
+
+
+def busybox_image(make_image, tar, **config):
+    """Return a small runnable image: busybox, statically linked, and nothing else."""
+    data = Path("/bin/busybox").read_bytes()
+    assert os.access("/bin/busybox", os.X_OK)
+    return make_image(layers=[tar({"bin/busybox": data}, mode=0o755)], config=config)
