@@ -8,6 +8,7 @@ the given directory. What the host's apt configuration says about proxies still 
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -122,6 +123,8 @@ class PackageSource:
         )
 
     def _apt(self, program, *args, cwd=None):
+        if not shutil.which(program):
+            raise PackageError(f"{program} is not installed: the demo's images are made of Debian packages, with apt")
         done = subprocess.run(
             [program, "-qq", "-c", str(self.directory / "apt.conf"), *args], cwd=cwd, text=True, errors="replace",
             stdin=subprocess.DEVNULL, capture_output=True, check=False,

@@ -6,6 +6,7 @@ and found again by its name, which carries a hash of them.
 """
 
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from composeapps.durable import fsync_directory
+from composeapps.durable import fsync_directory, storage_errors
 from composeapps.oci import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, Platform, dump_json
 from factory.layers import build_layer
 
@@ -62,9 +63,18 @@ def build_images(specs, source, cache, refresh=False, progress=lambda text: None
     :param progress: called with a line of text when a step begins
     :returns: {image name: directory of its layout}
     :raises factory.debpackages.PackageError: packages cannot be had
+    :raises composeapps.errors.StorageError: the file system refuses
     """
     cache = Path(cache)
-    cache.mkdir(parents=True, exist_ok=True)
+    with storage_errors(f"image cache {cache}"):
+        cache.mkdir(parents=True, exist_ok=True)
+        with open(cache / ".lock", "w") as lock:
+            # One at a time: the second of two runs finds what the first has made.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return _build_missing(specs, source, cache, refresh, progress)
+
+
+def _build_missing(specs, source, cache, refresh, progress):
     _remove_leftovers(cache)
     found = {} if refresh else {spec.name: path for spec in specs if (path := _cached(cache, spec))}
     missing = [spec for spec in specs if spec.name not in found]
