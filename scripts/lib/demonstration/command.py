@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""The command line of scripts/demo."""
+
+import argparse
+import json
+import sys
+import time
+from contextlib import ExitStack
+
+from rich.console import Console
+from rich.table import Table
+
+from composeapps.errors import ComposeAppsError
+from demonstration import device
+from demonstration.chain import Chain
+from demonstration.errors import DemoError
+from emulator.errors import EmulatorError
+from emulator.machine import Machine
+from factory.demo import demo_registry, publish_demo
+from fastlane.progress import Progress
+
+# What the demo apps serve on the device.
+PAGES = {"shellhttpd": "http://127.0.0.1:8080/", "web": "http://127.0.0.1:8081/"}
+
+EXAMPLES = """\
+examples:
+  scripts/demo
+        the two demo apps, from a registry on this machine
+  scripts/demo registry.example.com/factory/shop:v3
+        your app, published there before; REGISTRY_AUTH_FILE names a file with the login
+  scripts/demo --no-boot
+        build the image, do not boot it
+
+Run it again after changing something: only what changed is built again. scripts/run-qemu
+boots the image for a look around. Exit status: 0 the apps run, 1 not, 2 wrong usage.
+"""
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser = argparse.ArgumentParser(
+        prog="demo", description="Build an image with preloaded compose apps and watch it run them, with no network.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("apps", metavar="APP", nargs="*",
+                        help="published app, REGISTRY/FACTORY/NAME[:TAG] (default: make and publish the demo apps)")
+    parser.add_argument("--no-boot", action="store_true", help="stop when the image is built")
+    parser.add_argument("--refresh", action="store_true", help="look for newer Debian packages for the demo apps")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
+    return parser.parse_args(argv)
+
+
+def main(argv, top, build, setup_seconds):
+    """Run the demo.
+
+    Arguments:
+        argv: the command line without the program's name.
+        top: the repository.
+        build: the directory for products.
+        setup_seconds: what setting up the machine took before.
+
+    Returns the exit status.
+    """
+    arguments = parse(argv)
+    progress = Progress()
+    if setup_seconds >= 1:
+        progress.timings.append({"step": "setting up this machine", "seconds": round(setup_seconds, 2)})
+    started = time.monotonic() - setup_seconds
+    try:
+        result = _run(arguments, Chain(top, build), progress)
+    except (DemoError, ComposeAppsError, EmulatorError) as err:
+        print(f"demo: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; what is built is kept", file=sys.stderr)
+        return 130
+    result["seconds"] = round(time.monotonic() - started, 1)
+    result["steps"] = progress.timings
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+    else:
+        _show(result)
+    return 0
+
+
+def _run(arguments, chain, progress):
+    result = {}
+    with ExitStack() as stack:
+        wait_for_base = stack.enter_context(chain.base_in_the_background())
+        endpoint = None
+        if arguments.apps:
+            sources = [chain.write_app_files(arguments.apps)]
+        else:
+            sources = [chain.top / "conf" / "apps" / f"{name}.yml" for name in PAGES]
+            with progress.step("making and publishing the demo apps"):
+                registry = stack.enter_context(demo_registry(chain.build))
+                endpoint = registry.endpoint
+                publish_demo(endpoint, chain.top, chain.build, arguments.refresh, progress.detail)
+        with progress.step("generating the recipes"):
+            names = chain.generate_recipes(sources, endpoint)
+        with progress.step("waiting for the Debian base"):
+            wait_for_base()
+        with progress.step("building the image"):
+            result["image"] = chain.build_image(names, endpoint)
+    if arguments.no_boot:
+        return result
+    machine = Machine(result["image"], network="none", name="demo")
+    try:
+        with progress.step(f"booting the image in QEMU, with no network ({machine.accel.name})"):
+            machine.start()
+        with progress.step("the device installs and starts its apps"):
+            device.wait_for_apps(machine, lambda line: progress.say(f"  {line}"))
+        with progress.step("asking the apps"):
+            result["apps"] = device.services(machine)
+            result["pages"] = {name: device.fetch(machine, url) for name, url in PAGES.items() if name in names}
+    finally:
+        machine.close()
+    return result
+
+
+def _show(result):
+    console = Console(highlight=False)
+    for name, text in result.get("pages", {}).items():
+        console.print(f"\n[bold]{name}[/] answers on the device, at {PAGES[name]}:")
+        console.print("\n".join(f"  {line}" for line in text.strip().splitlines()), markup=False)
+    if "apps" in result:
+        table = Table(box=None, header_style="dim")
+        for column in ("app", "service", "state", "health"):
+            table.add_column(column)
+        for app in result["apps"]:
+            for service in app["services"]:
+                table.add_row(app["name"], service["name"], service["state"], service["health"] or "-")
+        console.print()
+        console.print(table)
+    table = Table(box=None, header_style="dim", show_footer=True)
+    table.add_column("where the time went", footer="in all")
+    table.add_column("seconds", justify="right", footer=f"{result['seconds']:.1f}")
+    for step in result["steps"]:
+        table.add_row(step["step"], f"{step['seconds']:.1f}")
+    console.print()
+    console.print(table)
+    console.print(f"\n{result['image']}\nscripts/run-qemu boots it again, for a look around.", markup=False)
