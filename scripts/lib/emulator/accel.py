@@ -5,6 +5,7 @@ The presence of /dev/kvm tells little: on some machines (nested virtualisation, 
 works and the guest then hangs or QEMU aborts. So a 512-byte guest is run once a boot of the host.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -132,10 +133,8 @@ def run_probe_guest(arguments, timeout):
             _, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel, where nothing can end it
                 process.communicate(timeout=2)
-            except subprocess.TimeoutExpired:
-                pass  # stuck in the kernel, where nothing can end it
             return False, f"a guest under KVM did nothing for {timeout:g} s"
         except BaseException:
             process.kill()

@@ -5,7 +5,9 @@ A thread reads whatever the guest writes, so that the guest never waits for us, 
 whether or not anybody expects something.
 """
 
+import contextlib
 import re
+import socket
 import threading
 import time
 from pathlib import Path
@@ -14,7 +16,10 @@ from pexpect.exceptions import EOF, TIMEOUT
 from pexpect.spawnbase import SpawnBase
 
 PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*")
-_ESCAPES = re.compile(r"\x1b(\[[0-9;?!]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_=>78])|[\x00-\x08\x0b-\x1f\x7f]")
+# Terminal control, ECMA-48: CSI and OSC sequences, other escapes; then lone control characters.
+_ESCAPES = re.compile(
+    r"\x1b(\[[0-9;?!]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_=>78])|[\x00-\x08\x0b-\x1f\x7f]"
+)
 
 
 class SerialLog:
@@ -68,7 +73,7 @@ class Console(SpawnBase):
     """The console at the other end of ``sock``, as a pexpect object for bytes.
 
     ``log`` is a SerialLog. ``ended`` tells that the guest's side is closed; ``panic`` is None or the kernel's
-    panic line. ``sink``, when set, is called with all output instead of keeping it for ``expect``.
+    panic line.
     """
 
     TAIL = 16384  # bytes of the console kept for messages
@@ -82,7 +87,7 @@ class Console(SpawnBase):
         self._tail = bytearray()
         self.ended = False
         self.panic = None
-        self.sink = None
+        self._sink = None
         self._pump = threading.Thread(target=self._drain, name="serial console", daemon=True)
         self._pump.start()
 
@@ -105,8 +110,8 @@ class Console(SpawnBase):
                 if found and self.panic is None:
                     self.panic = found[0].decode(errors="replace")
                 del self._tail[: -self.TAIL]
-                if self.sink:
-                    self.sink(data)
+                if self._sink:
+                    self._sink(data)
                 else:
                     self._pending += data
                 self._news.notify_all()
@@ -132,6 +137,17 @@ class Console(SpawnBase):
         except OSError as err:
             raise EOF("the console is closed") from err
 
+    def divert(self, sink):
+        """Call ``sink`` with all output from now on, and with what nobody expected yet; None ends that.
+
+        ``sink`` is called from a thread of the console's, one call at a time.
+        """
+        with self._news:
+            if sink and self._pending:
+                sink(bytes(self._pending))
+                self._pending.clear()
+            self._sink = sink
+
     def discard(self):
         """Forget all output that was not yet expected, and any panic: what follows is a new boot's."""
         with self._news:
@@ -152,9 +168,7 @@ class Console(SpawnBase):
 
     def close(self):
         """Close our side and wait until the logs are complete."""
-        try:
-            self._sock.shutdown(2)
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._pump.join(10)
         self._sock.close()

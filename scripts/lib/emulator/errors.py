@@ -38,6 +38,7 @@ class CommandError(EmulatorError):
     def __init__(self, command, result):
         shown = command if len(command) <= 200 else command[:200] + "…"
         tail = "\n".join(result.stdout.splitlines()[-20:])
-        super().__init__(f"'{shown}' ended with status {result.exit_status} in the guest" + (f":\n{tail}" if tail else ""))
+        message = f"'{shown}' ended with status {result.exit_status} in the guest"
+        super().__init__(f"{message}:\n{tail}" if tail else message)
         self.command = command
         self.result = result

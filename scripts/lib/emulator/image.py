@@ -67,7 +67,7 @@ def latest():
     deploy = hostsetup.BUILD / "deploy"
     found = sorted(deploy.glob("composeapps-image-*.json"), key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        raise EmulatorError(f"there is no image in {deploy}: build one with scripts/build-image, or name its .json file")
+        raise EmulatorError(f"there is no image in {deploy}: build one with scripts/build-image, or name its JSON file")
     return found[-1]
 
 

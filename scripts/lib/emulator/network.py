@@ -39,7 +39,8 @@ def add_forward(qmp, guest_port, host_port=0):
     added = {host for host, guest in forwards(qmp) - before if guest == guest_port}
     if said or len(added) != 1:
         wanted = f"port {host_port} of 127.0.0.1" if host_port else "a free port"
-        raise EmulatorError(f"cannot forward {wanted} to port {guest_port} of the guest: {said or 'QEMU lists no forward'}")
+        reason = said or "QEMU lists no such forward"
+        raise EmulatorError(f"cannot forward {wanted} to port {guest_port} of the guest: {reason}")
     return added.pop()
 
 

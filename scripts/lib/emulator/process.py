@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Start a program under the supervisor, and end it for certain."""
 
+import contextlib
 import os
 import select
 import signal
@@ -82,9 +83,7 @@ class Process:
         """
         if self.exit_status is not None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._supervisor.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         if self.wait(timeout) is None:
             raise EmulatorError(f"process group {self._supervisor.pid} does not end after SIGKILL")

@@ -120,8 +120,9 @@ class Shell:
         first, second = secrets.token_hex(6), secrets.token_hex(6)
         script = _LOOP.strip().replace("@FIRST@", first).replace("@SECOND@", second)
         # One line: an interactive shell would show a continuation prompt for each further one.
-        script = script.replace("\nq)", " q)").replace("\nesac", " esac").replace(" in\n", " in ").replace("do\n", "do ")
-        script = script.replace(";;\n", ";; ").replace("\n", "; ")
+        for line_end in (" in", "do", ";;"):
+            script = script.replace(f"{line_end}\n", f"{line_end} ")
+        script = script.replace("\n", "; ")
         try:
             self._console.send(f" sh -c {shlex.quote(script)}\n".encode())
             wait = min(15 * self._scale, max(1, deadline - time.monotonic()))
