@@ -12,7 +12,6 @@ import secrets
 import shutil
 import ssl
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -48,7 +47,6 @@ class LocalRegistry:
         self._auth = auth
         self._tls = tls
         self._process = None
-        self._config_dir = None
 
     @property
     def url(self):
@@ -76,17 +74,17 @@ class LocalRegistry:
             raise RegistryError("docker-registry is not installed: run 'apt-get install docker-registry'")
         self.storage.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._config_dir = tempfile.mkdtemp(prefix="composeapps-registry-")
-        config = Path(self._config_dir, "config.yml")
-        config.write_text(json.dumps(self._config()))
         # The registry takes each REGISTRY_* variable as a setting, so REGISTRY_AUTH_FILE would break it.
         env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
         try:
             with open(self.log, "wb") as log:
+                # The configuration holds a secret and goes through a pipe: no file of it is left behind.
                 self._process = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", program, "serve", str(config)],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True,
+                    ["setpriv", "--pdeathsig", "KILL", program, "serve", "/dev/stdin"],
+                    stdin=subprocess.PIPE, stdout=log, stderr=log, env=env, start_new_session=True,
                 )
+            with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
+                pipe.write(json.dumps(self._config()).encode())
             self._wait_ready()
         except BaseException:
             self.stop()
@@ -103,9 +101,7 @@ class LocalRegistry:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        if self._config_dir:
-            shutil.rmtree(self._config_dir, ignore_errors=True)
-            self._config_dir = None
+            self.address = None
 
     def __enter__(self):
         return self.start()
