@@ -34,6 +34,8 @@ FEATURES = {
         "openssl": "openssl",
         "unshare": "util-linux",
         "git": "git",
+        "depmod": "kmod",
+        "mke2fs": "e2fsprogs",
     },
 }
 
