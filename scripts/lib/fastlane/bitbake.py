@@ -14,6 +14,8 @@ from pathlib import Path
 
 from fastlane.errors import BuildError
 
+# What tasks see of the caller's environment besides what BitBake itself lets through.
+KEPT = re.compile(r"(http|https|ftp|all|no)_proxy|TMPDIR|COMPOSEAPPS_CALLER", re.IGNORECASE)
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_.:+/-]*(\[[A-Za-z0-9_.+-]+\])?$")
 
 
@@ -102,7 +104,10 @@ class BitBake:
         bb = self._import()
         settings = types.SimpleNamespace(
             prefile=[], postfile=[], tracking=False, skip_fragments=True,
-            env={"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/")})
+            env=dict(os.environ))
+        kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
+        bb.utils.clean_environment()
+        os.environ.update(kept)
         try:
             self._builder = bb.cookerdata.CookerDataBuilder(settings, worker=True)
             self._builder.parseBaseConfiguration(worker=True)
