@@ -4,6 +4,7 @@
 ``bb`` keeps its state in module globals, so a process opens one build directory and no other.
 """
 
+import contextlib
 import glob
 import logging
 import os
@@ -183,6 +184,17 @@ class BitBake:
             (name, re.compile(self.d.getVar(f"BBFILE_PATTERN_{name}") or "^$"))
             for name in (self.d.getVar("BBFILE_COLLECTIONS") or "").split()
         ]
+
+    @contextlib.contextmanager
+    def speaking(self, subject):
+        """Turn whatever BitBake's library raises in the body into a BuildError about ``subject``."""
+        self.messages.clear()
+        try:
+            yield
+        except BuildError:
+            raise
+        except (Exception, SystemExit) as err:
+            raise BuildError(f"{subject}: {sentence(self.messages.errors, err)}") from None
 
     def run_task(self, file, d, task):
         """Run one task of a parsed recipe. Raises BuildError with the first error that it logged."""

@@ -124,7 +124,8 @@ class Build:
             if base and bb.data.inherits_class("python3native", recipe.d):
                 extra.append(base.key)
             needed = [self.signature(other, base) for other in self.world.needs(recipe)]
-            self._signatures[recipe] = signature(recipe, needed, extra)
+            with self.bitbake.speaking(recipe.pn):
+                self._signatures[recipe] = signature(recipe, needed, extra)
         return self._signatures[recipe]
 
     def build_recipe(self, recipe, base=None):

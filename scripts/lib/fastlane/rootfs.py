@@ -44,7 +44,8 @@ def configure_login(root, features, console):
     lines = shadow.read_text().splitlines()
     password = "" if "empty-root-password" in features else "*"
     lines = [f"root:{password}:{line.split(':', 2)[2]}" if line.startswith("root:") else line for line in lines]
-    trees.write_file(root, "etc/shadow", "\n".join(lines) + "\n", mode=0o600)
+    # In place: the copy is ours alone, and its owner and mode stay.
+    shadow.write_text("\n".join(lines) + "\n")
     if "serial-autologin-root" in features and "empty-root-password" in features:
         trees.write_file(
             root, f"etc/systemd/system/serial-getty@{console}.service.d/autologin.conf",

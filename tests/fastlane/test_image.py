@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""A real image from the real base: what is on its disk, and that nothing spoils a finished one."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import hostsetup
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """The described image, built in a directory of its own; the base comes from the cache of build/."""
+    directory = tmp_path_factory.mktemp("image")
+    hostsetup.BUILD.joinpath("cache").mkdir(parents=True, exist_ok=True)
+    (directory / "cache").symlink_to(hostsetup.BUILD / "cache")
+    return Image(directory)
+
+
+class Image:
+    """A build directory, and the image that it holds."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.build()
+
+    def start(self, *arguments, **kwargs):
+        code = "import sys; from fastlane.command import main; sys.exit(main(sys.argv[3:], sys.argv[1], sys.argv[2]))"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(hostsetup.TOP), str(self.directory), *arguments],
+            stdin=subprocess.DEVNULL, text=True, **kwargs)
+
+    def build(self, *arguments):
+        with self.start("--json", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            out, err = process.communicate()
+        assert process.returncode == 0, err
+        return json.loads(out)
+
+    @property
+    def description(self):
+        return json.loads((self.directory / "deploy/composeapps-image-qemux86-64.json").read_text())
+
+    def path(self, what):
+        return self.directory / "deploy" / self.description[what]
+
+    def debugfs(self, request):
+        done = subprocess.run(["debugfs", "-R", request, str(self.path("disk"))], capture_output=True, text=True,
+                              check=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin", "DEBUGFS_PAGER": "cat"})
+        return done.stdout
+
+    def digests(self):
+        return {what: hashlib.sha256(self.path(what).read_bytes()).hexdigest() for what in ("disk", "kernel", "initrd")}
+
+
+def test_the_description_names_what_a_machine_boots_from(image):
+    description = image.description
+    assert description["machine"] == "qemux86-64"
+    assert re.search(r"\broot=/dev/vda\b", description["cmdline"])
+    assert description["apps"] == {}
+    for what in ("disk", "kernel", "initrd"):
+        assert image.path(what).is_file()
+    assert (image.directory / "deploy/composeapps-image-qemux86-64.ext4").resolve() == image.path("disk")
+
+
+def test_the_file_system_is_sound_and_sparse(image):
+    disk = image.path("disk")
+    done = subprocess.run(["/sbin/e2fsck", "-fn", str(disk)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    info = disk.stat()
+    assert info.st_blocks * 512 < info.st_size / 2
+
+
+def test_the_agent_is_installed_with_byte_code_for_the_devices_python(image):
+    assert image.debugfs("cat /usr/bin/composeapps").startswith("#!/usr/bin/python3")
+    assert re.search(r"Mode:\s+0755", image.debugfs("stat /usr/bin/composeapps"))
+    listing = image.debugfs("ls -l /usr/lib/python3/dist-packages/composeapps/__pycache__")
+    assert "errors.cpython-313.pyc" in listing
+
+
+def test_the_agents_unit_is_enabled_and_knows_the_paths(image):
+    link = image.debugfs("stat /etc/systemd/system/multi-user.target.wants/composeapps-start.service")
+    assert 'Fast link dest: "/usr/lib/systemd/system/composeapps-start.service"' in link
+    unit = image.debugfs("cat /usr/lib/systemd/system/composeapps-start.service")
+    assert "ExecStart=/usr/bin/composeapps run --factory" in unit
+    assert "ReadWritePaths=/var/sota/reset-apps /var/sota/compose-apps /var/lib/composeapps" in unit
+
+
+def test_the_configuration_says_the_paths_and_pins_dockers_store(image):
+    config = image.debugfs("cat /etc/composeapps/config.toml")
+    assert 'reset_apps_root = "/var/sota/reset-apps"' in config
+    daemon = json.loads(image.debugfs("cat /etc/docker/daemon.json"))
+    assert daemon["storage-driver"] == "overlay2"
+    assert daemon["features"] == {"containerd-snapshotter": False}
+    assert json.loads(image.debugfs("cat /usr/share/composeapps/factory.json")) == {"apps": {}}
+
+
+def test_everything_belongs_to_who_it_should(image):
+    for path in ("/usr/bin/composeapps", "/etc/docker/daemon.json", "/usr/sbin/dockerd"):
+        assert re.search(r"User:\s+0\s+Group:\s+0\b", image.debugfs(f"stat {path}"))
+    shadow = image.debugfs("stat /etc/shadow")
+    assert re.search(r"User:\s+0\s+Group:\s+42\b", shadow) and re.search(r"Mode:\s+0640", shadow)
+
+
+def test_a_second_build_changes_nothing_and_a_new_setting_does(image):
+    before = image.digests()
+    assert image.build()["built"] == []
+    assert image.digests() == before
+    result = image.build("--set", "COMPOSEAPPS_STATE_DIR=/var/lib/elsewhere")
+    assert "composeapps-config" in result["built"] and "composeapps-docker-config" in result["unchanged"]
+    assert 'state_dir = "/var/lib/elsewhere"' in image.debugfs("cat /etc/composeapps/config.toml")
+    image.build()
+
+
+def test_a_closed_image_lets_nobody_in(image):
+    image.build("--set", "EXTRA_IMAGE_FEATURES=")
+    assert re.search(r"^root:\*:", image.debugfs("cat /etc/shadow"), re.MULTILINE)
+    image.build()
+    assert re.search(r"^root::", image.debugfs("cat /etc/shadow"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("moment", ["building composeapps-config", "laying out the root", "writing the disk"])
+def test_a_build_that_is_killed_leaves_the_old_image(image, moment):
+    before = image.digests()
+    settings = ("--set", f"COMPOSEAPPS_STATE_DIR=/var/lib/{moment.split()[0]}")
+    with image.start(*settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        for line in process.stderr:
+            if line.startswith(moment):
+                process.send_signal(signal.SIGKILL)
+                break
+        else:
+            pytest.fail(f"the build never said '{moment}'")
+    assert image.digests() == before
+    image.build(*settings)
+    assert f'state_dir = "/var/lib/{moment.split()[0]}"' in image.debugfs("cat /etc/composeapps/config.toml")
