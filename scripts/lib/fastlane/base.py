@@ -2,6 +2,7 @@
 """The base of an image: a Debian root by mmdebstrap, cached by everything that went into it."""
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -74,16 +75,23 @@ def make(cache, description, progress):
     Raises BuildError when a tool is missing, the mirror cannot be reached, a package does not
     exist or the disk is full. Nothing half-made is ever found by a later build.
     """
-    found = find(cache, description)
-    if found:
-        os.utime(found.directory)
-        return found
-    for tool in ("mmdebstrap", "chroot"):
-        if not shutil.which(tool):
-            raise BuildError(f"{tool} is not installed: install Debian's package {tool.replace('chroot', 'coreutils')}")
-    base = Base(key(description), Path(cache, f"base-{key(description)}"))
     cache = Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
+    # Build directories may share a cache.
+    with open(cache / "base.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = find(cache, description)
+        if found:
+            os.utime(found.directory)
+            return found
+        for tool, package in (("mmdebstrap", "mmdebstrap"), ("chroot", "coreutils")):
+            if not shutil.which(tool):
+                raise BuildError(f"{tool} is not installed: install Debian's package {package}")
+        return _make(cache, description, progress)
+
+
+def _make(cache, description, progress):
+    base = Base(key(description), cache / f"base-{key(description)}")
     for stale in cache.glob("base-*.new"):
         trees.remove_tree(stale)
     new = dataclasses.replace(base, directory=cache / f"base-{base.key}.new")
@@ -93,15 +101,14 @@ def make(cache, description, progress):
         progress.detail("adapting the base to a virtual machine")
         _customise(new, description)
         (new.directory / "description.json").write_text(json.dumps(description, indent=2) + "\n")
-        prints = trees.fingerprint(new.tree)
-        (new.directory / "files.json").write_text(json.dumps(prints))
+        (new.directory / "files.json").write_text(json.dumps(trees.fingerprint(new.tree)))
         os.sync()
         os.rename(new.directory, base.directory)
     except OSError as err:
         raise BuildError(f"the base root cannot be made in {cache}: {err.strerror}") from None
     finally:
         trees.remove_tree(new.directory)
-    old = sorted((path for path in cache.glob("base-*") if path != base.directory),
+    old = sorted((path for path in cache.glob("base-*/") if path != base.directory),
                  key=lambda path: path.stat().st_mtime, reverse=True)
     for path in old[KEEP - 1:]:
         trees.remove_tree(path)

@@ -91,7 +91,7 @@ class Build:
         with self.progress.step("working out what the image needs"):
             plan = self._plan(base_only)
         self._base(plan)
-        result = {"machine": self.options.machine, "base": plan.base.key}
+        result = {"machine": self.options.machine, "base": plan.base.key, "base_tree": str(plan.base.tree)}
         if not base_only:
             for recipe in plan.order[:-1]:
                 self.build_recipe(recipe, plan.base)
