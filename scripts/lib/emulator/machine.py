@@ -59,8 +59,9 @@ class Machine:
             image = images.ImageDescription.load(image)
         networks.arguments(network, restrict)
         self.image = image
-        self.cmdline = cmdline or image.cmdline
         self.accel = accelerators.select(accel)
+        words = (cmdline or image.cmdline).split()
+        self.cmdline = " ".join([*words, *(word for word in self.accel.kernel_words if word not in words)])
         self.network = network
         self.boot_seconds = None
         self._memory, self._cpus, self._restrict = memory, cpus, restrict

@@ -45,7 +45,7 @@ class QMP:
         line, self._buffer = self._buffer.split(b"\n", 1)
         return json.loads(line)
 
-    def command(self, name, timeout=ANSWER_TIMEOUT, **arguments):
+    def command(self, name, /, timeout=ANSWER_TIMEOUT, **arguments):
         """Run one monitor command and return what it returned; raise QMPError when it is refused."""
         request = {"execute": name}
         if arguments:

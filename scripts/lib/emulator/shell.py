@@ -37,6 +37,7 @@ _LOST = re.compile(
 _LOOP = r"""
 trap : INT QUIT
 stty -echo -opost cols 1000 rows 500
+exec 2>/dev/null
 dmesg -n 1
 [ -d /run/systemd/system ] && kill -55 1
 export TERM=dumb PAGER=cat SYSTEMD_PAGER=cat
@@ -138,7 +139,8 @@ class Shell:
         """Run ``command`` with a shell of its own, standard input empty, and return a CommandResult.
 
         ``command`` is a text for ``sh -c``; nothing of it (directory, variables) carries over to the next.
-        After ``timeout`` seconds (scaled) it is interrupted. Raises CommandError for a status other than 0
+        After ``timeout`` seconds (scaled) it is interrupted as by Ctrl-C; one that ignores that takes the
+        console with it, until the machine is reset or started again. Raises CommandError for a status other than 0
         when ``check``, ConsoleError when it does not end in time or the guest is gone.
         """
         if self._nonce is None:
@@ -174,21 +176,22 @@ class Shell:
 
     def _finish(self, number, deadline):
         while True:
-            # After a panic nothing more comes; a command that merely prints such a line ends all the same.
-            panicked = self._console.panic is not None
+            panicked, known = self._console.panic is not None, len(self._console.buffer)
             limit = deadline - time.monotonic()
-            step = min(limit, (3 if panicked else 1) * self._scale)
+            step = min(limit, self._scale)
             try:
                 self._console.expect_exact(b"\n" + self._nonce + b" end " + number + b" ", timeout=max(0, step))
                 break
             except TIMEOUT:
-                if panicked:
+                # After a panic there is silence; a command that merely prints such a line goes on or ends.
+                if panicked and len(self._console.buffer) == known:
                     self._nonce = None
                     message = f"the guest's kernel panicked; the console's last lines:\n{self._console.tail(40)}"
                     raise ConsoleError(message) from None
                 if limit <= step:
                     raise
         raw = self._console.before
+        self._console.panic = None
         self._console.expect(rb"(\d+)\n", timeout=self._scale * 5)
         return CommandResult(raw, int(self._console.match[1]))
 
