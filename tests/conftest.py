@@ -2,11 +2,16 @@
 """Fixtures for all tests: real registries, one of each kind a test run, started when first asked for."""
 
 import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from support import registries
 
+TOP = Path(__file__).resolve().parents[1]
 _counter = itertools.count(1)
 
 
@@ -49,3 +54,13 @@ def tls_registry(tmp_path_factory):
 def factory_name():
     """A factory (first part of a repository's path) that no other test uses, e.g. "factory7"."""
     return f"factory{next(_counter)}"
+
+
+@pytest.fixture(scope="session")
+def device_root():
+    """The root file system of the fast lane's base, with the engine that devices get; made when it is missing."""
+    done = subprocess.run(
+        [sys.executable, TOP / "scripts" / "build-image", "--base-only", "--json", "--quiet"],
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout)["base_tree"])

@@ -59,10 +59,3 @@ def small_disk(tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], check=True)
     yield place
     subprocess.run(["umount", str(place)], check=True)
-
-
-@pytest.fixture(scope="session")
-def device_root():
-    """The root file system of the fast lane's base, with the engine that devices get."""
-    import os
-    return os.environ["COMPOSEAPPS_TEST_BASE"]

@@ -22,6 +22,8 @@ python do_compile() {
     settings = {
         "storage-driver": "overlay2",
         "features": {"containerd-snapshotter": False},
+        # One process less for each published port; the kernel forwards ports as well.
+        "userland-proxy": False,
         "log-driver": "json-file",
         "log-opts": {
             "max-size": d.getVar("COMPOSEAPPS_DOCKER_LOG_MAX_SIZE"),

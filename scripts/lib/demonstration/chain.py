@@ -80,7 +80,8 @@ class Chain:
     def generate_recipes(self, sources, endpoint):
         """Write the apps' recipes; return the apps' names."""
         arguments = ["--json", "--prune", "--output", str(self.recipes), *map(str, sources)]
-        return [app["name"] for app in json.loads(self.command("gen-recipes", *arguments, endpoint=endpoint))["apps"]]
+        written = json.loads(self.command("gen-recipes", *arguments, endpoint=endpoint))
+        return [recipe["name"] for recipe in written["recipes"]]
 
     def build_image(self, names, endpoint):
         """Build the image that carries the apps; return the path of its description."""

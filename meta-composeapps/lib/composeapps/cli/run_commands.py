@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """composeapps install, run, stop, ps: apps in dockerd."""
 
+import functools
+
 from composeapps.cli import output
 from composeapps.errors import ComposeAppsError, NotFoundError, UsageError
 
@@ -99,15 +101,28 @@ def _wanted(args, agent):
     return args.apps
 
 
-def _each(args, agent, names, action):
-    """Do ``action`` for each app under the lock; one that fails does not keep the others from it."""
+def _each(args, agent, names, action, then=None):
+    """Do ``action`` for each app under the lock; one that fails does not keep the others from it.
+
+    ``then``, called with what the action returned, runs beside the next app's action: starting one
+    app and loading another use different parts of a device. Both return the app's result, a mapping.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
     from composeapps import lock
 
     results, first = [], None
-    with lock.exclusive(agent.states.lock_file):
+    with lock.exclusive(agent.states.lock_file), ThreadPoolExecutor(max_workers=4) as pool:
+        steps = []
         for name in names:
             try:
-                results.append({**action(name), "ok": True})
+                done = action(name)
+                steps.append((name, pool.submit(then, done).result if then else lambda done=done: done))
+            except ComposeAppsError as err:
+                steps.append((name, functools.partial(_raise, err)))
+        for name, finish in steps:
+            try:
+                results.append({**finish(), "ok": True})
             except ComposeAppsError as err:
                 first = first or err
                 results.append({"name": name, "ok": False, "error": str(err)})
@@ -115,6 +130,10 @@ def _each(args, agent, names, action):
     if args.json:
         output.print_json(results)
     return first.exit_code if first else 0
+
+
+def _raise(err):
+    raise err
 
 
 def _install_one(agent, name):
@@ -139,17 +158,18 @@ def _run(args):
 
     agent = _Agent(args)
 
-    def action(name):
-        app, state = _install_one(agent, name)
+    def start(installed):
+        app, state = installed
+        name = app.ref.app_name
         if state.stopped and args.factory:
-            output.notify(f"{app.ref.app_name}: stays stopped, as 'composeapps stop' left it")
-            return {"name": app.ref.app_name, "uri": state.uri, "state": "stopped"}
-        output.notify(f"{app.ref.app_name}: starting")
+            output.notify(f"{name}: stays stopped, as 'composeapps stop' left it")
+            return {"name": name, "uri": state.uri, "state": "stopped"}
+        output.notify(f"{name}: starting")
         runtime.start(app, state, agent.states, agent.config)
-        output.notify(f"{app.ref.app_name}: started")
-        return {"name": app.ref.app_name, "uri": state.uri, "state": "started"}
+        output.notify(f"{name}: started")
+        return {"name": name, "uri": state.uri, "state": "started"}
 
-    return _each(args, agent, _wanted(args, agent), action)
+    return _each(args, agent, _wanted(args, agent), lambda name: _install_one(agent, name), start)
 
 
 def _stop(args):
