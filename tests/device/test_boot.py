@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""The chain's end: the image with the demo apps boots in QEMU, with no network, and runs them.
+
+One device for the module, since each boot takes minutes under emulation: it loses power
+in the middle of its first boot, comes back, and is then looked at from all sides.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demonstration import device as demo
+from emulator.machine import Machine
+
+pytestmark = [pytest.mark.qemu, pytest.mark.root, pytest.mark.timeout(1500)]
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def image():
+    """The description of the image that scripts/demo builds, with the demo apps preloaded."""
+    done = subprocess.run([sys.executable, TOP / "scripts" / "demo", "--no-boot", "--json"], text=True,
+                          capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["image"]
+
+
+@pytest.fixture(scope="module")
+def booted(image):
+    """The device after a power cut in the middle of its first boot, booted again, its apps started."""
+    machine = Machine(image, name="test-boot")
+    failed = True
+    try:
+        machine.start()
+        # The power goes when the agent has begun: dockerd has part of the images, no app runs.
+        machine.run("journalctl --boot --follow --output cat _SYSTEMD_UNIT=composeapps-start.service | "
+                    "grep --quiet --max-count 1 'loading hub.demo.test/demo/nginx'", timeout=300)
+        machine.power_cut()
+        machine.start()
+        demo.wait_for_apps(machine, lambda line: None)
+        yield machine
+        failed = False
+    finally:
+        machine.close(failed=failed)
+
+
+def test_the_apps_of_the_image_are_those_of_the_device(booted, image):
+    built = json.loads(Path(image).read_text())["apps"]
+    listed = json.loads(booted.run("composeapps ls --json").stdout)
+    assert {app["name"]: app["uri"] for app in listed} == built and set(built) == {"shellhttpd", "web"}
+    assert all(app["installed"] for app in listed)
+
+
+def test_the_apps_answer(booted):
+    assert "Hello from a restorable compose app" in demo.fetch(booted, "http://127.0.0.1:8080/")
+    first = demo.fetch(booted, "http://127.0.0.1:8081/")
+    second = demo.fetch(booted, "http://127.0.0.1:8081/")
+    assert "Hello from nginx: redis counts visit" in first
+    assert int(second.split("visit ")[1].split()[0]) == int(first.split("visit ")[1].split()[0]) + 1
+
+
+def test_there_is_no_network(booted):
+    links = booted.run("ls /sys/class/net").stdout.split()
+    assert not [link for link in links if link.startswith(("eth", "en"))]
+
+
+def test_all_services_run_as_installed(booted):
+    result = booted.run("composeapps ps --json", timeout=60)
+    services = {(app["name"], s["name"]): s for app in json.loads(result.stdout) for s in app["services"]}
+    assert set(services) == {("shellhttpd", "httpd"), ("web", "nginx"), ("web", "counter"), ("web", "redis")}
+    assert all(s["state"] == "running" and s["current"] for s in services.values())
+
+
+def test_every_byte_is_checked(booted):
+    result = booted.run("composeapps check --json", timeout=300)
+    checked = json.loads(result.stdout)
+    assert [app["ok"] for app in checked] == [True, True] and all(app["installed"] for app in checked)
+
+
+def test_a_damaged_blob_is_found(booted):
+    blob = booted.run("ls -S /var/sota/reset-apps/blobs/sha256 | head -1").stdout.strip()
+    path = f"/var/sota/reset-apps/blobs/sha256/{blob}"
+    booted.run(f"cp {path} /root/whole && printf x | dd of={path} bs=1 seek=1000 conv=notrunc status=none")
+    result = booted.run("composeapps check --store-only", timeout=300, check=False)
+    assert result.exit_status == 4 and blob in result.stdout
+    booted.run(f"cat /root/whole > {path}")
+    assert booted.run("composeapps check --store-only", timeout=300).exit_status == 0
+
+
+def test_the_store_is_pinned_to_overlay2(booted):
+    booted.run("ls -d /var/lib/docker/image/overlay2/imagedb")
+    assert booted.run("test -e /var/lib/docker/containerd/daemon", check=False).exit_status
+
+
+def test_exit_statuses(booted):
+    assert booted.run("composeapps show bakery", check=False).exit_status == 3
+    assert booted.run("composeapps frobnicate", check=False).exit_status == 2
+    assert booted.run("composeapps version --json").exit_status == 0
+    shown = json.loads(booted.run("composeapps show web --json").stdout)
+    assert {service["name"] for service in shown["services"]} == {"nginx", "counter", "redis"}
+
+
+def test_stop_and_run(booted):
+    booted.run("composeapps stop shellhttpd", timeout=120)
+    assert booted.run("composeapps ps shellhttpd", timeout=60, check=False).exit_status == 8
+    booted.run("composeapps run shellhttpd", timeout=300)
+    assert "Hello" in demo.fetch(booted, "http://127.0.0.1:8080/")
+
+
+def test_no_unit_failed(booted):
+    assert booted.run("systemctl --failed --no-legend --plain").stdout.strip() == ""
+
+
+def test_nothing_was_built_into_the_layer():
+    # BitBake hashes the layer: byte code or an egg-info there would force rebuilds.
+    left = [path for name in ("__pycache__", "*.egg-info") for path in (TOP / "meta-composeapps").rglob(name)]
+    assert left == []
