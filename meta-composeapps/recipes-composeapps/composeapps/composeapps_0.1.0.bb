@@ -100,6 +100,7 @@ RDEPENDS:${PN} = "\
     composeapps-config \
     docker-compose \
     docker-moby \
+    python3-asyncio \
     python3-compression \
     python3-core \
     python3-crypt \

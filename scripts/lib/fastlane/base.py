@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -208,10 +207,10 @@ def _customise(base, description):
     for unit in description["FASTLANE_MASK"].split():
         services.mask(tree, unit)
     loader, libraries = description["FASTLANE_LOADER"], description["FASTLANE_LIBRARY_PATH"]
-    command = [f"{tree}{loader}", "--library-path", f"{tree}{libraries}", f"{tree}/usr/bin/python3"]
-    final = str(base.directory.with_name(f"base-{base.key}"))
-    script = shlex.join(command).replace(str(base.directory), final)
+    # Found from where it lies: the directory is renamed, and build directories move.
     base.python.write_text(
         "#!/bin/sh\n# The base's own Python, for byte code that the device can read.\n"
-        f"PYTHONHOME={shlex.quote(final + '/tree/usr')} PYTHONDONTWRITEBYTECODE=1 exec {script} \"$@\"\n")
+        'tree="${0%/*}/tree"\n'
+        'PYTHONHOME="$tree/usr" PYTHONDONTWRITEBYTECODE=1 \\\n'
+        f'    exec "$tree{loader}" --library-path "$tree{libraries}" "$tree/usr/bin/python3" "$@"\n')
     os.chmod(base.python, 0o755)
