@@ -57,7 +57,7 @@ def test_results_as_json_with_a_forward(image):
     assert Path(document["run_dir"], "serial.log").exists()
 
 
-def test_the_console_is_there_to_type_on(image, watch):
+def test_the_console_is_there_to_type_on(image):
     command = pexpect.spawn(
         sys.executable, [str(RUN_QEMU), str(image), "--memory", "256"], timeout=300, dimensions=(24, 200),
     )

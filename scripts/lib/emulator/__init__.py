@@ -10,13 +10,12 @@
         vm.start()
 """
 
-from .cmdline import RECOMMENDED_CMDLINE
 from .errors import BootError, CommandError, ConsoleError, EmulatorError, QMPError
 from .image import Drive, ImageDescription
 from .machine import Machine
 from .shell import CommandResult
 
 __all__ = [
-    "RECOMMENDED_CMDLINE", "BootError", "CommandError", "CommandResult", "ConsoleError", "Drive", "EmulatorError",
+    "BootError", "CommandError", "CommandResult", "ConsoleError", "Drive", "EmulatorError",
     "ImageDescription", "Machine", "QMPError",
 ]

@@ -65,7 +65,7 @@ def parser():
     made.add_argument("image", nargs="?", metavar="IMAGE.json",
                       help="description of the image (default: the newest in build/deploy)")
     made.add_argument("--network", choices=("none", "user"),
-                      help="user: QEMU's user network, where the host is 10.0.2.2 (default: none; with --forward, user)")
+                      help="user: a network where the host is 10.0.2.2 (default: none, or user with --forward)")
     made.add_argument("--restrict", action="store_true", help="the network only serves --forward: nothing gets out")
     made.add_argument("--forward", action="append", default=[], type=forward, metavar="HOST:GUEST",
                       help="forward TCP port HOST of 127.0.0.1 (0: a free one) to port GUEST of the guest")

@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from pexpect.exceptions import TIMEOUT
+from pexpect.exceptions import EOF, TIMEOUT
 
 from . import accel as accelerators
 from . import image as images
@@ -180,7 +180,7 @@ class Machine:
 
         Raises EmulatorError when it does not; the machine is then still on.
         """
-        self._need_running()
+        self._need_login()
         # Without --no-block or with "poweroff -f" the answer may never come: the machine goes first.
         with contextlib.suppress(ConsoleError):
             self._shell.run(_POWEROFF, timeout, check=False)
@@ -198,7 +198,7 @@ class Machine:
 
     def reboot(self, timeout=60):
         """Have the guest reboot cleanly and log in again; ``timeout`` seconds (scaled) are for going down."""
-        self._need_running()
+        self._need_login()
         self._qmp.forget_events()
         with contextlib.suppress(ConsoleError):
             self._shell.run(_REBOOT, timeout, check=False)
@@ -253,7 +253,7 @@ class Machine:
         self._need_running()
         try:
             self._console.expect_exact(text.encode(), timeout=timeout * self.accel.timeout_scale)
-        except TIMEOUT:
+        except (TIMEOUT, EOF):
             raise ConsoleError(f"the console did not show '{text}'; its last lines:\n{self._console.tail()}") from None
 
     # Network
@@ -298,6 +298,11 @@ class Machine:
     def _need_running(self):
         if not self.running:
             raise EmulatorError("the machine is off")
+
+    def _need_login(self):
+        self._need_running()
+        if not self._shell.ready:
+            raise ConsoleError("nobody is logged in on the guest's console")
 
     # The end
 

@@ -92,6 +92,11 @@ class Shell:
         self._nonce = None
         self._count = 0
 
+    @property
+    def ready(self):
+        """Whether ``login`` has succeeded, and the console was not lost or released since."""
+        return self._nonce is not None
+
     def login(self, timeout):
         """Wait up to ``timeout`` seconds (scaled) for root's prompt and make the shell ready for ``run``.
 
@@ -143,7 +148,7 @@ class Shell:
         console with it, until the machine is reset or started again. Raises CommandError for a status other than 0
         when ``check``, ConsoleError when it does not end in time or the guest is gone.
         """
-        if self._nonce is None:
+        if not self.ready:
             raise ConsoleError("nobody is logged in on the guest's console")
         encoded = encode(command)
         self._count += 1
@@ -208,7 +213,7 @@ class Shell:
 
     def release(self):
         """Give the console back to the login shell, as before ``login``, for a person to use."""
-        if self._nonce is not None:
+        if self.ready:
             self._console.send(b"q\n")
             self._nonce = None
 

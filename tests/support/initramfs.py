@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Make an initramfs in Python: the archive, and the smallest one that mounts a disk's root.
-
-Debian's generated initramfs carries udev, every storage driver and a compressed 17 MB, which
-costs an emulated machine many seconds of its boot. A machine whose root is an ext4 on a virtio
-disk needs one module and four programs.
+"""Make an initramfs in Python: the archive, and a kernel's modules in loading order.
 
 Archive format: "newc", Documentation/driver-api/early-userspace/buffer-format.rst of Linux.
 """
@@ -12,43 +8,6 @@ import lzma
 import os
 import stat
 from pathlib import Path
-
-from .errors import EmulatorError
-
-# klibc-utils' programs, which any root with initramfs-tools holds, need no C library of the root.
-_KLIBC = "usr/lib/klibc/bin"
-
-_DISK_INIT = """\
-#!/bin/sh
-export PATH=/bin
-mount -t devtmpfs devtmpfs /dev
-mount -t proc proc /proc
-root= rootflags=rw init=/sbin/init
-read -r cmdline </proc/cmdline
-for word in $cmdline; do
-    case $word in
-        root=*) root=${word#root=} ;;
-        init=*) init=${word#init=} ;;
-        ro) rootflags=ro ;;
-        rw) rootflags=rw ;;
-    esac
-done
-for module in /modules/*.ko; do
-    insmod "$module"
-done
-tries=0
-until [ -b "$root" ] || [ $tries -ge 200 ]; do
-    tries=$((tries + 1))
-    sleep 0.1
-done
-if ! mount -t ext4 -o "$rootflags" "$root" /root; then
-    echo "initramfs: cannot mount root=$root as ext4" >/dev/kmsg
-    exit 1
-fi
-mount -o move /dev /root/dev
-umount /proc
-exec run-init /root "$init" "$@" </root/dev/console >/root/dev/console 2>&1
-"""
 
 
 class Newc:
@@ -101,7 +60,7 @@ def kernel_modules(modules_dir, names):
     """Return [(file name, contents)] of the modules ``names`` and all they need, in loading order.
 
     ``modules_dir`` is lib/modules/VERSION of some root. Compressed modules are unpacked. A name
-    that the kernel has built in is left out. Raises EmulatorError for one that is not there at all.
+    that the kernel has built in is left out. Raises LookupError for one that is not there at all.
     """
     modules_dir = Path(modules_dir)
     needs, where = {}, {}
@@ -116,7 +75,7 @@ def kernel_modules(modules_dir, names):
         if name in ordered or name in builtin:
             return
         if name not in where:
-            raise EmulatorError(f"the kernel in {modules_dir} has no module '{name}'")
+            raise LookupError(f"the kernel in {modules_dir} has no module '{name}'")
         for dependency in needs[name]:
             visit(dependency)
         ordered.append(name)
@@ -131,10 +90,7 @@ def _module_name(path):
 
 
 def _lines(path):
-    try:
-        return path.read_text().splitlines()
-    except OSError as err:
-        raise EmulatorError(f"cannot read {path}: {err.strerror}; run depmod for that kernel") from err
+    return path.read_text().splitlines()
 
 
 def _module(path):
@@ -142,31 +98,5 @@ def _module(path):
     if path.suffix == ".xz":
         return lzma.decompress(data)
     if path.suffix != ".ko":
-        raise EmulatorError(f"{path} is compressed in a way that is not known here; only .ko and .ko.xz are")
+        raise LookupError(f"{path} is compressed in a way that is not known here; only .ko and .ko.xz are")
     return data
-
-
-def disk_boot(root, version, modules=("virtio_blk",)):
-    """Return an initramfs (bytes, not compressed) that mounts the disk of ``root=`` as ext4 and starts its init.
-
-    ``root`` is the tree of the device's root: it gives klibc's programs (Debian's klibc-utils) and the
-    modules of kernel ``version``. Uses ``root=``, ``init=``, ``ro`` and ``rw`` of the kernel's command line.
-    Raises EmulatorError when ``root`` lacks them.
-    """
-    root = Path(root)
-    archive = Newc()
-    for name in ("dev", "proc", "root", "bin", "modules"):
-        archive.directory(name)
-    archive.character_device("dev/console", 5, 1)
-    libraries = sorted([*root.glob("usr/lib/klibc-*.so"), *root.glob("lib/klibc-*.so")])
-    if not libraries:
-        raise EmulatorError(f"{root} lacks klibc: add Debian's package klibc-utils to it")
-    for library in {path.name: path for path in libraries}.values():
-        archive.file(f"usr/lib/{library.name}", library.read_bytes(), 0o755)
-    archive.symlink("lib", "usr/lib")  # the programs name the library in /usr/lib since trixie, in /lib before
-    for program in ("sh", "mount", "umount", "insmod", "sleep", "run-init"):
-        archive.file(f"bin/{program}", (root / _KLIBC / program).read_bytes(), 0o755)
-    for number, (name, data) in enumerate(kernel_modules(root / "usr/lib/modules" / version, modules)):
-        archive.file(f"modules/{number:02d}-{name}", data)
-    archive.file("init", _DISK_INIT.encode(), 0o755)
-    return bytes(archive)
