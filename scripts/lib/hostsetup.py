@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("COMPOSEAPPS_BUILD", TOP / "build"))
 LAYER = TOP / "meta-composeapps"
+TOOLS = BUILD / "tools"
 
 # Feature -> {a file or program that shows it is there: the Debian package that brings it}.
 FEATURES = {
@@ -28,15 +30,15 @@ FEATURES = {
         "zstd": "zstd",
     },
     "qemu": {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"},
+    "registry": {},
+    "tests": {"openssl": "openssl", "unshare": "util-linux", "depmod": "kmod", "mke2fs": "e2fsprogs"},
+}
+
+# Feature -> {a program that is taken out of a Debian package into build/tools: the package}. These are not
+# installed: the package of a server would start it, and whether busybox is static is Debian's choice.
+EXTRACTED = {
     "registry": {"docker-registry": "docker-registry"},
-    "tests": {
-        "nginx": "nginx-light",
-        "openssl": "openssl",
-        "unshare": "util-linux",
-        "git": "git",
-        "depmod": "kmod",
-        "mke2fs": "e2fsprogs",
-    },
+    "tests": {"docker-registry": "docker-registry", "busybox": "busybox-static"},
 }
 
 
@@ -52,7 +54,7 @@ def _present(thing):
 
 def missing_packages(features):
     """Return the sorted Debian packages that ``features`` need and the machine lacks."""
-    wanted = [FEATURES[name] for name in features]
+    wanted = [FEATURES.get(name, {}) for name in features]
     return sorted({package for feature in wanted for thing, package in feature.items() if not _present(thing)})
 
 
@@ -70,25 +72,55 @@ def _run(argv, what, **kwargs):
     print(f"setup: {what}: done in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
 
+def _as_root(packages):
+    """Return the words that make a command run as root; raise SetupError when nothing does."""
+    listed = " ".join(packages)
+    if not shutil.which("apt-get"):
+        raise SetupError(f"this machine has no apt-get: install the equivalents of '{listed}' by hand")
+    if os.geteuid() == 0:
+        return ["env", "DEBIAN_FRONTEND=noninteractive"]
+    if not shutil.which("sudo"):
+        raise SetupError(f"not root and no sudo: run 'apt-get install {listed}' as root, then try again")
+    return ["sudo", "env", "DEBIAN_FRONTEND=noninteractive"]
+
+
 def install_packages(packages):
     """Install Debian packages with apt-get, as root or through sudo."""
     if not packages:
         return
-    listed = " ".join(packages)
-    if not shutil.which("apt-get"):
-        raise SetupError(f"this machine has no apt-get: install the equivalents of '{listed}' by hand")
-    prefix = []
-    if os.geteuid():
-        if not shutil.which("sudo"):
-            raise SetupError(f"not root and no sudo: run 'apt-get install {listed}' as root, then try again")
-        prefix = ["sudo"]
-    # A daemon that a package brings must not start: the commands run their own, on their own ports.
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    _run([*prefix, "apt-get", "update"], "reading Debian's package lists", env=env)
-    _run(
-        [*prefix, "apt-get", "install", "-y", "--no-install-recommends", *packages],
-        f"installing {listed}", env=env,
-    )
+    prefix = _as_root(packages)
+    _run([*prefix, "apt-get", "update"], "reading Debian's package lists")
+    install = [*prefix, "apt-get", "install", "-y", "--no-install-recommends", *packages]
+    _run(install, f"installing {' '.join(packages)}")
+
+
+def extract_programs(features):
+    """Put the programs that ``features`` take out of packages into build/tools/bin, unless they are there."""
+    programs = {name: package for feature in features for name, package in EXTRACTED.get(feature, {}).items()}
+    for name, package in sorted(programs.items()):
+        if not (TOOLS / "bin" / name).exists():
+            _extract(name, package)
+
+
+def _extract(name, package):
+    TOOLS.joinpath("bin").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=TOOLS) as directory:
+        # apt hands the download to a user of its own where it can.
+        os.chmod(directory, 0o777)
+        try:
+            _run(["apt-get", "download", package], f"fetching {package}", cwd=directory)
+        except SetupError:
+            # A fresh machine has no package lists yet.
+            _run([*_as_root([package]), "apt-get", "update"], "reading Debian's package lists")
+            _run(["apt-get", "download", package], f"fetching {package}", cwd=directory)
+        for archive in Path(directory).glob("*.deb"):
+            _run(["dpkg-deb", "--extract", str(archive), directory], f"unpacking {package}")
+        found = [path for path in Path(directory).rglob(name) if path.parent.name in ("bin", "sbin") and path.is_file()]
+        if not found:
+            raise SetupError(f"the package {package} holds no program {name}")
+        with open(found[0], "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(found[0], TOOLS / "bin" / name)
 
 
 def venv_python(extras):
@@ -137,6 +169,7 @@ def enter(*features, extras=("host",)):
         sys.exit("this needs Python 3.11 or later: on Debian 12 and Ubuntu 24.04 it is the default python3")
     try:
         install_packages(missing_packages(features))
+        extract_programs(features)
         python = venv_python(extras)
     except SetupError as err:
         sys.exit(f"{os.path.basename(sys.argv[0])}: {err}")
@@ -145,6 +178,6 @@ def enter(*features, extras=("host",)):
             **os.environ,
             # Byte code goes beside the build, not into the layer that BitBake hashes.
             "PYTHONPYCACHEPREFIX": str(BUILD / "pycache"),
-            "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin",
+            "PATH": f"{TOOLS / 'bin'}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin",
         }
         os.execve(python, [str(python), *sys.argv], env)

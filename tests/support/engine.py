@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import hostsetup
 from composeapps.engine import Engine
 from composeapps.errors import EngineError
 
@@ -97,6 +98,5 @@ class DockerDaemon:
 
 def busybox_image(make_image, tar, **config):
     """Return a small runnable image: busybox, statically linked, and nothing else."""
-    data = Path("/bin/busybox").read_bytes()
-    assert os.access("/bin/busybox", os.X_OK)
+    data = Path(hostsetup.TOOLS, "bin", "busybox").read_bytes()
     return make_image(layers=[tar({"bin/busybox": data}, mode=0o755)], config=config)
