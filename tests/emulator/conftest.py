@@ -33,11 +33,11 @@ def disk(tmp_path_factory):
 def new_machine(guest, tmp_path_factory):
     """Returns a function that makes a Machine of the small guest; words added to its command line come first."""
 
-    def make(words="", *, memory=256, cpus=1, **options):
+    def make(words="", *, memory=256, **options):
         booted = replace(guest, cmdline=f"{guest.cmdline} {words}".strip())
         options.setdefault("run_dir", tmp_path_factory.mktemp("run"))
         return Machine(
-            kernel=booted.kernel, initrd=booted.initrd, cmdline=booted.cmdline, memory=memory, cpus=cpus, **options,
+            kernel=booted.kernel, initrd=booted.initrd, cmdline=booted.cmdline, memory=memory, **options,
         )
 
     return make

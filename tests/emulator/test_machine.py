@@ -77,6 +77,7 @@ def test_a_panic_while_booting_is_reported_with_the_consoles_end(new_machine):
         machine.start()
     assert "Kernel panic - not syncing: sysrq triggered crash" in caught.value.tail
     assert "Kernel panic - not syncing: sysrq triggered crash" in str(caught.value)
+    assert "Run /init" not in caught.value.tail
     assert not machine.running
 
 

@@ -16,6 +16,7 @@ from pexpect.exceptions import EOF, TIMEOUT
 from pexpect.spawnbase import SpawnBase
 
 PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*")
+_COMPLAINT = re.compile(r"\b(BUG|Oops|Kernel panic|general protection fault)\b")
 # Terminal control, ECMA-48: CSI and OSC sequences, other escapes; then lone control characters.
 _ESCAPES = re.compile(
     r"\x1b(\[[0-9;?!]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\^_=>78])|[\x00-\x08\x0b-\x1f\x7f]"
@@ -160,6 +161,13 @@ class Console(SpawnBase):
         with self._news:
             text = printable(bytes(self._tail))
         return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-lines:])
+
+    def last_words(self):
+        """Return what a kernel said when it died: from its first complaint on, without the middle of a long one."""
+        lines = self.tail(10_000).splitlines()
+        start = next((number for number, line in enumerate(lines) if _COMPLAINT.search(line)), 0)
+        lines = lines[start:]
+        return "\n".join(lines if len(lines) <= 30 else [*lines[:24], "…", *lines[-5:]])
 
     def wait_for_text(self, text, timeout):
         """Wait up to ``timeout`` seconds until ``text`` (bytes) is among the last output, expected or not."""

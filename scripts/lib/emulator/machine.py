@@ -30,19 +30,19 @@ class Machine:
     """A machine that boots ``image``, or ``kernel`` with ``cmdline``, ``initrd`` and ``disk``.
 
     image: the path of an image description, or an ImageDescription. disk: a raw image; the guest writes to
-    an overlay of it in the run's directory. memory: MB. cpus: virtual processors. network: "none", or "user"
-    (the guest reaches the host's loopback at 10.0.2.2, and the host the guest through ``forward``); restrict:
-    the guest reaches nothing, forwards work. drives: Drive objects, /dev/vdb and on. name: of the run's
-    directory under build/runs; run_dir: a directory to use instead. keep: when the overlay stays after
-    ``close``: "never", "failure" (an exception left the with block) or "always". accel: "kvm" or "tcg",
-    default: what ``accel.select`` finds. Time limits are in seconds with KVM; under emulation they are
-    multiplied by ``accel.timeout_scale``.
+    an overlay of it in the run's directory. memory: MB. cpus: virtual processors (default: ``accel.cpus``).
+    network: "none", or "user" (the guest reaches the host's loopback at 10.0.2.2, and the host the guest
+    through ``forward``); restrict: the guest reaches nothing, forwards work. drives: Drive objects, /dev/vdb
+    and on. name: of the run's directory under build/runs; run_dir: a directory to use instead. keep: when the
+    overlay stays after ``close``: "never", "failure" (an exception left the with block) or "always". accel:
+    "kvm" or "tcg", default: what ``accel.select`` finds. Time limits are in seconds with KVM; under emulation
+    they are multiplied by ``accel.timeout_scale``.
 
     As a context manager it is started, logged in, and closed at the end.
     """
 
     def __init__(
-        self, image=None, *, disk=None, kernel=None, initrd=None, cmdline=None, memory=1024, cpus=2, network="none",
+        self, image=None, *, disk=None, kernel=None, initrd=None, cmdline=None, memory=1024, cpus=None, network="none",
         restrict=False, drives=(), name="machine", run_dir=None, keep="failure", accel=None,
         boot_timeout=BOOT_TIMEOUT, extra_arguments=(),
     ):
@@ -64,7 +64,7 @@ class Machine:
         self.cmdline = " ".join([*words, *(word for word in self.accel.kernel_words if word not in words)])
         self.network = network
         self.boot_seconds = None
-        self._memory, self._cpus, self._restrict = memory, cpus, restrict
+        self._memory, self._cpus, self._restrict = memory, cpus or self.accel.cpus, restrict
         self._drives, self._extra = tuple(drives), tuple(extra_arguments)
         self._boot_timeout, self._keep = boot_timeout, keep
         self.run_dir = Path(run_dir) if run_dir else rundir.make(name)

@@ -116,7 +116,7 @@ class Shell:
                 raise BootError("QEMU ended before the guest reached a prompt", self._console.tail()) from None
             if seen == 0:
                 self._console.wait_for_text(b"end Kernel panic", 3 * self._scale)
-                raise BootError("the guest's kernel panicked", self._console.tail(40))
+                raise BootError("the guest's kernel panicked", self._console.last_words())
             if seen == 1:
                 raise BootError("the guest came up in an emergency shell", self._console.tail(40))
             if self._start_loop(deadline):
@@ -191,7 +191,7 @@ class Shell:
                 # After a panic there is silence; a command that merely prints such a line goes on or ends.
                 if panicked and len(self._console.buffer) == known:
                     self._nonce = None
-                    message = f"the guest's kernel panicked; the console's last lines:\n{self._console.tail(40)}"
+                    message = f"the guest's kernel panicked; its last words:\n{self._console.last_words()}"
                     raise ConsoleError(message) from None
                 if limit <= step:
                     raise
