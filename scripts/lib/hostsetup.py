@@ -26,6 +26,7 @@ FEATURES = {
     "image": {
         "mmdebstrap": "mmdebstrap",
         "mke2fs": "e2fsprogs",
+        "newuidmap": "uidmap",
         "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
         "zstd": "zstd",
     },

@@ -16,6 +16,8 @@ from fastlane.errors import BuildError
 
 # Bases that are kept besides the one in use: switching between two lists of packages is common.
 KEEP = 2
+# Named, not searched for: other distributions do not trust Debian's keys by themselves.
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,8 @@ def make(cache, description, progress):
         for tool, package in (("mmdebstrap", "mmdebstrap"), ("chroot", "coreutils")):
             if not shutil.which(tool):
                 raise BuildError(f"{tool} is not installed: install Debian's package {package}")
+        if not Path(KEYRING).exists():
+            raise BuildError(f"{KEYRING} is not there: install Debian's package debian-archive-keyring")
         return _make(cache, description, progress)
 
 
@@ -133,7 +137,7 @@ def _bootstrap(base, description, progress):
     packages = [*description["packages"], "tiny-initramfs"]
     argv = [
         "mmdebstrap", "--mode=root", "--variant=apt", f"--architectures={description['FASTLANE_DEBIAN_ARCH']}",
-        f"--include={','.join(packages)}",
+        f"--include={','.join(packages)}", f"--keyring={KEYRING}",
         "--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\"",
         "--aptopt=Acquire::Retries \"3\"", "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in description["FASTLANE_EXCLUDE"].split()),
