@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,11 @@ def device_root():
         capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Path(json.loads(done.stdout)["base_tree"])
+
+
+@pytest.fixture
+def free_port():
+    """A loopback port on which nobody listens: bound here, never listened on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Fixtures for the tests of the package: clients, app directories, an app in a store."""
 
-import socket
 import subprocess
 
 import pytest
@@ -41,14 +40,6 @@ def app_dir(tmp_path, registry, factory_name):
     )
     (directory / "site.conf").write_text("listen 80\n")
     return directory
-
-
-@pytest.fixture
-def free_port():
-    """A loopback port on which nobody listens: bound here, never listened on."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
 
 
 @pytest.fixture

@@ -69,12 +69,14 @@ python do_rootfs() {
 addtask image after do_rootfs
 do_image[dirs] = "${TOPDIR}"
 do_image[cleandirs] = "${IMGDEPLOYDIR}"
-do_image[vardeps] += "IMAGE_ROOTFS_EXTRA_SPACE"
+do_image[vardeps] += "IMAGE_ROOTFS_EXTRA_SPACE FASTLANE_MOUNT_OPTIONS"
 python do_image() {
     import fastlane.disk
     fastlane_run_commands("IMAGE_PREPROCESS_COMMAND", d)
     extra = sum(int(part) for part in d.getVar("IMAGE_ROOTFS_EXTRA_SPACE").split("+") if part.strip())
-    fastlane.disk.make(d.getVar("IMAGE_ROOTFS"), os.path.join(d.getVar("IMGDEPLOYDIR"), "disk.ext4"), extra * 1024)
+    fastlane.disk.make(
+        d.getVar("IMAGE_ROOTFS"), os.path.join(d.getVar("IMGDEPLOYDIR"), "disk.ext4"), extra * 1024,
+        d.getVar("FASTLANE_MOUNT_OPTIONS") or "")
 }
 
 addtask image_complete after do_image before do_build

@@ -61,6 +61,23 @@ def write_file(path, data, mode=0o644):
         raise
 
 
+def sync_filesystem(path):
+    """Write out everything that is still in memory of the file system that holds ``path``.
+
+    For data that another program wrote without syncing it. Raises OSError.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if libc.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def storage_errors(what):
     """Turn the file system's refusals into one sentence about ``what``.

@@ -50,6 +50,10 @@ class Engine:
         status, answer = self._json("GET", f"/images/{quote(name, safe=':@/')}/json")
         return None if status == 404 else answer
 
+    def data_root(self):
+        """Return dockerd's data directory, as dockerd sees it."""
+        return self._json("GET", "/info")[1].get("DockerRootDir") or "/var/lib/docker"
+
     def containers(self, label):
         """Return the containers, running or not, that have a label (``key=value``)."""
         query = urlencode({"all": "1", "filters": json.dumps({"label": [label]})})

@@ -40,9 +40,16 @@ def install(app, store, engine, config, states, notify=lambda text: None):
     EngineError, StorageError.
     """
     name = app.ref.app_name
-    ids = {}
+    ids, loaded = {}, False
     for key, image in app.images.items():
-        ids[key] = ensure_image(image, store, engine, lambda text: notify(f"{name}: {text}"))
+        ids[key] = find_image(image, engine)
+        if ids[key] is None:
+            ids[key] = load_image(image, store, engine, lambda text: notify(f"{name}: {text}"))
+            loaded = True
+    if loaded:
+        # dockerd reports an image as loaded long before its files are on the disk.
+        with durable.storage_errors(f"syncing the images of app {name}"):
+            durable.sync_filesystem(engine.data_root())
     if place_bundle(app, store, config):
         notify(f"{name}: bundle unpacked")
     services = compose.services(app.compose, f"app {app.ref}")
@@ -79,11 +86,8 @@ def find_image(image, engine):
     return found["Id"] if found else None
 
 
-def ensure_image(image, store, engine, notify):
-    """Load an image from the store unless dockerd has it; return its ID."""
-    present = find_image(image, engine)
-    if present:
-        return present
+def load_image(image, store, engine, notify):
+    """Load an image from the store; return its ID in dockerd."""
     variant = image.variants[0]
     config, layers = variant.document.config, variant.document.layers
     size = sum(layer.size for layer in layers)

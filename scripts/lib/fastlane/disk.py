@@ -16,23 +16,31 @@ BLOCK = 4096
 OVERHEAD = 1.06
 
 
-def make(root, target, extra):
+def make(root, target, extra, mount_options=""):
     """Write the tree ``root`` into the new ext4 image ``target`` with about ``extra`` bytes free.
 
     The file is sparse, owners and extended attributes are kept, and no loop mount is needed.
-    Raises BuildError when mke2fs is missing or fails, and removes what it wrote.
+    ``mount_options``, separated by commas, are kept in the file system: whoever mounts it gets them.
+    Raises BuildError when a tool is missing or fails, and removes what it wrote.
     """
-    program = shutil.which("mke2fs", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if not program:
-        raise BuildError("mke2fs is not installed: install Debian's package e2fsprogs")
     size = int((_blocks(root) * BLOCK + extra) * OVERHEAD) + (64 << 20)
-    argv = [program, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-m", "1", "-L", "root",
-            "-E", "root_owner=0:0", "-d", str(root), str(target), f"{size // 1024}k"]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-m", "1", "-L", "root",
+             "-E", "root_owner=0:0", "-d", str(root), str(target), f"{size // 1024}k")
+        if mount_options:
+            _run("tune2fs", "-E", f"mount_opts={mount_options}", str(target))
+    except BuildError as err:
         Path(target).unlink(missing_ok=True)
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BuildError(f"the file system of {size >> 20} MiB cannot be written: {reason}")
+        raise BuildError(f"the file system of {size >> 20} MiB cannot be written: {err}") from None
+
+
+def _run(name, *arguments):
+    program = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if not program:
+        raise BuildError(f"{name} is not installed: install Debian's package e2fsprogs")
+    done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
 
 
 def _blocks(root):
