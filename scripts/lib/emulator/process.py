@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from .errors import EmulatorError
@@ -24,55 +23,53 @@ class Process:
     """
 
     def __init__(self, argv, stderr, pass_fds=()):
-        self._life, life = os.pipe()
-        try:
-            with open(stderr, "ab") as log:
-                self._supervisor = subprocess.Popen(
-                    [sys.executable, "-I", str(SUPERVISOR), str(os.getpid()), str(life), *map(str, argv)],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    pass_fds=[life, *pass_fds], start_new_session=True,
-                )
-        except BaseException:
-            os.close(self._life)
-            raise
-        finally:
-            os.close(life)
         self.exit_status = None
-        try:
-            self.pid = self._read_pid()
-            if self.pid is None:
-                status = self.wait(10)
-                raise EmulatorError(f"{argv[0]} did not start (status {status}); see {stderr}")
-        except BaseException:
-            self.kill()
-            raise
-
-    def _read_pid(self):
-        line = b""
-        while not line.endswith(b"\n"):
-            chunk = os.read(self._life, 32)
-            if not chunk:
-                return None
-            line += chunk
-        return int(line)
+        reader, writer = os.pipe()
+        with open(reader, "rb") as report:
+            try:
+                with open(stderr, "ab") as log:
+                    self._supervisor = subprocess.Popen(
+                        [sys.executable, "-I", str(SUPERVISOR), str(os.getpid()), str(writer), *map(str, argv)],
+                        stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                        pass_fds=[writer, *pass_fds], start_new_session=True,
+                    )
+            finally:
+                os.close(writer)
+            self._pidfd = None
+            try:
+                pid = report.readline()
+                if not pid:
+                    status = self._supervisor.wait(10)
+                    raise EmulatorError(f"{argv[0]} did not start (status {status}); see {stderr}")
+                self.pid = int(pid)
+                # Gone already and waited for by the supervisor: then there is nothing to watch.
+                with contextlib.suppress(ProcessLookupError):
+                    self._pidfd = os.pidfd_open(self.pid)
+            except BaseException:
+                self.kill()
+                raise
 
     def alive(self):
         """Tell whether the program still runs."""
         return self.wait(0) is None
 
     def wait(self, timeout):
-        """Wait up to ``timeout`` seconds; return the exit status, 128 + signal, or None when it still runs."""
+        """Wait up to ``timeout`` seconds; return the exit status, 128 + signal, or None when it still runs.
+
+        When it returns a status, the program's files are closed and its locks gone.
+        """
         if self.exit_status is not None:
             return self.exit_status
-        deadline = time.monotonic() + timeout
-        readable, _, _ = select.select([self._life], [], [], max(0, timeout))
-        if not readable:
-            return None
+        if self._pidfd is not None:
+            # Not the supervisor's end: the program ends a moment after a supervisor that was killed.
+            if not select.select([self._pidfd], [], [], max(0, timeout))[0]:
+                return None
+            os.close(self._pidfd)
+            self._pidfd = None
         try:
-            status = self._supervisor.wait(max(1, deadline - time.monotonic()))
+            status = self._supervisor.wait(max(1, timeout))
         except subprocess.TimeoutExpired:
             return None
-        os.close(self._life)
         self.exit_status = status if status >= 0 else 128 - status
         return self.exit_status
 
