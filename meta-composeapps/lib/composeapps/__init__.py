@@ -9,5 +9,8 @@ where they are used.
 
 __version__ = "0.1.0"
 
+# The compose file's name in an app's directory, in its bundle and in the store.
+COMPOSE_FILE = "docker-compose.yml"
+
 # Modules that BitBake imports when it parses the layer's configuration.
 BBIMPORTS = ["bbfetch"]

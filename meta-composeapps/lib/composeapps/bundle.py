@@ -17,11 +17,11 @@ import tarfile
 import zlib
 from pathlib import Path
 
+from composeapps import COMPOSE_FILE
 from composeapps.durable import fsync_directory
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.ignorefile import IgnoreRules
 
-COMPOSE_FILE = "docker-compose.yml"
 IGNORE_FILE = ".composeappignores"
 MAX_COMPOSE = 1024 * 1024
 MAX_BUNDLE = 1024 * 1024 * 1024

@@ -6,8 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from composeapps import COMPOSE_FILE, compose, layersmeta
 from composeapps import bundle as bundles
-from composeapps import compose, layersmeta
 from composeapps.app import (
     ARTIFACT_TYPE,
     BUNDLE_TYPE,
@@ -60,7 +60,7 @@ def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=
         raise UsageError(f"'{target}' has a digest: a publication gets its own, give a tag or nothing")
     value = _load(app_dir)
     source = RegistrySource(client)
-    pinned = compose.pin(value, _resolver(client, notify), str(app_dir / bundles.COMPOSE_FILE))
+    pinned = compose.pin(value, _resolver(client, notify), str(app_dir / COMPOSE_FILE))
     refs = sorted(set(pinned.values()), key=str)
     images = common_platforms({str(ref): load_image(source, ref) for ref in refs})
     platforms = sorted({str(variant.platform) for image in images.values() for variant in image.variants})
@@ -95,7 +95,7 @@ def _tagged(target):
 
 
 def _load(app_dir):
-    path = app_dir / bundles.COMPOSE_FILE
+    path = app_dir / COMPOSE_FILE
     if not app_dir.is_dir():
         raise UsageError(f"{app_dir} is not a directory")
     try:
@@ -104,7 +104,7 @@ def _load(app_dir):
         near = next((p.name for name in ("compose.yaml", "compose.yml", "docker-compose.yaml")
                      if (p := app_dir / name).exists()), None)
         hint = f": rename {near}" if near else ""
-        raise NotFoundError(f"{app_dir} has no {bundles.COMPOSE_FILE}{hint}") from None
+        raise NotFoundError(f"{app_dir} has no {COMPOSE_FILE}{hint}") from None
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror}") from None
     return compose.load(data, str(path))

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from composeapps import compose
+from composeapps import COMPOSE_FILE, compose
 from composeapps.errors import EngineError
 from composeapps.install import app_directory
 
@@ -77,7 +77,7 @@ def _compose(ref, state, states, config, *arguments):
     override = states.write_override(ref.app_name, state.images)
     argv = [
         *compose_command(config), "--ansi", "never", "--progress", "plain", "--project-directory", str(directory),
-        "--file", str(directory / "docker-compose.yml"), "--file", str(override), *arguments,
+        "--file", str(directory / COMPOSE_FILE), "--file", str(override), *arguments,
     ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
     environment["DOCKER_HOST"] = config.docker_host

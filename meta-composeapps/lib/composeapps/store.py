@@ -22,7 +22,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from composeapps import bundle, durable
+from composeapps import COMPOSE_FILE, durable
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci import MAX_DOCUMENT, dump_json
 from composeapps.reference import is_digest, parse_pinned
@@ -207,7 +207,7 @@ class Store:
             durable.make_directories(directory)
             self._link(app.ref.digest, directory / "manifest.json")
             self._link(app.bundle.digest, directory / f"{app.bundle.digest.partition(':')[2]}.tgz")
-            _write_once(directory / bundle.COMPOSE_FILE, app.compose)
+            _write_once(directory / COMPOSE_FILE, app.compose)
             for image in app.images.values():
                 home = directory.joinpath("images", image.ref.host, image.ref.path, image.ref.hex)
                 durable.make_directories(home)

@@ -4,8 +4,6 @@
 import json
 import sys
 
-from composeapps import config
-
 
 def add_json(parser):
     """Add the --json option."""
@@ -14,6 +12,8 @@ def add_json(parser):
 
 def load_config(args):
     """Return the Config from the file and the options of the command line."""
+    from composeapps import config
+
     return config.load(args.config, {
         "store": args.store, "compose_root": args.compose_root, "state_dir": args.state_dir,
         "docker_host": args.docker_host,

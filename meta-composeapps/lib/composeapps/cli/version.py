@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """composeapps version"""
 
+import sys
+
 from composeapps import __version__
 from composeapps.cli import output
 
@@ -19,11 +21,10 @@ def configure(name, parser):
 
 
 def _version(args):
-    import platform
-
     from composeapps.oci import host_platform
 
-    value = {"composeapps": __version__, "python": platform.python_version(), "platform": str(host_platform())}
+    python = ".".join(map(str, sys.version_info[:3]))
+    value = {"composeapps": __version__, "python": python, "platform": str(host_platform())}
     if args.json:
         output.print_json(value)
     else:
