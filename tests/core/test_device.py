@@ -92,10 +92,14 @@ compose_command = {json.dumps(list(dockerd.compose_command))}
 
     def containers():
         found = engine.containers(f"com.docker.compose.project.working_dir={root}/compose/{name}")
-        return {c["Labels"]["com.docker.compose.service"]: c for c in found}
+        inspected = [engine.container(c["Id"]) for c in found]
+        return {c["Config"]["Labels"]["com.docker.compose.service"]: c for c in inspected}
+
+    def states():
+        return {c["State"]["Status"] for c in containers().values()}
 
     yield SimpleNamespace(root=root, config=config, store=Store(root / "store"), app=app, name=name, engine=engine,
-                          containers=containers, compose=root / "compose" / name, dockerd=dockerd)
+                          containers=containers, states=states, compose=root / "compose" / name, dockerd=dockerd)
     main(["--config", str(config), "stop", "--all"])
 
 
@@ -114,8 +118,7 @@ def test_first_boot_installs_and_starts_what_was_preloaded(device, run):
     status, out, err = run("run", "--factory", "--json")
     assert status == 0, err
     assert json.loads(out) == [{"name": device.name, "uri": str(device.app.ref), "state": "started", "ok": True}]
-    running = device.containers()
-    assert {name: c["State"] for name, c in running.items()} == {"front": "running", "back": "running"}
+    assert set(device.containers()) == {"front", "back"} and device.states() == {"running"}
     assert (device.compose / "site.conf").read_text() == "from the bundle\n"
 
 
@@ -155,12 +158,12 @@ def test_ps_tells_state_and_health(device, run):
 def test_stop_lasts_over_a_boot_and_run_ends_it(device, run):
     run("run", device.name)
     assert run("stop", device.name)[0] == 0
-    assert {c["State"] for c in device.containers().values()} == {"exited"}
+    assert device.states() == {"exited"}
     status, _, err = run("run", "--factory")
     assert status == 0 and "stays stopped" in err
-    assert {c["State"] for c in device.containers().values()} == {"exited"}
+    assert device.states() == {"exited"}
     assert run("run", device.name)[0] == 0
-    assert {c["State"] for c in device.containers().values()} == {"running"}
+    assert device.states() == {"running"}
 
 
 def test_check_passes_then_finds_each_damage(device, run):
@@ -254,7 +257,7 @@ def test_one_broken_app_does_not_keep_the_others_down(device, run):
     (device.root / "factory.json").write_bytes(dump_json(factory))
     status, _, err = run("run", "--factory")
     assert status == 3 and "absent" in err
-    assert {c["State"] for c in device.containers().values()} == {"running"}
+    assert device.states() == {"running"}
 
 
 def test_a_second_command_is_told_who_is_at_work(device, run):

@@ -96,19 +96,23 @@ def status(app, engine, config):
     """Return the ServiceStatus of each of an app's services, in the compose file's order."""
     directory = app_directory(config, app.ref)
     containers = {}
-    for container in engine.containers(f"{WORKING_DIR}={directory}"):
-        containers.setdefault(container["Labels"].get(SERVICE), []).append(container)
+    for listed in engine.containers(f"{WORKING_DIR}={directory}"):
+        # The list lags behind a container's own state for a moment after each change.
+        container = engine.container(listed["Id"])
+        if container is not None:
+            labels = container["Config"].get("Labels") or {}
+            containers.setdefault(labels.get(SERVICE), []).append((container, labels, listed.get("Status") or ""))
     result = []
     for service in compose.services(app.compose, f"app {app.ref}"):
         # Several replicas: the one in the worst state speaks for the service.
-        found = sorted(containers.get(service.name, []), key=lambda c: c["State"] == "running")
+        found = sorted(containers.get(service.name, []), key=lambda each: each[0]["State"]["Status"] == "running")
         if not found:
             result.append(ServiceStatus(service.name, service.image, "missing", "", "", "", False))
             continue
-        container = found[0]
-        text = container.get("Status") or ""
-        health = next((word for word in ("unhealthy", "healthy", "health: starting") if f"({word})" in text), "")
-        current = container["Labels"].get(compose.CONFIG_HASH, "") == service.config_hash
-        result.append(ServiceStatus(service.name, service.image, container["State"], health.removeprefix("health: "),
+        container, labels, text = found[0]
+        state = container["State"]
+        health = (state.get("Health") or {}).get("Status") or ""
+        current = labels.get(compose.CONFIG_HASH, "") == service.config_hash
+        result.append(ServiceStatus(service.name, service.image, state["Status"], "" if health == "none" else health,
                                     text, container["Id"][:12], current))
     return result

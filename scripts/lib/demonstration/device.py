@@ -2,6 +2,7 @@
 """The booted device: waiting for its apps, and asking them."""
 
 import json
+import shlex
 from urllib.parse import urlsplit
 
 from demonstration.errors import DemoError
@@ -54,7 +55,7 @@ def fetch(machine, url):
     """Return what ``url`` answers when it is asked on the device; raises DemoError."""
     parts = urlsplit(url)
     command = _FETCH.format(host=parts.hostname, port=parts.port or 80, path=parts.path or "/")
-    done = machine.run(command, timeout=150, check=False)
+    done = machine.run(f"bash -c {shlex.quote(command)}", timeout=150, check=False)
     if done.exit_status:
         raise DemoError(f"{url} does not answer on the device: {done.stdout.strip() or 'connection refused'}")
     return done.stdout
