@@ -230,7 +230,7 @@ def test_a_failing_service_is_reported_with_composes_words(device, run):
     (device.compose / "site.conf").mkdir()
     # `run` repairs the bundle first, so the damage must be elsewhere: a compose command that fails.
     text = device.config.read_text().splitlines()
-    text = [line if not line.startswith("compose_command") else 'compose_command = ["/bin/busybox", "false"]'
+    text = [line if not line.startswith("compose_command") else 'compose_command = ["/bin/false"]'
             for line in text]
     device.config.write_text("\n".join(text))
     status, _, err = run("run", device.name)

@@ -26,7 +26,11 @@ mount -t proc proc "$root/proc"
 for place in run tmp; do mount -t tmpfs tmpfs "$root/$place"; done
 mkdir -p "$root$share"
 mount --bind "$share" "$root$share"
-exec chroot "$root" "$@"
+# A change of root alone would not do: what enters a container later starts from the namespace's own root.
+mkdir "$root/tmp/.outside"
+cd "$root"
+pivot_root . tmp/.outside
+exec chroot . sh -c 'umount --lazy /tmp/.outside && exec "$@"' sh "$@"
 """
 
 

@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import hostsetup
 from composeapps.errors import RegistryError
 
 DEMO_HOST = "hub.demo.test"
@@ -69,9 +70,10 @@ class LocalRegistry:
         :raises RegistryError: docker-registry is not installed, refuses its configuration,
             or does not answer within 30 seconds
         """
-        program = shutil.which("docker-registry", path=os.environ.get("PATH", "") + ":/usr/bin")
+        path = f"{hostsetup.TOOLS / 'bin'}:{os.environ.get('PATH', '')}:/usr/bin"
+        program = shutil.which("docker-registry", path=path)
         if not program:
-            raise RegistryError("docker-registry is not installed: run 'apt-get install docker-registry'")
+            raise RegistryError("docker-registry is not there: scripts/demo and scripts/test fetch it")
         self.storage.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # The registry takes each REGISTRY_* variable as a setting, so REGISTRY_AUTH_FILE would break it.

@@ -11,6 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
+from composeapps import durable
 from fastlane import base as bases
 from fastlane import trees
 from fastlane.bitbake import BitBake, assignment, describe
@@ -195,10 +196,10 @@ def _complete(path):
 
 
 def _write_stamp(stamp, text):
+    """Vouch for what was built: a stamp must not outlive a power cut that the files before it did not."""
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    temporary = stamp.with_name(f".{stamp.name}.new")
-    temporary.write_text(text)
-    os.rename(temporary, stamp)
+    durable.sync_filesystem(stamp.parent)
+    durable.write_file(stamp, text.encode())
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from composeapps import durable
 from fastlane import rootfs
 from fastlane.errors import BuildError
 
@@ -82,7 +83,7 @@ def publish(plan, disk, directory, name, machine, cmdline):
         "contents": rootfs.installed(plan),
     }
     path = directory / f"{name}.json"
-    _write_durably(path, json.dumps(description, indent=2, sort_keys=True).encode() + b"\n")
+    durable.write_file(path, json.dumps(description, indent=2, sort_keys=True).encode() + b"\n")
     for _, file, link in files.values():
         _link(directory / link, file)
     _drop_old(directory, name)
@@ -92,31 +93,14 @@ def publish(plan, disk, directory, name, machine, cmdline):
 def _place(source, target, move):
     temporary = target.with_name(f".{target.name}.new")
     temporary.unlink(missing_ok=True)
-    if move:
-        _fsync(source)
-        os.rename(source, target)
-    elif not target.exists():
+    if not move:
+        if target.exists():
+            return
         shutil.copyfile(source, temporary)
-        _fsync(temporary)
-        os.rename(temporary, target)
-
-
-def _fsync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_durably(path, data):
-    temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "wb") as stream:
-        stream.write(data)
-        stream.flush()
+        source = temporary
+    with open(source, "rb") as stream:
         os.fsync(stream.fileno())
-    os.rename(temporary, path)
-    _fsync(path.parent)
+    durable.replace(source, target)
 
 
 def _link(link, target):
