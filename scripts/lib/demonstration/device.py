@@ -33,8 +33,9 @@ def wait_for_apps(machine, on_line):
     """
     shown = 0
     while True:
-        # Joins the start that boot has begun, and returns when that is over or after a while.
-        status = machine.run(f"timeout 5 systemctl start {SERVICE}", timeout=60, check=False).exit_status
+        # Joins the start that boot has begun, and returns when that is over or after a while: reading the
+        # journal takes an emulated processor a second that the apps could use.
+        status = machine.run(f"timeout 20 systemctl start {SERVICE}", timeout=60, check=False).exit_status
         log = machine.run(f"journalctl --boot --no-pager --output cat _SYSTEMD_UNIT={SERVICE}", timeout=60, check=False)
         lines = log.stdout.splitlines()
         for line in lines[shown:]:
