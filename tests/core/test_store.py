@@ -124,6 +124,7 @@ def test_a_wrong_file_is_refused(store, tmp_path):
     assert everything(store.root) == []
 
 
+@pytest.mark.root
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk):
     store = Store(small_disk / "store")
     big = os.urandom(1024 * 1024)
