@@ -46,17 +46,17 @@ def install(app, store, engine, config, states, notify=lambda text: None):
         if ids[key] is None:
             ids[key] = load_image(image, store, engine, lambda text: notify(f"{name}: {text}"))
             loaded = True
-    if loaded:
-        # dockerd reports an image as loaded long before its files are on the disk.
-        with durable.storage_errors(f"syncing the images of app {name}"):
-            durable.sync_filesystem(engine.data_root())
     if place_bundle(app, store, config):
         notify(f"{name}: bundle unpacked")
     services = compose.services(app.compose, f"app {app.ref}")
     images = {service.name: ids[service.image] for service in services}
     before = states.get(name)
     state = AppState(str(app.ref), images, before.stopped if before else False)
-    states.write_override(name, images)
+    if loaded or state != before:
+        # dockerd reports an image as loaded long before its files are on the disk; an agent that was
+        # killed in between has not recorded the app, so its next run comes through here.
+        with durable.storage_errors(f"syncing the images of app {name}"):
+            durable.sync_filesystem(engine.data_root())
     if state != before:
         states.put(name, state)
     return state

@@ -3,7 +3,7 @@
 
 import io
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from composeapps import COMPOSE_FILE, compose, layersmeta
@@ -58,6 +58,7 @@ def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=
     app_dir = Path(app_dir)
     if target.digest:
         raise UsageError(f"'{target}' has a digest: a publication gets its own, give a tag or nothing")
+    target = replace(target, tag=target.tag or "latest")
     value = _load(app_dir)
     source = RegistrySource(client)
     pinned = compose.pin(value, _resolver(client, notify), str(app_dir / COMPOSE_FILE))
@@ -83,15 +84,11 @@ def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=
             notify(f"pushing to {target.repository}")
             for _role, descriptor, opener in parts:
                 client.push_blob(target, descriptor.digest, descriptor.size, opener)
-            client.push_manifest(target if target.tag else _tagged(target), manifest, OCI_MANIFEST)
+            client.push_manifest(target, manifest, OCI_MANIFEST)
     blobs = [("manifest", Descriptor.of(manifest, OCI_MANIFEST))]
     blobs += [(role, descriptor) for role, descriptor, _ in parts]
     services = {name: str(image) for name, image in pinned.items()}
-    return Publication(ref, target.tag or "latest", text, services, platforms, files, blobs)
-
-
-def _tagged(target):
-    return type(target)(target.host, target.path, "latest")
+    return Publication(ref, target.tag, text, services, platforms, files, blobs)
 
 
 def _load(app_dir):

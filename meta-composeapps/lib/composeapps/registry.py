@@ -157,26 +157,22 @@ class RegistryClient:
         response.read()
         return True
 
-    def push_blob(self, ref, digest, size, opener, mount_from=None):
+    def push_blob(self, ref, digest, size, opener):
         """Upload a blob unless the repository has it.
 
         Arguments:
             ref: any Reference into the repository.
             digest, size: of the blob.
             opener: called with no argument, returns a binary file at its start; called again for each try.
-            mount_from: path of a repository on the same registry that may have it already.
 
         Returns True when it had to be sent.
         """
         if self.exists(ref, "blobs", digest):
             return False
         what = f"blob {digest} to {ref.repository}"
-        query = "?" + urlencode({"mount": digest, "from": mount_from}) if mount_from else ""
         for attempt in range(1, ATTEMPTS + 1):
-            response = self._call("POST", ref, f"blobs/uploads/{query}", what, push=True, body=b"")
+            response = self._call("POST", ref, "blobs/uploads/", what, push=True, body=b"")
             response.read()
-            if response.status == HTTPStatus.CREATED:
-                return False
             location = response.headers.get("Location")
             if not location:
                 raise RegistryError(f"{what}: the registry accepted the upload but named no place for it")
