@@ -9,12 +9,20 @@
 #   COMPOSEAPP_BLOBS                  oci:// URLs that every platform needs
 #   COMPOSEAPP_BLOBS[linux-amd64]     those that this platform needs on top
 
-inherit deploy nopackages
+inherit deploy
 
 # Nothing is compiled, so no toolchain is needed.
 INHIBIT_DEFAULT_DEPS = "1"
 # The platform follows the machine, and so does the deploy directory.
 PACKAGE_ARCH = "${MACHINE_ARCH}"
+
+# The package is empty: through it the app, its licences and the digests of its images are in the
+# manifests and the SBOM of each image that carries it. Its blobs reach the image by do_deploy,
+# since no package format is made for gigabytes that are compressed already.
+PACKAGES = "${PN}"
+ALLOW_EMPTY:${PN} = "1"
+SPDX_PACKAGE_URLS:append = " ${@composeapp_package_urls(d)}"
+SPDX_CUSTOM_ANNOTATION_VARS:append = " COMPOSEAPP_URI COMPOSEAPP_IMAGES COMPOSEAPPS_PLATFORM"
 
 COMPOSEAPPS_PLATFORM ??= "${@composeapp_platform_of(d.getVar('TARGET_ARCH'))}"
 
@@ -45,6 +53,19 @@ def composeapp_src_uri(d):
     if platform:
         blobs += (d.getVarFlag("COMPOSEAPP_BLOBS", platform) or "").split()
     return " ".join(blobs)
+
+def composeapp_package_urls(d):
+    """Return the Package URLs (type oci of the purl specification) of the app and of its images."""
+    from urllib.parse import quote
+    architecture = (d.getVar("COMPOSEAPPS_PLATFORM") or "/").split("/")[1]
+    urls = []
+    for reference in [d.getVar("COMPOSEAPP_URI") or ""] + (d.getVar("COMPOSEAPP_IMAGES") or "").split():
+        repository, _, digest = reference.partition("@")
+        url = "pkg:oci/%s@%s?repository_url=%s" % (
+            quote(repository.rpartition("/")[2].lower(), safe=""), quote(digest, safe=""), quote(repository, safe=""))
+        # An app is the same for every platform.
+        urls.append(url if not urls else url + "&arch=" + architecture)
+    return " ".join(urls)
 
 def composeapp_problem(d):
     """Return the sentence that says why this app cannot be built, or None."""
@@ -112,10 +133,22 @@ python do_compile() {
 SSTATE_SKIP_CREATION:task-deploy = "1"
 
 python do_deploy() {
+    import json
     import shutil
     target = os.path.join(d.getVar("DEPLOYDIR"), "composeapps", d.getVar("COMPOSEAPP_NAME"))
     bb.utils.mkdirhier(os.path.dirname(target))
     # Links, not copies: blobs may be large, and nobody writes to them again.
     shutil.copytree(os.path.join(d.getVar("UNPACKDIR"), "store"), target, symlinks=True, copy_function=os.link)
+    with open(target + ".json", "w") as stream:
+        json.dump({
+            "name": d.getVar("COMPOSEAPP_NAME"),
+            "version": d.getVar("PV"),
+            "recipe": d.getVar("PN"),
+            "uri": d.getVar("COMPOSEAPP_URI"),
+            "platform": d.getVar("COMPOSEAPPS_PLATFORM"),
+            "images": (d.getVar("COMPOSEAPP_IMAGES") or "").split(),
+            "license": d.getVar("LICENSE"),
+        }, stream, indent=2)
+        stream.write("\n")
 }
 addtask deploy after do_compile before do_build

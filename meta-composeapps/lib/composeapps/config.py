@@ -19,7 +19,8 @@ class Config:
     """Where things are on this device.
 
     ``store`` is the restorable store; ``compose_root`` holds the unpacked bundles;
-    ``factory_file`` lists the preloaded apps; ``state_dir`` is the agent's own;
+    ``factory_file`` lists the preloaded apps; ``factory_store`` is a read-only store that has them
+    too, where the device has one; ``state_dir`` is the agent's own;
     ``docker_host`` is dockerd's socket, as in DOCKER_HOST; ``compose_command`` is the argument
     list that starts docker compose, empty to look for it.
     """
@@ -27,6 +28,7 @@ class Config:
     store: Path = Path("/var/sota/reset-apps")
     compose_root: Path = Path("/var/sota/compose-apps")
     factory_file: Path = Path("/usr/share/composeapps/factory.json")
+    factory_store: Path = Path("/factory/reset-apps")
     state_dir: Path = Path("/var/lib/composeapps")
     docker_host: str = "unix:///run/docker.sock"
     compose_command: tuple = ()
@@ -37,6 +39,7 @@ _KEYS = {
     ("pacman", "reset_apps_root"): "store",
     ("pacman", "compose_apps_root"): "compose_root",
     ("composeapps", "factory_file"): "factory_file",
+    ("composeapps", "factory_store"): "factory_store",
     ("composeapps", "state_dir"): "state_dir",
     ("composeapps", "docker_host"): "docker_host",
     ("composeapps", "compose_command"): "compose_command",
@@ -54,7 +57,7 @@ def load(path=None, overrides=None):
     """
     values = _read(Path(path) if path else DEFAULT_FILE, required=path is not None)
     values.update({key: value for key, value in (overrides or {}).items() if value is not None})
-    for key in ("store", "compose_root", "factory_file", "state_dir"):
+    for key in ("store", "compose_root", "factory_file", "factory_store", "state_dir"):
         if key in values:
             values[key] = Path(values[key]).absolute()
     return replace(Config(), **values)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Stores at build time: one for each app recipe, merged into the one that an image carries.
+"""From store to store: the apps' recipes make one each, an image merges them, a device restores from its seed.
 
-Stdlib-only, for BitBake's tasks. Both functions can be run again over what an interrupted
-run left.
+Stdlib-only, for BitBake's tasks. All functions can be run again over what an interrupted run left.
 """
 
 import shutil
@@ -38,7 +37,7 @@ def build_store(root, uri, images, platform):
     return app
 
 
-def merge_store(sources, root, factory_file):
+def merge_store(sources, root, factory_file, seed=None):
     """Merge the stores of several apps into the store of an image.
 
     Arguments:
@@ -46,6 +45,7 @@ def merge_store(sources, root, factory_file):
         root: the image's store.
         factory_file: where the list of the preloaded apps goes,
             ``{"apps": {name: pinned reference}}``.
+        seed: a second store for the same apps, hard-linked with the first, or None.
 
     Returns that list. Raises CorruptError for a damaged blob, UsageError for two versions of an app.
     """
@@ -58,17 +58,30 @@ def merge_store(sources, root, factory_file):
             if apps.setdefault(ref.app_name, str(ref)) != str(ref):
                 raise UsageError(f"two versions of app {ref.app_name} are to be preloaded: "
                                  f"{apps[ref.app_name]} and {ref}; leave one out of COMPOSEAPPS_PRELOAD")
-            _copy_app(source, target, ref)
+            copy_app(source, target, ref)
+            if seed:
+                copy_app(target, Store(seed), ref, link=True)
     target.apps.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target.ingest, ignore_errors=True)
+    for store in [target, *([Store(seed)] if seed else [])]:
+        shutil.rmtree(store.ingest, ignore_errors=True)
     factory = {"apps": dict(sorted(apps.items()))}
     durable.make_directories(Path(factory_file).parent)
     durable.write_file(factory_file, dump_json(factory) + b"\n")
     return factory
 
 
-def _copy_app(source, target, ref):
-    """Copy what an app's directory and manifests name, no other blob that lies in the source."""
+def copy_app(source, target, ref, link=False):
+    """Copy an app: what its directory and manifests name, no other blob that lies in the source.
+
+    Arguments:
+        source, target: Stores.
+        ref: the app's Reference, one of ``source.list_apps()``.
+        link: whether the blobs of both may be the same files.
+
+    A blob that is whole in the target stays as it is; every other one is verified while it is
+    copied. The app appears in the target when all of it is there. Raises CorruptError,
+    NotFoundError, StorageError.
+    """
     directory = source.app_dir(ref)
     images = [
         parse_pinned(f"{path.parent.parent.relative_to(directory / 'images')}@sha256:{path.parent.name}")
@@ -79,7 +92,10 @@ def _copy_app(source, target, ref):
         digest, size = blob.descriptor.digest, blob.descriptor.size
         if blob.optional and source.size_of(digest) is None:
             continue
-        target.add_blob(digest, source.chunks(digest, size), size)
+        if link:
+            target.add_file(source.blob_path(digest), digest, size)
+        else:
+            target.add_blob(digest, source.chunks(digest, size), size)
     target.add_app(app)
 
 

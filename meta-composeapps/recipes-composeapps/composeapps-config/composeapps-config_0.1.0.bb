@@ -23,6 +23,7 @@ compose_apps_root = "${COMPOSEAPPS_ROOT}"
 
 [composeapps]
 factory_file = "${COMPOSEAPPS_FACTORY_FILE}"
+factory_store = "${COMPOSEAPPS_FACTORY_STORE}"
 state_dir = "${COMPOSEAPPS_STATE_DIR}"
 EOF
 

@@ -41,6 +41,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/publish.py \
     composeapps/reference.py \
     composeapps/registry.py \
+    composeapps/restore.py \
     composeapps/runtime.py \
     composeapps/state.py \
     composeapps/store.py \
@@ -80,6 +81,7 @@ EOF
         -e 's|@COMPOSEAPPS_STORE@|${COMPOSEAPPS_STORE}|g' \
         -e 's|@COMPOSEAPPS_ROOT@|${COMPOSEAPPS_ROOT}|g' \
         -e 's|@COMPOSEAPPS_STATE_DIR@|${COMPOSEAPPS_STATE_DIR}|g' \
+        -e 's|@COMPOSEAPPS_FACTORY_STORE@|${COMPOSEAPPS_FACTORY_STORE}|g' \
         ${S}/composeapps-start.service > ${B}/composeapps-start.service
 }
 

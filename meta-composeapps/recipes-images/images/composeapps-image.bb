@@ -6,7 +6,7 @@ LICENSE = "MIT"
 
 REQUIRED_DISTRO_FEATURES = "systemd virtualization"
 
-inherit core-image features_check composeapps-image
+inherit core-image features_check composeapps-image composeapps-disk
 
 IMAGE_INSTALL = "\
     packagegroup-core-boot \

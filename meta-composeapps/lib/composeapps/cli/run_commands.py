@@ -137,6 +137,19 @@ def _raise(err):
 
 
 def _install_one(agent, name):
+    from composeapps.errors import CorruptError
+
+    try:
+        return _install_from_store(agent, name)
+    except (CorruptError, NotFoundError) as err:
+        from composeapps import restore
+
+        if not restore.from_factory(agent.store, agent.config.factory_store, name, output.notify):
+            raise err
+    return _install_from_store(agent, name)
+
+
+def _install_from_store(agent, name):
     from composeapps.install import install, load_from_store
 
     app = load_from_store(agent.store, agent.store.find_app(name))
