@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -298,3 +299,62 @@ def test_a_full_disk_under_the_compose_root(device, run, small_disk):
     assert status == 7 and "the file system is full" in err and "Traceback" not in err
     (small_disk / "fill").unlink()
     assert run("--compose-root", str(small_disk / "compose"), "install", device.name)[0] == 0
+
+
+@pytest.fixture
+def factory_store(device):
+    """The read-only store of the device's image, as a factory partition has it."""
+    shutil.copytree(device.store.root, device.root / "factory")
+    with open(device.config, "a") as config:
+        config.write(f'factory_store = "{device.root}/factory"\n')
+    return Store(device.root / "factory")
+
+
+def _reset(device):
+    for name in ("store", "state", "compose"):
+        shutil.rmtree(device.root / name, ignore_errors=True)
+
+
+def test_a_factory_reset_is_undone_from_the_factory_store(device, run, factory_store):
+    assert run("run", "--factory")[0] == 0
+    _reset(device)
+    status, _, err = run("run", "--factory")
+    assert status == 0 and f"restoring from {factory_store.root}" in err
+    assert device.states() == {"running"}
+    assert run("check")[0] == 0
+
+
+def test_a_damaged_blob_is_taken_from_the_factory_store(device, run, factory_store):
+    layer = next(iter(device.app.images.values())).variants[0].document.layers[0]
+    path = device.store.blob_path(layer.digest)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert run("check", "--store-only")[0] == 4
+    assert run("run", device.name)[0] == 0
+    assert run("check")[0] == 0 and device.states() == {"running"}
+
+
+def test_a_factory_store_that_is_damaged_too_is_named(device, run, factory_store):
+    layer = next(iter(device.app.images.values())).variants[0].document.layers[0]
+    _reset(device)
+    path = factory_store.blob_path(layer.digest)
+    path.write_bytes(bytes(path.stat().st_size))
+    status, _, err = run("run", "--factory")
+    assert status == 4 and f"blob {layer.digest} in {factory_store.root} is damaged" in err
+    assert Store(device.root / "store").list_apps() == []
+
+
+def test_restoring_that_was_killed_goes_on_where_it_was(device, run, factory_store):
+    _reset(device)
+    (device.store.ingest).mkdir(parents=True)
+    (device.store.ingest / "0.tmp").write_bytes(b"what a killed writer left")
+    command = [sys.executable, "-m", "composeapps.cli.main", "--config", str(device.config), "run", "--factory"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in child.stderr:
+        if "restoring" in line:
+            os.kill(child.pid, signal.SIGKILL)
+            break
+    child.wait()
+    child.stderr.close()
+    assert run("run", "--factory")[0] == 0
+    assert run("check")[0] == 0
+    assert list(device.store.ingest.iterdir()) == []
