@@ -64,7 +64,9 @@ python () {
         raise bb.parse.SkipRecipe(problem)
 }
 
-ROOTFS_POSTPROCESS_COMMAND += "composeapps_check_docker composeapps_preload composeapps_licenses"
+ROOTFS_POSTPROCESS_COMMAND += "composeapps_check_docker composeapps_preload"
+# The licence manifest is written by a command of this list that comes before.
+ROOTFS_POSTUNINSTALL_COMMAND:append = " composeapps_licenses"
 
 # A product may replace the recipe of the configuration, so the file that the image has is looked at too.
 python composeapps_check_docker() {

@@ -119,3 +119,19 @@ def test_nothing_was_built_into_the_layer():
     # BitBake hashes the layer: byte code or an egg-info there would force rebuilds.
     left = [path for name in ("__pycache__", "*.egg-info") for path in (TOP / "meta-composeapps").rglob(name)]
     assert left == []
+
+
+def test_a_factory_reset_needs_no_network(booted):
+    booted.run("systemctl stop composeapps-start.service docker.service docker.socket containerd.service", timeout=300)
+    booted.run("rm -rf /var/lib/docker/* /var/lib/containerd/* /var/lib/composeapps/* /var/sota/*/*", timeout=120)
+    assert booted.run("composeapps ls --json").stdout.strip() == "[]"
+    booted.run("systemctl start composeapps-start.service", timeout=900)
+    journal = booted.run("journalctl --boot --output cat _SYSTEMD_UNIT=composeapps-start.service").stdout
+    assert "web: restoring from /factory/reset-apps" in journal
+    assert booted.run("composeapps ps", timeout=60).exit_status == 0
+    assert "Hello" in demo.fetch(booted, "http://127.0.0.1:8080/")
+
+
+def test_dockerd_waits_for_the_check_of_its_store(booted):
+    shown = booted.run("systemctl show --property After,RequiresMountsFor docker.service").stdout
+    assert "docker-store-fsck.service" in shown and "RequiresMountsFor=/var/lib/docker" in shown
