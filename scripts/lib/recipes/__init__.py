@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Generate pinned BitBake recipes from conf/apps/*.yml and the registries that they name."""
+"""Generate pinned BitBake recipes of apps from registries, and of Python packages from PyPI."""

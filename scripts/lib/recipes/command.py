@@ -7,12 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from composeapps.app import RegistrySource
 from composeapps.errors import ComposeAppsError
-from composeapps.registry import RegistryClient, parse_endpoints
-from recipes import appconf, output
-from recipes.render import recipe_path, render
-from recipes.resolve import resolve
+from recipes import kinds, output, yamlconf
 
 EXAMPLES = """\
 Each file describes one app:
@@ -26,9 +22,27 @@ Each file describes one app:
 Licences come from the images' label org.opencontainers.image.licenses. When an image has
 none, there is a warning and LICENSE is CLOSED until the file names a licence.
 
-Nothing is written unless every app could be read. A recipe that did not change keeps its
-time, so BitBake parses it no second time. Another version of a generated app is replaced;
-recipes of apps whose file is gone are reported, and removed with --prune. Files that
+With --python, each file describes one package on PyPI:
+
+  name: tuf                                     on PyPI
+  version: "7.0.1"                              the one to pin
+  recipe: python3-tuf                           default: python3- and the name
+  summary, description, homepage, license       in place of what the package says
+  license-files: [LICENSE]                      the same, paths in its source archive
+  extras: [crypto]                              optional parts that the device needs
+  requires: ["urllib3>=2"]                      in place of the package's own requirements
+  rdepends: [python3-misc]                      packages of the image needed besides
+  modules: [tuf]                                what it installs, where that is not plain to see
+  cve-products: ["python:tuf"]                  what CVE databases call it
+  unused: [tuf/repository]                      sources that no device runs, whatever they import
+
+Of the package's source archive everything else is read: licence texts, what builds it, its
+requirements as they apply on the target (Linux, Python 3.14), and which parts of the split
+standard library it imports. The archive is checked against the index's sha256 and not unpacked.
+
+Nothing is written unless every file could be worked out. A recipe that did not change keeps
+its time, so BitBake parses it no second time. Another version of a generated recipe is
+replaced; recipes whose file is gone are reported, and removed with --prune. Files that
 gen-recipes did not write are never touched.
 
 examples:
@@ -40,31 +54,41 @@ examples:
         one app, from a registry that listens elsewhere than its name says
   scripts/gen-recipes --check
         for CI: fail when a tag has moved since the recipes were written
+  scripts/gen-recipes --python
+        conf/python/*.yml -> meta-composeapps/recipes-python
+  scripts/gen-recipes --python --index https://pypi.example.com/simple --check
+        for CI: fail when the recipes are not those of conf/python, asking a mirror of PyPI
 
 environment:
   COMPOSEAPPS_ENDPOINTS   where registries really listen, "host=url …", as --endpoint
   REGISTRY_AUTH_FILE      logins of registries
+  PIP_INDEX_URL           the index of Python packages, as --index
 
 exit status:
-  0  up to date                         3  an app, image, platform or file is missing
-  1  --check found a difference         4  something did not match its digest
-  2  wrong usage or a bad app file      5  a registry failed or cannot be reached
+  0  up to date                         3  an app, image, platform, package or file is
+  1  --check found a difference            missing, or says too little to make a recipe
+  2  wrong usage or a bad file          4  something did not match its digest or format
+                                        5  a registry or index failed or cannot be reached
                                         7  the file system refused
 """
 
 
-def parse(argv, top):
+def parse(argv):
     """Return the parsed arguments; ends the process with status 2 for bad ones."""
     parser = argparse.ArgumentParser(
-        prog="gen-recipes", description="Write a pinned BitBake recipe for each app, with every blob's digest.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("apps", nargs="*", type=Path, metavar="FILE|DIR", help="app files (default: conf/apps)")
-    parser.add_argument("--output", type=Path, metavar="DIR", default=top / "meta-composeapps" / "recipes-apps",
-                        help="where the recipes go (default: meta-composeapps/recipes-apps)")
+        prog="gen-recipes", description="Write a pinned BitBake recipe for each app, with every blob's digest, "
+        "or for each Python package.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE|DIR",
+                        help="files of apps or packages (default: conf/apps, or conf/python with --python)")
+    parser.add_argument("--python", dest="kind", action="store_const", const=kinds.PythonPackages,
+                        default=kinds.Apps, help="the files describe Python packages, not apps")
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="where the recipes go (default: meta-composeapps/recipes-apps or recipes-python)")
     parser.add_argument("--endpoint", action="append", default=[], metavar="HOST=URL",
                         help="where a registry listens; may be given again")
+    parser.add_argument("--index", metavar="URL", help="the index of Python packages (default: PyPI)")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 when something would change")
-    parser.add_argument("--prune", action="store_true", help="remove generated recipes of apps that are gone")
+    parser.add_argument("--prune", action="store_true", help="remove generated recipes whose file is gone")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
     parser.add_argument("--quiet", action="store_true", help="show no progress, only warnings and errors")
     return parser.parse_args(argv)
@@ -72,10 +96,8 @@ def parse(argv, top):
 
 def main(argv, top):
     """Run the command; ``top`` is the repository. Returns the exit status."""
-    top = Path(top).resolve()
-    arguments = parse(argv, top)
     try:
-        return _run(arguments, top)
+        return _run(parse(argv), Path(top).resolve())
     except ComposeAppsError as err:
         for line in str(err).splitlines():
             print(f"gen-recipes: {line}", file=sys.stderr)
@@ -86,53 +108,49 @@ def main(argv, top):
 
 
 def _run(arguments, top):
-    apps, warnings = _resolve_all(arguments, top)
-    recipes = {recipe_path(app.conf): render(app, top) for app in apps}
-    complete = all(path.is_dir() for path in arguments.apps)
-    changes = output.plan(arguments.output, recipes, complete, arguments.prune)
-    states = {change.path.relative_to(arguments.output): change.state for change in changes}
+    kind = arguments.kind()
+    directory = arguments.output or top.joinpath(*kind.outputs)
+    entries, warnings = _gather(kind, arguments, top)
+    complete = all(path.is_dir() for path in arguments.files)
+    changes = output.plan(
+        directory, {entry.path: entry.text for entry in entries}, kind.pattern, complete, arguments.prune)
+    states = {change.path.relative_to(directory): change.state for change in changes}
     different = any(state in (output.WRITTEN, output.REMOVED) for state in states.values())
     if not arguments.check:
         output.apply(changes)
     if arguments.json:
-        _print_json(arguments, apps, states, warnings)
+        _print_json(arguments, directory, entries, states, warnings)
     else:
-        _print_text(arguments, apps, states)
+        _print_text(kind, arguments, directory, entries, states)
     return 1 if arguments.check and different else 0
 
 
-def _resolve_all(arguments, top):
-    confs = appconf.load_all(appconf.find_files(arguments.apps or [_shown(top / "conf" / "apps")]))
-    endpoints = parse_endpoints(" ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *arguments.endpoint]))
-    client = RegistryClient(endpoints=endpoints)
-    source, apps, warnings = RegistrySource(client), [], []
-    try:
-        for conf in confs:
-            if not arguments.quiet:
-                print(f"{conf.name}: asking {conf.ref.host} for {conf.ref}", file=sys.stderr, flush=True)
-            app = resolve(conf, client, source)
-            for warning in app.warnings:
-                print(f"gen-recipes: warning: {warning}", file=sys.stderr, flush=True)
-            warnings += app.warnings
-            apps.append(app)
-    finally:
-        client.close()
-    return apps, warnings
+def _gather(kind, arguments, top):
+    def say(text):
+        if not arguments.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    paths = yamlconf.find_files(arguments.files or [_shown(top.joinpath(*kind.inputs))], kind.what)
+    entries, warnings = [], []
+    for entry, found in kind.entries(kind.load(paths), arguments, top, say):
+        for warning in found:
+            print(f"gen-recipes: warning: {warning}", file=sys.stderr, flush=True)
+        entries.append(entry)
+        warnings += found
+    return entries, warnings
 
 
-def _print_text(arguments, apps, states):
-    for app in apps:
-        state = states[recipe_path(app.conf)]
+def _print_text(kind, arguments, directory, entries, states):
+    for entry in entries:
         if arguments.quiet and not arguments.check:
             continue
-        recipe = _shown(arguments.output / recipe_path(app.conf))
-        sizes = ", ".join(f"{platform} {size / 1e6:.1f} MB" for platform, size in app.sizes.items())
-        print(f"{app.conf.name}: {_verb(state, arguments.check)} {recipe} ({sizes})")
+        recipe = _shown(directory / entry.path)
+        print(f"{entry.name}: {_verb(states[entry.path], arguments.check)} {recipe} ({entry.detail})")
     for path, state in states.items():
         if state == output.REMOVED:
-            print(f"{_verb(state, arguments.check)} {_shown(arguments.output / path)}")
+            print(f"{_verb(state, arguments.check)} {_shown(directory / path)}")
         elif state == output.STALE:
-            print(f"gen-recipes: warning: {_shown(arguments.output / path)} is of an app that is gone: "
+            print(f"gen-recipes: warning: {_shown(directory / path)} is of {kind.a_what} that is gone: "
                   "remove it with --prune", file=sys.stderr)
 
 
@@ -140,16 +158,15 @@ def _verb(state, check):
     return f"would be {state}:" if check and state != output.UNCHANGED else state
 
 
-def _print_json(arguments, apps, states, warnings):
+def _print_json(arguments, directory, entries, states, warnings):
     print(json.dumps({
-        "output": str(arguments.output),
+        "output": str(directory),
         "recipes": [{
-            "name": app.conf.name, "file": str(app.conf.path), "recipe": str(arguments.output / recipe_path(app.conf)),
-            "state": states[recipe_path(app.conf)], "uri": app.uri, "images": list(app.images),
-            "license": app.license, "platforms": app.sizes,
-        } for app in apps],
-        "stale": [str(arguments.output / path) for path, state in states.items() if state == output.STALE],
-        "removed": [str(arguments.output / path) for path, state in states.items() if state == output.REMOVED],
+            "name": entry.name, "file": str(entry.file), "recipe": str(directory / entry.path),
+            "state": states[entry.path], **entry.facts,
+        } for entry in entries],
+        "stale": [str(directory / path) for path, state in states.items() if state == output.STALE],
+        "removed": [str(directory / path) for path, state in states.items() if state == output.REMOVED],
         "warnings": warnings, "written": not arguments.check,
     }, indent=2))
 

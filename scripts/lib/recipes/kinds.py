@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""What gen-recipes can write recipes of: compose apps, and Python packages."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from composeapps.app import RegistrySource
+from composeapps.errors import UsageError
+from composeapps.registry import RegistryClient, parse_endpoints
+from recipes import appconf, pyconf, pyresolve, yamlconf
+from recipes.pypi import DEFAULT_INDEX, PackageIndex
+from recipes.render import app_path, package_path, render_app, render_package
+from recipes.resolve import resolve
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recipe: its ``path`` below the output directory, its ``text``, and for the report the
+    ``name``, the ``file`` that it was made from, a few words of ``detail``, ``facts`` for --json."""
+
+    name: str
+    file: Path
+    path: Path
+    text: str
+    detail: str
+    facts: dict
+
+
+class Apps:
+    """Compose apps; their blobs' digests come from OCI registries."""
+
+    what, a_what = "app", "an app"
+    inputs, outputs = ("conf", "apps"), ("meta-composeapps", "recipes-apps")
+    pattern = "composeapp-*/composeapp-*.bb"
+
+    def load(self, paths):
+        """Return the conf of each file. Raises UsageError with a line for each complaint."""
+        return yamlconf.load_all(paths, appconf.load, "name")
+
+    def entries(self, confs, arguments, top, say):
+        """Yield (Entry, its warnings) of each conf; ``say`` is called with a line of progress."""
+        if arguments.index:
+            raise UsageError("--index is where Python packages come from: give it with --python")
+        endpoints = parse_endpoints(" ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *arguments.endpoint]))
+        client = RegistryClient(endpoints=endpoints)
+        source = RegistrySource(client)
+        try:
+            for conf in confs:
+                say(f"{conf.name}: asking {conf.ref.host} for {conf.ref}")
+                app = resolve(conf, client, source)
+                sizes = ", ".join(f"{platform} {size / 1e6:.1f} MB" for platform, size in app.sizes.items())
+                yield Entry(conf.name, conf.path, app_path(conf), render_app(app, top), sizes, {
+                    "uri": app.uri, "images": list(app.images), "license": app.license, "platforms": app.sizes,
+                }), app.warnings
+        finally:
+            client.close()
+
+
+class PythonPackages:
+    """Python packages; source archives and metadata come from PyPI."""
+
+    what, a_what = "Python package", "a Python package"
+    inputs, outputs = ("conf", "python"), ("meta-composeapps", "recipes-python")
+    pattern = "python3-*/python3-*.bb"
+
+    def load(self, paths):
+        """Return the conf of each file. Raises UsageError with a line for each complaint."""
+        return yamlconf.load_all(paths, pyconf.load, "recipe", self.what)
+
+    def entries(self, confs, arguments, top, say):
+        """Yield (Entry, its warnings) of each conf; ``say`` is called with a line of progress."""
+        if arguments.endpoint:
+            raise UsageError("--endpoint is of registries of apps: name the index of Python packages with --index")
+        index = PackageIndex(arguments.index or os.environ.get("PIP_INDEX_URL") or DEFAULT_INDEX)
+        try:
+            for conf in confs:
+                say(f"{conf.name}: asking {index.url} for {conf.version}")
+                package = pyresolve.resolve(conf, index, confs)
+                yield Entry(conf.recipe, conf.path, package_path(conf), render_package(package, top), package.license, {
+                    "package": conf.name, "version": conf.version, "sha256": package.sha256,
+                    "license": package.license, "inherit": package.inherit, "rdepends": list(package.rdepends),
+                }), package.warnings
+        finally:
+            index.close()
