@@ -20,6 +20,13 @@ inherit pypi python_hatchling
 # Upstream pins a build tool to one version, and openembedded-core has its own.
 PEP517_BUILD_OPTS = "--skip-dependency-check"
 
+# What no device runs.
+do_install:append() {
+    rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/ed25519/science.py
+    rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/ed25519/test_data
+    rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/ed25519/test_ed25519.py
+}
+
 # Required on the target:
 #   cryptography>=48.0.0
 RDEPENDS:${PN} += "\

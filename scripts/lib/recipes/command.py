@@ -34,7 +34,7 @@ With --python, each file describes one package on PyPI:
   rdepends: [python3-misc]                      packages of the image needed besides
   modules: [tuf]                                what it installs, where that is not plain to see
   cve-products: ["python:tuf"]                  what CVE databases call it
-  unused: [tuf/repository]                      sources that no device runs, whatever they import
+  unused: [tuf/repository]                      what no device runs: it is not installed
 
 Of the package's source archive everything else is read: licence texts, what builds it, its
 requirements as they apply on the target (Linux, Python 3.14), and which parts of the split

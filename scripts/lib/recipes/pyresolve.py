@@ -41,6 +41,7 @@ class ResolvedPackage:
     ``pypi_name`` is the name in the archive's file name, ``directory`` the one that it unpacks to;
     ``license`` is in Yocto's notation, ``license_files`` are (path, MD5 in hexadecimal) pairs;
     ``requires`` are the requirements that hold on the target, as the package puts them;
+    ``unused`` are paths below site-packages;
     ``pinned`` tells whether the package demands one exact version of a build tool.
     """
 
@@ -56,6 +57,7 @@ class ResolvedPackage:
     inherit: str
     depends: tuple
     pinned: bool
+    unused: tuple
     requires: tuple
     rdepends: tuple
     warnings: tuple
@@ -99,6 +101,7 @@ def _resolve(conf, index, others):
         bugtracker=_address(metadata, "issues", "issuetracker", "bugtracker", "bugs", "tracker"),
         license=_license(conf, metadata, archive),
         license_files=texts, inherit=inherit, depends=depends, pinned=pinned,
+        unused=tuple(path.removeprefix("src/") for path in sorted(conf.unused)),
         requires=tuple(sorted({_plain(str(requirement)) for requirement in requirements})),
         rdepends=tuple(sorted({
             *(f"python3-{part}" for part in split), *conf.rdepends,

@@ -71,6 +71,7 @@ def render_package(package, top):
         directory=package.directory if package.directory != f"{package.pypi_name}-{conf.version}" else None,
         inherit=package.inherit,
         pinned=package.pinned,
+        unused=package.unused,
         requires=package.requires,
         rdepends=package.rdepends,
     )

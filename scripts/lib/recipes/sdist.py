@@ -124,11 +124,12 @@ class SourceArchive:
                  and any(path == root or root.endswith("/") and path.startswith(root)
                          and not _TEST_FILE.fullmatch(path.removeprefix(root)) for root in roots.values())}
         for left_out in unused:
-            inside = [path for path in found if path == left_out or path.startswith(f"{left_out}/")]
+            inside = [path for path in self.files if path == left_out or path.startswith(f"{left_out}/")]
             if not inside:
-                raise NotFoundError(f"archive {self.filename} installs no source '{left_out}', which 'unused' names")
+                raise NotFoundError(f"archive {self.filename} has no file or directory '{left_out}', "
+                                    "which 'unused' names")
             for path in inside:
-                del found[path]
+                found.pop(path, None)
         if not found:
             raise NotFoundError(
                 f"archive {self.filename} has no Python package that can be told apart: name it in 'modules'")
