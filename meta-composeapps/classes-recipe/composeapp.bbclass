@@ -11,6 +11,13 @@
 
 inherit deploy
 
+COMPOSEAPPS_PLATFORM ??= "${@composeapp_platform_of(d.getVar('TARGET_ARCH'))}"
+
+SRC_URI = "${@composeapp_src_uri(d)}"
+# The flags of COMPOSEAPP_BLOBS are invisible to the signature of an expression.
+SRC_URI[vardepvalue] = "${SRC_URI}"
+S = "${UNPACKDIR}"
+
 # Nothing is compiled, so no toolchain is needed.
 INHIBIT_DEFAULT_DEPS = "1"
 # The platform follows the machine, and so does the deploy directory.
@@ -23,13 +30,6 @@ PACKAGES = "${PN}"
 ALLOW_EMPTY:${PN} = "1"
 SPDX_PACKAGE_URLS:append = " ${@composeapp_package_urls(d)}"
 SPDX_CUSTOM_ANNOTATION_VARS:append = " COMPOSEAPP_URI COMPOSEAPP_IMAGES COMPOSEAPPS_PLATFORM"
-
-COMPOSEAPPS_PLATFORM ??= "${@composeapp_platform_of(d.getVar('TARGET_ARCH'))}"
-
-S = "${UNPACKDIR}"
-SRC_URI = "${@composeapp_src_uri(d)}"
-# The flags of COMPOSEAPP_BLOBS are invisible to the signature of an expression.
-SRC_URI[vardepvalue] = "${SRC_URI}"
 
 # The licences in the recipe are those that the publisher declared on the
 # images; an image has no one licence file whose checksum could be pinned, and

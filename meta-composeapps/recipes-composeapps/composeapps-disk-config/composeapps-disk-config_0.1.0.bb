@@ -23,4 +23,4 @@ do_install() {
     install -m 0644 ${S}/50-data.conf ${D}${nonarch_libdir}/repart.d/50-data.conf
 }
 
-FILES:${PN} = "${nonarch_libdir}/repart.d"
+FILES:${PN} += "${nonarch_libdir}/repart.d"

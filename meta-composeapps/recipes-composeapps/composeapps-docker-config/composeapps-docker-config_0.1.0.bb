@@ -26,6 +26,8 @@ python () {
 
 do_configure[noexec] = "1"
 
+# The data root is dockerd's own default, which does not follow localstatedir.
+# nooelint: oelint.vars.pathhardcode.localstatedir
 python do_compile() {
     import json
     driver = d.getVar("COMPOSEAPPS_DOCKER_LOG_DRIVER")

@@ -2,6 +2,7 @@
 SUMMARY = "Small console image that runs compose apps"
 DESCRIPTION = "Boots, starts Docker and runs the compose apps of COMPOSEAPPS_PRELOAD, \
 which the image carries, without any network."
+SECTION = "images"
 LICENSE = "MIT"
 
 REQUIRED_DISTRO_FEATURES = "systemd virtualization"
