@@ -19,14 +19,14 @@ from oeqa.runtime.case import OERuntimeTestCase
 from oeqa.runtime.decorator.package import OEHasPackage
 
 class FirstTest(OERuntimeTestCase):
-    @OETestDepends(["test_z"])
+    @OETestDepends(["sample_cases.FirstTest.test_z"])
     def test_a_after_z(self):
         self.assertEqual(self.target.run("read -r flag < flag; echo $flag")[1].strip(), "set")
     def test_z(self):
         self.assertEqual(self.target.run("echo set > flag")[0], 0)
     def test_fails(self):
         self.assertEqual(self.target.run("exit 3")[0], 0, "the command failed")
-    @OETestDepends(["test_fails"])
+    @OETestDepends(["sample_cases.FirstTest.test_fails"])
     def test_needs_what_failed(self):
         pass
 

@@ -70,7 +70,7 @@ class ComposeAppsServicesTest(ComposeAppsTest):
     def test_start(self):
         self.wait_until_started()
 
-    @OETestDepends(["test_start"])
+    @OETestDepends(["compose_apps.ComposeAppsServicesTest.test_start"])
     def test_services_are_up(self):
         for service in SERVICES:
             status, output = self.target.run(f"systemctl is-active {service}")
@@ -78,7 +78,7 @@ class ComposeAppsServicesTest(ComposeAppsTest):
                 output += "\n" + self.target.run(f"systemctl status --full {service}")[1]
             self.assertEqual(status, 0, f"{service} is not up: {output}")
 
-    @OETestDepends(["test_start"])
+    @OETestDepends(["compose_apps.ComposeAppsServicesTest.test_start"])
     def test_image_store_is_overlay2(self):
         # Containerd's image store, the default of a fresh data directory, reports itself as "overlayfs".
         driver = self.command("docker info --format '{{.Driver}}'").strip().splitlines()[-1]
@@ -92,7 +92,7 @@ class ComposeAppsStoreTest(ComposeAppsTest):
     def test_version(self):
         self.assertIn("composeapps", self.agent("version"))
 
-    @OETestDepends(["test_version"])
+    @OETestDepends(["compose_apps.ComposeAppsStoreTest.test_version"])
     def test_preloaded_apps_are_in_the_store(self):
         self.wait_until_started()
         listed = {app["uri"]: app for app in self.agent("ls")}
@@ -100,14 +100,14 @@ class ComposeAppsStoreTest(ComposeAppsTest):
             self.assertIn(uri, listed, f"preloaded app {name} is not in the store")
             self.assertTrue(listed[uri]["installed"], f"preloaded app {name} is not installed")
 
-    @OETestDepends(["test_preloaded_apps_are_in_the_store"])
+    @OETestDepends(["compose_apps.ComposeAppsStoreTest.test_preloaded_apps_are_in_the_store"])
     def test_store_is_sound(self):
         checked = self.agent("check", timeout=START_TIMEOUT)
         problems = [f"{app['name']}: {problem}" for app in checked for problem in app["problems"]]
         self.assertEqual(problems, [])
         self.assertLessEqual(set(self.preloaded().values()), {app["uri"] for app in checked})
 
-    @OETestDepends(["test_preloaded_apps_are_in_the_store"])
+    @OETestDepends(["compose_apps.ComposeAppsStoreTest.test_preloaded_apps_are_in_the_store"])
     def test_show(self):
         for name, uri in self.preloaded().items():
             shown = self.agent(f"show {shlex.quote(name)}")
@@ -134,7 +134,7 @@ class ComposeAppsRunningTest(ComposeAppsTest):
                 self.assertNotEqual(service["health"], "unhealthy", f"{what} is unhealthy")
                 self.assertTrue(service["current"], f"{what} is of another version")
 
-    @OETestDepends(["test_preloaded_apps_run"])
+    @OETestDepends(["compose_apps.ComposeAppsRunningTest.test_preloaded_apps_run"])
     def test_stop_and_run(self):
         apps = {app["name"]: app for app in self.agent("ps") if app["name"] in self.preloaded()}
         # The app with the fewest services takes the least time.

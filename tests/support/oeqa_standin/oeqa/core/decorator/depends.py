@@ -3,7 +3,7 @@
 
 
 def OETestDepends(names):  # noqa: N802 - oeqa's name
-    """Run a case after those ``names`` ("test" or "Class.test"), and skip it unless they passed."""
+    """Run a case after those with the ids ``names`` (module.Class.test), and skip it unless they passed."""
     def mark(function):
         function.standin_depends = tuple(names)
         return function
