@@ -32,6 +32,14 @@ FEATURES = {
     },
     "qemu": {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"},
     "registry": {},
+    # openembedded-core's HOSTTOOLS, and those that it wants for testimage.
+    "bitbake": {
+        "ar": "binutils", "bzip2": "bzip2", "chrpath": "chrpath", "cpio": "cpio", "diffstat": "diffstat",
+        "file": "file", "g++": "g++", "gawk": "gawk", "gcc": "gcc", "git": "git", "lz4": "lz4", "make": "make",
+        "patch": "patch", "perl": "perl", "pzstd": "zstd", "rpcgen": "rpcsvc-proto", "unshare": "util-linux",
+        "wget": "wget", "which": "debianutils", "xz": "xz-utils",
+        "ip": "iproute2", "ping": "iputils-ping", "ps": "procps", "ssh": "openssh-client",
+    },
     "tests": {"openssl": "openssl", "unshare": "util-linux", "depmod": "kmod", "mke2fs": "e2fsprogs"},
 }
 
@@ -93,6 +101,17 @@ def install_packages(packages):
     _run([*prefix, "apt-get", "update"], "reading Debian's package lists")
     install = [*prefix, "apt-get", "install", "-y", "--no-install-recommends", *packages]
     _run(install, f"installing {' '.join(packages)}")
+
+
+def install_locale(features):
+    """Make the locale that BitBake insists on, when ``features`` have "bitbake" and the machine lacks it."""
+    if "bitbake" not in features or "en_US.utf8" in subprocess.run(
+            ["locale", "-a"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout.split():
+        return
+    if not _present("localedef") or not os.path.exists("/usr/share/i18n/locales/en_US"):
+        install_packages(["locales"])
+    _run([*_as_root(["locales"]), "localedef", "-i", "en_US", "-f", "UTF-8", "en_US.UTF-8"],
+         "making the locale en_US.UTF-8")
 
 
 def extract_programs(features):
@@ -170,6 +189,7 @@ def enter(*features, extras=("host",)):
         sys.exit("this needs Python 3.11 or later: on Debian 12 and Ubuntu 24.04 it is the default python3")
     try:
         install_packages(missing_packages(features))
+        install_locale(features)
         extract_programs(features)
         python = venv_python(extras)
     except SetupError as err:
