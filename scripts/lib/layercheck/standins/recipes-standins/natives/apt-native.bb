@@ -8,9 +8,18 @@ PROVIDES += "dpkg-native"
 
 do_install() {
     install -d ${D}${bindir} ${D}${sysconfdir}/apt
-    for program in apt-get apt-cache apt-ftparchive apt-config dpkg-deb dpkg-query; do
+    for program in apt-cache apt-ftparchive apt-config dpkg-deb dpkg-query dpkg-split; do
         ln -s /usr/bin/$program ${D}${bindir}/$program
     done
+
+    # The configuration below keeps everything of one image beside itself.
+    cat > ${D}${bindir}/apt-get <<'END'
+#!/bin/sh
+beside=$(dirname "$APT_CONFIG")
+mkdir -p "$beside/cache/archives/partial" "$beside/log" "$beside/state"
+exec /usr/bin/apt-get "$@"
+END
+    chmod 0755 ${D}${bindir}/apt-get
 
     # Maintainer scripts get $D and stay outside of the root directory, as openembedded-core's
     # patched dpkg has it; Debian's would enter a root that has no shell yet.
