@@ -136,8 +136,8 @@ class World:
             if name in seen:
                 continue
             seen.add(name)
-            if name in self._packages:
-                recipe, package = self._packages[name]
+            recipe, package = self._packages.get(name, (None, None))
+            if recipe and not (recipe.skipped and name in self._debian):
                 self.recipe(recipe.pn, wanted_by)
                 if (recipe, package) not in packages:
                     packages.append((recipe, package))
