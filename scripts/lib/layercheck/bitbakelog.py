@@ -7,14 +7,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PARSED = re.compile(r"Parsing of (\d+) \.bb files complete \((\d+) cached, (\d+) parsed\)\. "
+_PARSED = re.compile(r"Parsing of (\d+) \.bb files complete \(\d+ cached, \d+ parsed\)\. "
                      r"(\d+) targets, (\d+) skipped, (\d+) masked, (\d+) errors\.")
 _TASK = re.compile(r"NOTE: Running (?:setscene )?task (\d+) of (\d+) ")
 _SUMMARY = re.compile(r"NOTE: Tasks Summary: Attempted (\d+) tasks of which (\d+) didn't need to be rerun and (.*)")
-# A message goes on over the lines that follow it, up to the next that starts something new.
-_MESSAGE = re.compile(r"(WARNING|ERROR|FATAL): ")
+# A message goes on over the lines that follow it, up to the next that starts something new. The first one may stand
+# behind "Parsing recipes...", whose line is not yet ended then.
+_MESSAGE = re.compile(r"(?:\w[\w ]*\.\.\.)?(WARNING|ERROR|FATAL): ")
 _NEW = re.compile(r"(NOTE|DEBUG|VERBOSE|INFO|Summary): ?|(Loading|Loaded|Parsing|Initialising|Checking|Sstate) |"
-                  r"Build Configuration|\d{4}-\d\d-\d\d ")
+                  r"done\.$|Build Configuration|\d{4}-\d\d-\d\d ")
 _PATH = re.compile(r"/[^\s:,;'\"()\[\]]+")
 
 
@@ -49,7 +50,6 @@ class Parsed:
     """BitBake's own count after parsing."""
 
     recipes: int
-    cached: int
     targets: int
     skipped: int
     masked: int
@@ -65,7 +65,7 @@ class Reading:
         parse_seconds: from the first line to that count.
         tasks: how many tasks the run attempted, or None when it did not get to its end.
         outcome: how BitBake says they went: "all succeeded." or the number that failed.
-        messages: (kind, text) of warnings and errors, each text once.
+        messages: (kind, text, during_parsing) of warnings and errors, each text once.
         at: what BitBake is doing just now.
     """
 
@@ -76,9 +76,13 @@ class Reading:
     messages: list = field(default_factory=list)
     at: str = ""
 
-    def select(self, *kinds):
-        """Return the texts of the messages of these kinds ("WARNING", "ERROR", "FATAL")."""
-        return [text for kind, text in self.messages if kind in kinds]
+    def select(self, kinds, during_parsing):
+        """Return the texts of the messages of these kinds, from the time up to the end of parsing or after it.
+
+        Arguments:
+            kinds: some of "WARNING", "ERROR" and "FATAL".
+        """
+        return [text for kind, text, parsing in self.messages if kind in kinds and parsing == during_parsing]
 
 
 class Reader:
@@ -88,9 +92,12 @@ class Reader:
         self.reading = Reading()
         self._started = time.monotonic()
         self._open = None
+        self._parsing = True
 
     def line(self, line):
         """Take one line, without its end."""
+        if line.startswith("Parsing recipes"):
+            self.reading.at = "parsing"
         message = _MESSAGE.match(line)
         if message:
             self._close()
@@ -109,20 +116,21 @@ class Reader:
 
     def _close(self):
         if self._open:
-            entry = self._open[0], "\n".join(self._open[1])
+            entry = self._open[0], "\n".join(self._open[1]), self._parsing
             if entry not in self.reading.messages:
                 self.reading.messages.append(entry)
         self._open = None
 
     def _count(self, line):
-        if line.startswith("Parsing recipes"):
-            self.reading.at = "parsing"
         found = _PARSED.search(line)
         if found:
-            total, cached, _, targets, skipped, masked, errors = map(int, found.groups())
-            self.reading.parsed = Parsed(total, cached, targets, skipped, masked, errors)
+            self.reading.parsed = Parsed(*map(int, found.groups()))
             self.reading.parse_seconds = time.monotonic() - self._started
             self.reading.at = "working out the tasks"
+            self._parsing = False
+        if line.startswith("NOTE: Resolving any missing task queue dependencies"):
+            # With every recipe in its cache BitBake parses, and counts, nothing.
+            self._parsing = False
         found = _TASK.match(line)
         if found:
             self.reading.at = f"task {found[1]} of {found[2]}"

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from composeapps import durable
 from layercheck import builds, combinations, demoapps, lint, reach, report, schema, yocto
 from layercheck.bitbakelog import Ownership
 from layercheck.context import Context
@@ -206,6 +207,7 @@ class _Stopped(Exception):
 @contextlib.contextmanager
 def _alone(directory):
     """Hold the lock of ``directory``: there is one BitBake at a time, and one writer of the record."""
+    durable.make_directories(directory)
     with open(directory / "lock", "w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -228,16 +230,17 @@ def main(argv, top, build):
     signal.signal(signal.SIGTERM, _terminated)
     progress = Progress(quiet=arguments.quiet)
     directory = Path(build).resolve() / "layercheck"
+    layers = Path(arguments.layers or directory / "layers").resolve()
     try:
         chosen = combinations.select(arguments.combination)
-        layers = Path(arguments.layers or directory / "layers").resolve()
-        kas = Kas(top, directory, layers, arguments.extra)
-        context = Context(Path(top), directory, Path(build).resolve(), kas,
-                          Prober(kas.environment, layers, arguments.timeout),
-                          Ownership(Path(top) / "meta-composeapps"), progress)
-        run = Run(arguments, context, chosen)
-        with _alone(directory), contextlib.suppress(_Stopped):
-            run.everything()
+        with _alone(directory):
+            kas = Kas(top, directory, layers, arguments.extra)
+            context = Context(Path(top), directory, Path(build).resolve(), kas,
+                              Prober(kas.environment, layers, arguments.timeout),
+                              Ownership(Path(top) / "meta-composeapps"), progress)
+            run = Run(arguments, context, chosen)
+            with contextlib.suppress(_Stopped):
+                run.everything()
     except (CheckError, OSError) as err:
         print(f"check-layer: {err}", file=sys.stderr)
         return 2 if isinstance(err, CheckError) else 1

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Run kas on a combination: what it makes of the files, the checkout of the layers, commands among them."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -43,8 +44,9 @@ class Kas:
     def __init__(self, top, directory, layers, extra=()):
         self.top, self.directory, self.layers = Path(top), Path(directory), Path(layers)
         # kas wants all files that it joins in one repository: what comes from elsewhere is copied into ours.
-        self._fragments = self.top / "build" / "layercheck" / "fragments"
-        for path in (self.directory, self.layers, self._fragments):
+        own = hashlib.sha256(os.fsencode(self.directory.resolve())).hexdigest()[:12]
+        self._fragments = self.top / "build" / "layercheck" / "fragments" / own
+        for path in (self.directory / "build", self.layers, self._fragments):
             durable.make_directories(path)
         self.environment = self._environment()
         self.use_mirrors({})
