@@ -69,6 +69,7 @@ PEP517_BUILD_OPTS = "--skip-dependency-check"
 do_install:append() {
     rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/shop/bench.py
     rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/shop/data
+    rm -f ${D}${PYTHON_SITEPACKAGES_DIR}/shop/__pycache__/bench.*.pyc
 }
 
 # Required on the target:

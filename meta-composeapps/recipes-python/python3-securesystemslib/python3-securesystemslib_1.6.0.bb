@@ -25,6 +25,9 @@ do_install:append() {
     rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/ed25519/science.py
     rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/ed25519/test_data
     rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/ed25519/test_ed25519.py
+    rm -r ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/test-ed25519-upstream.sh
+    rm -f ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/ed25519/__pycache__/science.*.pyc
+    rm -f ${D}${PYTHON_SITEPACKAGES_DIR}/securesystemslib/_vendor/ed25519/__pycache__/test_ed25519.*.pyc
 }
 
 # Required on the target:

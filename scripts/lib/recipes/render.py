@@ -3,7 +3,7 @@
 
 import functools
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import jinja2
 
@@ -72,6 +72,8 @@ def render_package(package, top):
         inherit=package.inherit,
         pinned=package.pinned,
         unused=package.unused,
+        unused_bytecode=[str(path.parent / "__pycache__" / f"{path.stem}.*.pyc")
+                         for path in map(PurePosixPath, package.unused) if path.suffix == ".py"],
         requires=package.requires,
         rdepends=package.rdepends,
     )
