@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""kas's checkout through check-layer: BitBake's cache stays good as long as nothing changed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from layercheck.combinations import select
+from layercheck.kasrun import Kas
+from layercheck.reach import mirrors_in
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def kas_with(upstream, tmp_path, monkeypatch):
+    """Make a Kas whose layers come from ``upstream``, with the given files at the end."""
+    monkeypatch.delenv("GITCONFIG_FILE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def make(*extra):
+        kas = Kas(TOP, tmp_path / "products", tmp_path / "layers", extra)
+        kas.use_mirrors(mirrors_in(upstream.directory, [f"https://git.openembedded.org/{name}" for name in (
+            "bitbake", "openembedded-core", "meta-openembedded")] + [
+            "https://git.yoctoproject.org/meta-virtualization"]))
+        return kas
+    return make
+
+
+def test_configuration_that_did_not_change_keeps_its_time(kas_with, pins, tmp_path):
+    combination = select(["qemux86-64"])[0]
+    kas_with(pins()).checkout(combination, tmp_path / "log")
+    conf = tmp_path / "products" / "build" / "qemux86-64" / "conf"
+    local = (conf / "local.conf").read_text()
+    # Nothing is downloaded, and the layer is the one of the work tree.
+    assert 'BB_NO_NETWORK = "1"' in local and "meta-composeapps" in (conf / "bblayers.conf").read_text()
+    for path in conf.iterdir():
+        os.utime(path, (1000, 1000))
+    kas_with(pins()).checkout(combination, tmp_path / "log")
+    assert {path.stat().st_mtime for path in conf.iterdir() if path.suffix == ".conf"} == {1000}
+
+    more = tmp_path / "more.yml"
+    more.write_text('{"header": {"version": 20}, "local_conf_header": {"more": "A = \\"b\\""}}')
+    kas_with(pins(), more).checkout(combination, tmp_path / "log")
+    assert 'A = "b"' in (conf / "local.conf").read_text()
+    assert (conf / "local.conf").stat().st_mtime > 1000
+    assert (conf / "bblayers.conf").stat().st_mtime == 1000
+
+
+def test_a_command_runs_in_the_build_directory_and_not_as_root(kas_with, pins, tmp_path):
+    combination = select(["qemux86-64"])[0]
+    kas = kas_with(pins())
+    kas.checkout(combination, tmp_path / "log")
+    lines = []
+    assert kas.shell(combination, "id -u; pwd", tmp_path / "log", on_line=lines.append) == 0
+    said = [line for line in lines if " - " not in line]
+    assert int(said[0]) != 0
+    assert said[1] == str(tmp_path / "products" / "build" / "qemux86-64")
