@@ -114,14 +114,18 @@ class Run:
                       lambda combination=combination: [schema.run(self.context, combination)])
         building = [name for name in ("parse", "dry-run") if name in checks]
         base = self.chosen[0] if "yocto" in checks else None
-        self._look([*(self.chosen if building else []), *([base] if base else [])])
+        wanted = [*(self.chosen if building else []), *([base] if base else [])]
+        if self.arguments.execute:
+            # Needs more of pyproject.toml's extras than the other checks.
+            from layercheck import execute
+
+            wanted.append(execute.COMBINATION)
+        self._look(wanted)
         for combination in self.chosen if building else []:
             self._build(combination, building)
         if base and self._available(base, ["yocto"], self.context.layer.name):
             self._one("yocto", self.context.layer.name, self._inputs(base), lambda: [yocto.run(self.context, base)])
-        if self.arguments.execute:
-            from layercheck import execute
-
+        if self.arguments.execute and self._available(execute.COMBINATION, ["execute"], self.context.layer.name):
             for result in execute.run(self.context):
                 self._add(result, "")
 
