@@ -18,8 +18,8 @@ from kas.includehandler import IncludeHandler
 
 TOP = Path(__file__).resolve().parents[2]
 KAS = TOP / "kas"
-LOCK = KAS / "base.lock.yml"
-FILES = sorted(path for path in KAS.glob("*.yml") if path != LOCK)
+LOCKS = sorted(KAS.glob("*.lock.yml"))
+FILES = sorted(set(KAS.glob("*.yml")) - set(LOCKS))
 DOCUMENTS = {path.stem: yaml.safe_load(path.read_text()) for path in FILES}
 MACHINES = sorted(name for name, document in DOCUMENTS.items() if "machine" in document)
 OPTIONS = sorted(set(DOCUMENTS) - set(MACHINES) - {"base"})
@@ -46,7 +46,7 @@ def layers(config):
             for layer, state in (value.get("layers") or {}).items() if state != "disabled"}
 
 
-@pytest.mark.parametrize("path", [*FILES, LOCK], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*FILES, *LOCKS], ids=lambda path: path.name)
 def test_schema(path):
     schema = json.loads(resources.files("kas").joinpath("schema-kas.json").read_text())
     document = yaml.safe_load(path.read_text())
@@ -112,9 +112,21 @@ def test_every_combination_loads_and_is_pinned(machine):
                 assert commit and re.fullmatch("[0-9a-f]{40}", commit), f"{name} is not pinned"
 
 
-def test_the_lock_pins_nothing_that_is_gone():
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_a_lock_pins_nothing_that_is_gone(lock):
     named = {name for document in DOCUMENTS.values() for name in document.get("repos", {})}
-    assert set(yaml.safe_load(LOCK.read_text())["overrides"]["repos"]) <= named
+    assert set(yaml.safe_load(lock.read_text())["overrides"]["repos"]) <= named
+    # kas reads the lock file of each file that it is given.
+    assert lock.name.removesuffix(".lock.yml") in DOCUMENTS
+
+
+def test_lmp_has_the_revisions_of_its_own_manifest():
+    # Its appends name versions of recipes in openembedded-core and meta-openembedded.
+    pinned = yaml.safe_load((KAS / "lmp.lock.yml").read_text())["overrides"]["repos"]
+    assert {"bitbake", "meta-lmp", "meta-openembedded", "meta-updater", "meta-virtualization",
+            "openembedded-core"} <= set(pinned)
+    for machine in MACHINES:
+        assert load("base", machine, "lmp")["overrides"]["repos"]["openembedded-core"] == pinned["openembedded-core"]
 
 
 def test_lmp_has_the_layers_that_its_own_depend_on():
