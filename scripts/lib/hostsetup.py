@@ -40,6 +40,11 @@ FEATURES = {
         "wget": "wget", "which": "debianutils", "xz": "xz-utils",
         "ip": "iproute2", "ping": "iputils-ping", "ps": "procps", "ssh": "openssh-client",
     },
+    # Programs that stand in for what openembedded-core would build.
+    "execute": {
+        "apt-ftparchive": "apt-utils", "debugfs": "e2fsprogs", "dpkg-split": "dpkg", "mkfs.ext4": "e2fsprogs",
+        "pseudo": "pseudo", "/usr/lib/rpm/rpmdeps": "rpm", "systemctl": "systemd",
+    },
     "tests": {"openssl": "openssl", "unshare": "util-linux", "depmod": "kmod", "mke2fs": "e2fsprogs"},
 }
 

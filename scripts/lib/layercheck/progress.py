@@ -52,6 +52,10 @@ class Progress:
             self._said = now
             self._console.print(f"  {line}", markup=False)
 
+    def say(self, text):
+        """Print text that stays."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
     def report(self, result):
         """Print a line about a Result that stays, and what is wrong, if something is."""
         again = " (as before)" if result.reused else ""

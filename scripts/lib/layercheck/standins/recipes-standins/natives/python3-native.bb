@@ -1,11 +1,36 @@
 # SPDX-License-Identifier: MIT
-SUMMARY = "The build machine's Python"
-DESCRIPTION = "Stands in for openembedded-core's python3-native. Its version is another than the \
-target's, so the byte code that it writes is of no use on a device."
+SUMMARY = "A Python of the build machine with what builds Python packages"
+DESCRIPTION = "Stands in for openembedded-core's python3-native and the build tools of Python packages. Its \
+version is another than the target's, so the byte code that it writes is of no use on a device."
 
-inherit standin-native
+inherit standin-native python3-dir
+
+PROVIDES += "python3-build-native python3-hatchling-native python3-installer-native"
+
+# Set by the kas file of check-layer --execute.
+STANDIN_PYTHON ?= "/usr/bin/python3"
 
 do_install() {
-    install -d ${D}${bindir}/python3-native
-    ln -s /usr/bin/python3 ${D}${bindir}/python3-native/python3
+    install -d ${D}${bindir}/python3-native ${D}${PYTHON_SITEPACKAGES_DIR}
+    cat > ${D}${bindir}/python3-native/python3 <<'END'
+#!/bin/sh
+exec ${STANDIN_PYTHON} "$@"
+END
+    cat > ${D}${bindir}/python3-native/pyproject-build <<'END'
+#!/bin/sh
+exec ${STANDIN_PYTHON} -m build "$@"
+END
+    # The module installer puts files where this Python would look for them; the target's looks elsewhere.
+    cat > ${D}${bindir}/python3-native/nativepython3 <<'END'
+#!/bin/sh
+${STANDIN_PYTHON} "$@" || exit $?
+for option in "$@"; do
+    case "$option" in --destdir=*) top="${option#--destdir=}/usr/lib" ;; esac
+done
+[ -z "$top" ] || [ -d "$top/${PYTHON_DIR}" ] || mv "$top"/python3.* "$top/${PYTHON_DIR}"
+END
+    chmod 0755 ${D}${bindir}/python3-native/*
+    # hatchling's class tidies this directory.
+    install -d ${D}${PYTHON_SITEPACKAGES_DIR}/standin
+    touch ${D}${PYTHON_SITEPACKAGES_DIR}/standin/__init__.py
 }

@@ -4,10 +4,12 @@ DESCRIPTION = "They let apt resolve the dependencies of the recipes under test. 
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 
-inherit allarch
+inherit allarch python3-dir
+
+PROVIDES += "python3"
 
 STANDIN_PACKAGES ?= ""
-# Empty files that do_package_qa looks for: "package:path".
+# Empty files that somebody looks for: "package:path".
 STANDIN_FILES ?= ""
 
 PACKAGES = "${STANDIN_PACKAGES}"
