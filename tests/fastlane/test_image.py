@@ -145,3 +145,21 @@ def test_a_build_that_is_killed_leaves_the_old_image(image, moment):
     assert image.digests() == before
     image.build(*settings)
     assert f'state_dir = "/var/lib/{moment.split()[0]}"' in image.debugfs("cat /etc/composeapps/config.toml")
+
+
+def test_an_image_whose_own_daemon_json_is_wrong_is_refused(image, tmp_path):
+    # As a product may do it: not by the setting, which is checked earlier, but in the recipe.
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/layer.conf").write_text(
+        'BBPATH .= ":${LAYERDIR}"\nBBFILES += "${LAYERDIR}/*.bbappend"\nBBFILE_COLLECTIONS += "product"\n'
+        'BBFILE_PATTERN_product = "^${LAYERDIR}/"\nLAYERSERIES_COMPAT_product = "wrynose"\n')
+    (tmp_path / "composeapps-docker-config_%.bbappend").write_text(
+        "do_install:append() {\n"
+        """    echo '{"features": {"containerd-snapshotter": true}}' > ${D}${sysconfdir}/docker/daemon.json\n}\n""")
+    before = image.digests()
+    with image.start("--quiet", "--layer", str(tmp_path), stderr=subprocess.PIPE) as process:
+        message = process.stderr.read()
+    assert process.returncode == 1 and "/etc/docker/daemon.json of composeapps-image selects containerd's image store" \
+        in message
+    assert image.digests() == before
+    image.build()
