@@ -6,6 +6,7 @@ in the middle of its first boot, comes back, and is then looked at from all side
 """
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,13 @@ import pytest
 
 from demonstration import device as demo
 from emulator.machine import Machine
+from oeqatarget import SerialTarget, run_cases
 
 pytestmark = [pytest.mark.qemu, pytest.mark.root, pytest.mark.timeout(1500)]
 
 TOP = Path(__file__).resolve().parents[2]
+# What the cases import of openembedded-core, which a test run does not have.
+OEQA = TOP / "tests" / "support" / "oeqa_standin"
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,13 @@ def booted(image):
         failed = False
     finally:
         machine.close(failed=failed)
+
+
+def oeqa(machine, image, *modules):
+    """Run the layer's oeqa cases; return {case: (outcome, text)}, without the module's name."""
+    packages = json.loads(Path(image).read_text())["contents"]["recipes"]
+    results = run_cases(SerialTarget(machine, logging.getLogger("oeqa")), packages, OEQA, modules=modules)
+    return {result.case.split(".", 1)[1]: (result.outcome, result.text) for result in results}
 
 
 def test_the_apps_of_the_image_are_those_of_the_device(booted, image):
@@ -104,11 +115,22 @@ def test_exit_statuses(booted):
     assert {service["name"] for service in shown["services"]} == {"nginx", "counter", "redis"}
 
 
-def test_stop_and_run(booted):
+def test_stop_and_run(booted, image):
     booted.run("composeapps stop shellhttpd", timeout=120)
     assert booted.run("composeapps ps shellhttpd", timeout=60, check=False).exit_status == 8
+    results = oeqa(booted, image, "compose_apps.ComposeAppsRunningTest")
     booted.run("composeapps run shellhttpd", timeout=300)
     assert "Hello" in demo.fetch(booted, "http://127.0.0.1:8080/")
+    # The oeqa case must have named the service that did not run, and what depends on it must not have run.
+    outcome, text = results["ComposeAppsRunningTest.test_preloaded_apps_run"]
+    assert outcome == "failed" and "service httpd of app shellhttpd does not run" in text
+    assert results["ComposeAppsRunningTest.test_stop_and_run"][0] == "skipped"
+
+
+def test_the_oeqa_cases_pass(booted, image):
+    results = oeqa(booted, image, "compose_apps")
+    assert len(results) == 9
+    assert {case: result for case, result in results.items() if result != ("passed", "")} == {}
 
 
 def test_no_unit_failed(booted):
