@@ -37,6 +37,7 @@ COMBINATIONS = (
     Combination("preload", ("base", "qemux86-64", "preload"), "the image carries the demo apps by generated recipes"),
     Combination("mirror", ("base", "qemux86-64", "mirror-only", "sstate"), "sources from one mirror, state kept"),
     Combination("lmp", ("base", "intel-corei7-64", "lmp"), "the Linux microPlatform as the distribution"),
+    Combination("lmp-qemuarm64", ("base", "qemuarm64", "lmp"), "the Linux microPlatform on another architecture"),
 )
 
 
