@@ -32,8 +32,14 @@ shift 3
 . "$core/oe-init-build-env" "$build" >/dev/null && exec "$@"
 """
 
-_TEST = re.compile(r"RESULTS - [\w.]*?\.?(test_\w+): (PASSED|FAILED|ERROR|SKIPPED|UNKNOWN|EXPECTEDFAIL)")
-_RESULT = re.compile(r"^(?:INFO: )?\s*(\S+) \.\.\. (PASS|FAIL.*|SKIPPED.*)$")
+_TEST = re.compile(r"INFO: (test_\w+) \(")
+_OUTCOME = re.compile(r"INFO:  \.\.\. (ok|FAIL|ERROR|skipped|expected failure)")
+_LAYER = re.compile(r"INFO: (\S+) \.\.\. (PASS|FAIL.*|SKIPPED.*)")
+# What says why a test failed, among the traceback and BitBake's whole output.
+_TELLING = re.compile(r"\w*Error: |ERROR: |\d+ signatures changed|   \S+:do_\w+: \w+ -> \w+$")
+_TELLING_SHOWN = 8
+# Without these it was not the check that it claims to be.
+_EXPECTED = {"test_parse", "test_readme", "test_security", "test_signatures", "test_world", "test_world_inherit_class"}
 
 
 def run(context, combination):
@@ -54,13 +60,10 @@ def run(context, combination):
     durable.write_file(build / "conf" / "bblayers.conf", (
         f'POKY_BBLAYERS_CONF_VERSION = "2"\nBBPATH = "${{TOPDIR}}"\nBBFILES ?= ""\nBBLAYERS = "{core / "meta"}"\n'
     ).encode())
-    report = build / "report.log"
-    report.unlink(missing_ok=True)
     dependencies = sorted(str(path) for path in context.kas.layers.iterdir()
                           if path.name in _repositories(context, combination) - {"openembedded-core", "bitbake"})
     argv = ["bash", "-c", _SHELL, "bash", str(core), str(context.kas.layers / "bitbake"), str(build),
-            "yocto-check-layer", "--no-auto-dependency", "--output-log", str(report), str(context.layer),
-            "--dependency", *dependencies]
+            "yocto-check-layer", "--no-auto-dependency", str(context.layer), "--dependency", *dependencies]
     at = ["starting"]
 
     def on_line(line):
@@ -69,8 +72,7 @@ def run(context, combination):
     with context.progress.step("yocto-check-layer"):
         status = process.run(unprivileged(argv), log, _environment(context), context.top, on_line,
                              lambda: context.progress.detail(at[0]))
-    text = report.read_text(errors="replace") if report.exists() else ""
-    result = judge(text, status, subject)
+    result = judge(log.read_text(errors="replace"), status, subject)
     result.seconds, result.log = time.monotonic() - started, str(log)
     if result.status != Status.PASSED and not result.problems:
         result.problems = [process.last_lines(log)]
@@ -92,15 +94,34 @@ def _environment(context):
     }
 
 
-def judge(report, status, subject):
-    """Return the Result that the text of yocto-check-layer's report means."""
-    tests = dict(_TEST.findall(report))
-    failed = sorted(name for name, outcome in tests.items() if outcome in ("FAILED", "ERROR", "UNKNOWN"))
-    skipped = sorted(name for name, outcome in tests.items() if outcome == "SKIPPED")
-    layers = [match for match in map(_RESULT.match, report.splitlines()) if match]
-    passed = not status and tests and not failed and layers and all(match[2] == "PASS" for match in layers)
-    summary = f"{len(tests)} tests, {len(failed)} failed, {len(skipped)} skipped"
-    problems = [f"{name} failed" for name in failed]
-    problems += [f"{match[1]}: {match[2]}" for match in layers if match[2] != "PASS" and not failed]
-    return Result("yocto", subject, Status.PASSED if passed else Status.FAILED, summary, counts=tests,
-                  problems=problems)
+def judge(output, status, subject):
+    """Return the Result that the output of yocto-check-layer means.
+
+    Arguments:
+        status: its exit status.
+        subject: the name of the layer.
+    """
+    tests, reasons, name, verdict = {}, {}, None, None
+    for line in output.splitlines():
+        begun, ended, layer = _TEST.match(line), _OUTCOME.match(line), _LAYER.match(line)
+        if line.startswith(("INFO: =====", "INFO: setUpClass")):
+            # Groups of tests that do not apply are skipped whole; what failed is told a second time at the end.
+            name = None
+        elif begun:
+            name = begun[1]
+        elif ended and name:
+            tests[name] = ended[1]
+        elif layer and layer[1] == subject:
+            verdict = layer[2]
+        elif name and tests.get(name) in ("FAIL", "ERROR") and _TELLING.match(line):
+            reasons.setdefault(name, []).append(line)
+    failed = [test for test, outcome in tests.items() if outcome in ("FAIL", "ERROR")]
+    problems = ["\n  ".join([f"{test} failed:", *reasons.get(test, [])[:_TELLING_SHOWN]]) for test in failed]
+    if not failed and verdict != "PASS":
+        problems.append(f"yocto-check-layer says: {verdict}" if verdict else "yocto-check-layer broke off")
+    missing = sorted(_EXPECTED - set(tests))
+    passed = not status and verdict == "PASS" and not failed and not missing
+    if not problems and missing:
+        problems.append(f"it did not run {', '.join(missing)}")
+    return Result("yocto", subject, Status.PASSED if passed else Status.FAILED,
+                  f"{len(tests)} tests, {len(failed)} failed", counts=tests, problems=problems)
