@@ -89,8 +89,9 @@ def _environment(context):
         **{name: os.environ[name] for name in kept if name in os.environ},
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "en_US.UTF-8", "LC_ALL": "en_US.UTF-8",
-        # No byte code in the layer, which BitBake hashes.
+        # No byte code in the layer, which BitBake hashes; its server starts with what it was told to let through.
         "PYTHONPYCACHEPREFIX": str(context.directory / "pycache"),
+        "BB_ENV_PASSTHROUGH_ADDITIONS": "PYTHONPYCACHEPREFIX",
     }
 
 
