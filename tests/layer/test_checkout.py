@@ -8,7 +8,7 @@ import pytest
 
 from layercheck.combinations import select
 from layercheck.kasrun import Kas
-from layercheck.reach import mirrors_in
+from layercheck.reach import Prober, mirrors_in, repositories
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -57,3 +57,22 @@ def test_a_command_runs_in_the_build_directory_and_not_as_root(kas_with, pins, t
     said = [line for line in lines if " - " not in line]
     assert int(said[0]) != 0
     assert said[1] == str(tmp_path / "products" / "build" / "qemux86-64")
+
+
+def test_reference_repositories_stand_in_for_servers_that_are_gone(upstream, pins, tmp_path, monkeypatch):
+    references = tmp_path / "references"
+    references.mkdir()
+    for host, names in (("openembedded", ("bitbake", "openembedded-core", "meta-openembedded")),
+                        ("yoctoproject", ("meta-virtualization",))):
+        for name in names:
+            (references / f"git.{host}.org.{name}").symlink_to(upstream.directory / name)
+    monkeypatch.setenv("KAS_REPO_REF_DIR", str(references))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kas = Kas(TOP, tmp_path / "products", tmp_path / "layers", [pins()])
+    # The servers are gone, whatever machine this is.
+    kas.use_mirrors({"https://git.": "file:///nonexistent/"})
+    combination = select(["qemux86-64"])[0]
+    found = Prober(kas.environment, kas.layers).look(repositories(kas.dump(combination)))
+    assert {reach.repository.name: reach.revision for reach in found} == upstream.commits
+    kas.checkout(combination, tmp_path / "log")
+    assert (tmp_path / "layers" / "openembedded-core" / "meta" / "conf" / "layer.conf").exists()
