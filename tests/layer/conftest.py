@@ -74,6 +74,6 @@ def check_layer(tmp_path):
         # main() itself: the command would set up a virtual environment in the directory for products.
         return subprocess.run(
             [sys.executable, "-c", program, str(TOP), str(tmp_path / "products"), *map(str, arguments)],
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, check=False)
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPYCACHEPREFIX": str(tmp_path / "pycache")},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     return run
