@@ -35,7 +35,7 @@ MACHINE = "qemux86-64"
 
 PROVES = """\
 This ran real tasks: fetching over oci://, unpacking, installing, packaging, package QA, licences, SPDX, a root
-file system put together by a package manager, ext4. BitBake, the classes and the configuration were openembedded-core's.
+file system put together by a package manager, ext4. BitBake, classes and configuration were openembedded-core's.
 It compiled nothing. Programs of this machine stood in for pseudo, dpkg, apt, rpmdeps, systemctl, mke2fs and Python;
 packages in name only for docker, Python, the kernel and the rest of the image. So it does not show that an image
 boots, that docker builds, or that the pinned versions of those programs do the same. The dry run of all recipes,
@@ -44,7 +44,8 @@ yocto-check-layer and the fast lane's booted image are checks of their own.
 
 _TASK = re.compile(r"NOTE: recipe (\S+): task (do_\w+): Succeeded")
 # What each recipe that makes packages must have been through.
-_PACKAGE_TASKS = {"do_package_write_deb", "do_package_qa", "do_populate_lic", "do_create_spdx", "do_create_package_spdx"}
+_PACKAGE_TASKS = {"do_package_write_deb", "do_package_qa", "do_populate_lic", "do_create_spdx",
+                  "do_create_package_spdx"}
 _IMAGE_TASKS = {"do_rootfs", "do_image_ext4", "do_image_complete", "do_create_image_sbom_spdx"}
 
 
@@ -84,7 +85,8 @@ class Outcome:
 
     def tasks_of(self, recipe):
         """Return the tasks of the recipe called ``recipe``, whatever its version."""
-        return {task for name, tasks in self.tasks.items() for task in tasks if re.match(rf"{re.escape(recipe)}-\d", name)}
+        own = re.compile(rf"{re.escape(recipe)}-\d")
+        return {task for name, tasks in self.tasks.items() if own.match(name) for task in tasks}
 
 
 class Build:
@@ -156,8 +158,8 @@ def run(context):
         results.append(Result(CHECK, "demo apps", Status.UNREACHED, "the demo apps cannot be had", problems=[str(err)]))
         return results
     if results[-1].status == Status.PASSED and _build(build, names, results):
-        results += executed.look(build, names)
-    results += misuse.run(build, names)
+        results += executed.look(build)
+    results += misuse.run(build)
     context.progress.say(PROVES)
     return results
 

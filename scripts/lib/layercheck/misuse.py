@@ -44,8 +44,8 @@ MISTAKES = (
 )
 
 
-def run(build, names):
-    """Make each mistake and return a Result for it; ``build`` is an execute.Build, ``names`` are those of the apps."""
+def run(build):
+    """Make each mistake and return a Result for it; ``build`` is an execute.Build."""
     return [_try(build, number, mistake) for number, mistake in enumerate(MISTAKES)]
 
 

@@ -11,22 +11,31 @@ PROVIDES += "python3-build-native python3-hatchling-native python3-installer-nat
 STANDIN_PYTHON ?= "/usr/bin/python3"
 
 do_install() {
+    # openembedded-core's variable _PYTHON_SYSCONFIGDATA_NAME names data that this Python does not have.
     install -d ${D}${bindir}/python3-native ${D}${PYTHON_SITEPACKAGES_DIR}
     cat > ${D}${bindir}/python3-native/python3 <<'END'
 #!/bin/sh
-exec ${STANDIN_PYTHON} "$@"
+exec env -u _PYTHON_SYSCONFIGDATA_NAME ${STANDIN_PYTHON} "$@"
 END
     cat > ${D}${bindir}/python3-native/pyproject-build <<'END'
 #!/bin/sh
-exec ${STANDIN_PYTHON} -m build "$@"
+exec env -u _PYTHON_SYSCONFIGDATA_NAME ${STANDIN_PYTHON} -m build "$@"
 END
-    # The module installer puts files where this Python would look for them; the target's looks elsewhere.
+    # The module installer puts files where this Python would look for them; the target's looks
+    # elsewhere. openembedded-core adds --interpreter to it, for scripts, of which there are none.
     cat > ${D}${bindir}/python3-native/nativepython3 <<'END'
 #!/bin/sh
-${STANDIN_PYTHON} "$@" || exit $?
+top= value=
 for option in "$@"; do
-    case "$option" in --destdir=*) top="${option#--destdir=}/usr/lib" ;; esac
+    shift
+    case "$option" in
+        --interpreter) value=next; continue ;;
+        --destdir=*) top="${option#--destdir=}/usr/lib" ;;
+    esac
+    [ -n "$value" ] || set -- "$@" "$option"
+    value=
 done
+env -u _PYTHON_SYSCONFIGDATA_NAME ${STANDIN_PYTHON} "$@" || exit $?
 [ -z "$top" ] || [ -d "$top/${PYTHON_DIR}" ] || mv "$top"/python3.* "$top/${PYTHON_DIR}"
 END
     chmod 0755 ${D}${bindir}/python3-native/*
