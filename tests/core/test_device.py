@@ -273,17 +273,18 @@ def test_a_second_command_is_told_who_is_at_work(device, run):
     assert run("run", device.name)[0] == 0
 
 
-def test_killed_at_random_moments_the_next_run_finishes(device, run):
+def _kill_when_it_says(mark, device):
     command = [sys.executable, "-m", "composeapps.cli.main", "--config", str(device.config), "run", "--factory"]
-    marks = ("loading", "bundle unpacked", "starting")
-    for mark in marks:
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         for line in child.stderr:
             if mark in line:
                 os.kill(child.pid, signal.SIGKILL)
                 break
-        child.wait()
-        child.stderr.close()
+
+
+def test_killed_at_random_moments_the_next_run_finishes(device, run):
+    for mark in ("loading", "bundle unpacked", "starting"):
+        _kill_when_it_says(mark, device)
     assert run("run", "--factory")[0] == 0
     assert run("check")[0] == 0
     assert run("ps")[0] == 0
@@ -347,14 +348,7 @@ def test_restoring_that_was_killed_goes_on_where_it_was(device, run, factory_sto
     _reset(device)
     (device.store.ingest).mkdir(parents=True)
     (device.store.ingest / "0.tmp").write_bytes(b"what a killed writer left")
-    command = [sys.executable, "-m", "composeapps.cli.main", "--config", str(device.config), "run", "--factory"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for line in child.stderr:
-        if "restoring" in line:
-            os.kill(child.pid, signal.SIGKILL)
-            break
-    child.wait()
-    child.stderr.close()
+    _kill_when_it_says("restoring", device)
     assert run("run", "--factory")[0] == 0
     assert run("check")[0] == 0
     assert list(device.store.ingest.iterdir()) == []
