@@ -2,6 +2,7 @@
 """kas's checkout through check-layer: BitBake's cache stays good as long as nothing changed."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,14 @@ def kas_with(upstream, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def make(*extra):
-        kas = Kas(TOP, tmp_path / "products", tmp_path / "layers", extra)
+        kas = opened.enter_context(Kas(TOP, tmp_path / "products", tmp_path / "layers", extra))
         kas.use_mirrors(mirrors_in(upstream.directory, [f"https://git.openembedded.org/{name}" for name in (
             "bitbake", "openembedded-core", "meta-openembedded")] + [
             "https://git.yoctoproject.org/meta-virtualization"]))
         return kas
-    return make
+
+    with ExitStack() as opened:
+        yield make
 
 
 def test_configuration_that_did_not_change_keeps_its_time(kas_with, pins, tmp_path):
@@ -68,11 +71,11 @@ def test_reference_repositories_stand_in_for_servers_that_are_gone(upstream, pin
             (references / f"git.{host}.org.{name}").symlink_to(upstream.directory / name)
     monkeypatch.setenv("KAS_REPO_REF_DIR", str(references))
     monkeypatch.setenv("HOME", str(tmp_path))
-    kas = Kas(TOP, tmp_path / "products", tmp_path / "layers", [pins()])
-    # The servers are gone, whatever machine this is.
-    kas.use_mirrors({"https://git.": "file:///nonexistent/"})
-    combination = select(["qemux86-64"])[0]
-    found = Prober(kas.environment, kas.layers).look(repositories(kas.dump(combination)))
-    assert {reach.repository.name: reach.revision for reach in found} == upstream.commits
-    kas.checkout(combination, tmp_path / "log")
-    assert (tmp_path / "layers" / "openembedded-core" / "meta" / "conf" / "layer.conf").exists()
+    with Kas(TOP, tmp_path / "products", tmp_path / "layers", [pins()]) as kas:
+        # The servers are gone, whatever machine this is.
+        kas.use_mirrors({"https://git.": "file:///nonexistent/"})
+        combination = select(["qemux86-64"])[0]
+        found = Prober(kas.environment, kas.layers).look(repositories(kas.dump(combination)))
+        assert {reach.repository.name: reach.revision for reach in found} == upstream.commits
+        kas.checkout(combination, tmp_path / "log")
+        assert (tmp_path / "layers" / "openembedded-core" / "meta" / "conf" / "layer.conf").exists()

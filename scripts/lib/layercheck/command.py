@@ -237,8 +237,7 @@ def main(argv, top, build):
     layers = Path(arguments.layers or directory / "layers").resolve()
     try:
         chosen = combinations.select(arguments.combination)
-        with _alone(directory):
-            kas = Kas(top, directory, layers, arguments.extra)
+        with _alone(directory), Kas(top, directory, layers, arguments.extra) as kas:
             context = Context(Path(top), directory, Path(build).resolve(), kas,
                               Prober(kas.environment, layers, arguments.timeout),
                               Ownership(Path(top) / "meta-composeapps"), progress)

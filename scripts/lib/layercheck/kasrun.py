@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -30,7 +31,7 @@ def unprivileged(argv):
 
 
 class Kas:
-    """kas with the user's mirrors and fragments.
+    """kas with the user's mirrors and fragments; a context manager that takes its copies of fragments away again.
 
     Arguments:
         top: the repository, whose kas/ has the files.
@@ -50,7 +51,11 @@ class Kas:
             durable.make_directories(path)
         self.environment = self._environment()
         self.use_mirrors({})
-        self._extra = [self._copy(number, Path(path)) for number, path in enumerate(extra)]
+        try:
+            self._extra = [self._copy(number, Path(path)) for number, path in enumerate(extra)]
+        except CheckError:
+            self.__exit__()
+            raise
         self._settings = self._fragments / "check-layer.yml"
         durable.write_file(self._settings, json.dumps({
             "header": {"version": 20},
@@ -58,6 +63,12 @@ class Kas:
             "env": {"PYTHONPYCACHEPREFIX": str(self.directory / "pycache")},
             "local_conf_header": {"zz-check-layer": _CHECK_SETTINGS},
         }, indent=1).encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        shutil.rmtree(self._fragments, ignore_errors=True)
 
     def _copy(self, number, path):
         target = self._fragments / f"with-{number}-{path.stem}.yml"
