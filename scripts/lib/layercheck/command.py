@@ -40,6 +40,8 @@ examples:
         one repository from elsewhere; --mirrors /srv/git finds each by its name
   scripts/check-layer --combination lmp --with my-overrides.yml
         with a kas file of one's own at the end
+  scripts/check-layer --execute
+        real tasks of the layer's recipes, to packages and an image that cannot boot
 
 environment: KAS_REPO_REF_DIR, KAS_PREMIRRORS, KAS_CLONE_DEPTH and GITCONFIG_FILE as kas knows them; without
 GITCONFIG_FILE, ~/.gitconfig is taken. COMPOSEAPPS_BUILD is the directory for products instead of build/.

@@ -157,9 +157,10 @@ def run(context):
     except (hostsetup.SetupError, ComposeAppsError, DemoError) as err:
         results.append(Result(CHECK, "demo apps", Status.UNREACHED, "the demo apps cannot be had", problems=[str(err)]))
         return results
-    if results[-1].status == Status.PASSED and _build(build, names, results):
-        results += executed.look(build)
+    # Before the build: BitBake removes what was deployed under another configuration.
     results += misuse.run(build)
+    if results[0].status == Status.PASSED and _build(build, names, results):
+        results += executed.look(build)
     context.progress.say(PROVES)
     return results
 

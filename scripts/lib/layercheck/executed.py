@@ -8,6 +8,7 @@ import subprocess
 
 from composeapps.app import StoreSource, load_app
 from composeapps.errors import ComposeAppsError
+from composeapps.oci import Platform
 from composeapps.reference import parse_pinned
 from composeapps.store import Store
 from layercheck import appfacts, manifests
@@ -116,12 +117,10 @@ def _store(build, apps):
         problems.append(f"{FACTORY_FILE} says {factory}, the recipes {expected}")
     for app in apps:
         images = [parse_pinned(reference) for reference in app.images]
-        for blob in load_app(StoreSource(store), parse_pinned(app.uri), images=images).blobs():
-            # A store has what its platform needs.
-            if blob.descriptor.digest in app.blobs:
-                blobs += 1
-                problem = store.verify(blob.descriptor.digest, blob.descriptor.size)
-                problems += [f"app {app.name}: {problem}"] if problem else []
+        for blob in load_app(StoreSource(store), parse_pinned(app.uri), [Platform.parse(PLATFORM)], images).blobs():
+            blobs += 1
+            problem = store.verify(blob.descriptor.digest, blob.descriptor.size)
+            problems += [f"app {app.name}: {problem}"] if problem and not blob.optional else []
     entries = image.entries()
     for digest in {digest for app in apps for digest in app.blobs}:
         name = "/blobs/sha256/" + digest.removeprefix("sha256:")

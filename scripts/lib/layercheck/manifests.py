@@ -33,15 +33,15 @@ def sbom_problems(document, apps):
     for element in graph:
         if element.get("type") == "software_Package" and element.get("software_primaryPurpose") == "install":
             packages.setdefault(element.get("name"), element)
-    installed = _contained(graph, {element["spdxId"]: name for name, element in packages.items()})
+    installed = _inputs_of_root(graph)
     problems = []
     for app in apps:
         package = packages.get(f"composeapp-{app.name}")
         if not package:
             problems.append(f"app {app.name}: the SBOM has no package composeapp-{app.name}")
             continue
-        if f"composeapp-{app.name}" not in installed:
-            problems.append(f"app {app.name}: the SBOM does not say that the root file system contains its package")
+        if package.get("spdxId") not in installed:
+            problems.append(f"app {app.name}: the SBOM does not say that its package is in the root file system")
         named = {purl_target(purl) for purl in _purls(package)}
         problems += [f"app {app.name}: no Package URL in the SBOM is that of {reference}"
                      for reference in (app.uri, *app.images) if reference not in named]
@@ -54,13 +54,12 @@ def _purls(package):
     return [*purls, package.get("software_packageUrl", "")]
 
 
-def _contained(graph, names):
-    """Return the names of those elements that some element is said to contain."""
-    found = set()
-    for element in graph:
-        if element.get("relationshipType") == "contains":
-            found.update(names[target] for target in element.get("to", []) if target in names)
-    return found
+def _inputs_of_root(graph):
+    """Return the identifiers of what do_rootfs was given; to create-spdx that is what is installed."""
+    builds = {element["spdxId"] for element in graph if element.get("type") == "build_Build"
+              and element.get("build_buildType", "").endswith("/rootfs")}
+    return {target for element in graph if element.get("relationshipType") == "hasInput" and element["from"] in builds
+            for target in element["to"]}
 
 
 def licence_problems(text, apps):
