@@ -59,8 +59,13 @@ class Kas:
         self._settings = self._fragments / "check-layer.yml"
         durable.write_file(self._settings, json.dumps({
             "header": {"version": 20},
-            # Byte code of the layer's package must not land in the layer, which BitBake hashes.
-            "env": {"PYTHONPYCACHEPREFIX": str(self.directory / "pycache")},
+            "env": {
+                # Byte code of the layer's package must not land in the layer, which BitBake hashes.
+                "PYTHONPYCACHEPREFIX": str(self.directory / "pycache"),
+                # openembedded-core makes COMBINED_FEATURES from a set. With the order another each time, BitBake
+                # takes the configuration for a new one and parses everything again.
+                "PYTHONHASHSEED": "0",
+            },
             "local_conf_header": {"zz-check-layer": _CHECK_SETTINGS},
         }, indent=1).encode())
 
