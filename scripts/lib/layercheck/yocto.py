@@ -89,9 +89,11 @@ def _environment(context):
         **{name: os.environ[name] for name in kept if name in os.environ},
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "en_US.UTF-8", "LC_ALL": "en_US.UTF-8",
-        # No byte code in the layer, which BitBake hashes; its server starts with what it was told to let through.
+        # As for kas: no byte code in the layer, which BitBake hashes, and one order of sets, so that the five runs of
+        # BitBake share a cache where they can. Its server starts with what it was told to let through.
         "PYTHONPYCACHEPREFIX": str(context.directory / "pycache"),
-        "BB_ENV_PASSTHROUGH_ADDITIONS": "PYTHONPYCACHEPREFIX",
+        "PYTHONHASHSEED": "0",
+        "BB_ENV_PASSTHROUGH_ADDITIONS": "PYTHONPYCACHEPREFIX PYTHONHASHSEED",
     }
 
 
