@@ -29,7 +29,8 @@ PACKAGE_ARCH = "${MACHINE_ARCH}"
 PACKAGES = "${PN}"
 ALLOW_EMPTY:${PN} = "1"
 SPDX_PACKAGE_URLS:append = " ${@composeapp_package_urls(d)}"
-SPDX_CUSTOM_ANNOTATION_VARS:append = " COMPOSEAPP_URI COMPOSEAPP_IMAGES COMPOSEAPPS_PLATFORM"
+COMPOSEAPP_IMAGE_LIST = "${@' '.join((d.getVar('COMPOSEAPP_IMAGES') or '').split())}"
+SPDX_CUSTOM_ANNOTATION_VARS:append = " COMPOSEAPP_URI COMPOSEAPP_IMAGE_LIST COMPOSEAPPS_PLATFORM"
 
 # The licences in the recipe are those that the publisher declared on the
 # images; an image has no one licence file whose checksum could be pinned, and
