@@ -17,7 +17,8 @@ from layercheck.results import Result, Status
 CONFIGURATION = ".oelint.cfg"
 _FINDING = re.compile(r"(?P<path>[^:]+):(?P<line>\d+):(?P<severity>info|warning|error):(?P<rule>[\w.]+):(?P<text>.*)")
 _ASSIGNED = re.compile(r"^(?:export )?(COMPOSEAPPS?_\w+)(?:\[\w+\])?\s*(?:\?\?|[?:+.])?=", re.M)
-_READ = re.compile(r"\$\{(COMPOSEAPPS?_\w+)\}|getVar(?:Flag)?\(['\"](COMPOSEAPPS?_\w+)['\"]")
+_COMMENT = re.compile(r"^\s*#.*", re.M)
+_NAME = re.compile(r"\bCOMPOSEAPPS?_\w+")
 _OVERRIDE = re.compile(r"^OVERRIDES\b.*['\"]:([a-z][\w-]*)['\"]", re.M)
 # openembedded-core's own, and not in oelint-adv's data.
 _CORE_VARIABLES = ["SSTATE_SKIP_CREATION"]
@@ -71,7 +72,8 @@ def known_variables(layer):
         text = path.read_text()
         documented.update(_DOCUMENTED.findall(text))
         assigned.update(_ASSIGNED.findall(text))
-        read.update(name for pair in _READ.findall(text) for name in pair if name)
+        # By ${…}, by getVar or by a list of names: anywhere but where it is set.
+        read.update(_NAME.findall(_ASSIGNED.sub("", _COMMENT.sub("", text))))
     return sorted(documented | (assigned & read))
 
 
