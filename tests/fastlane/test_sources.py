@@ -8,6 +8,7 @@ from pathlib import Path
 
 LAYER = Path(__file__).resolve().parents[2] / "meta-composeapps"
 LIB = LAYER / "lib"
+PACKAGE = LIB / "composeapps"
 RECIPE = (LAYER / "recipes-composeapps/composeapps/composeapps_0.1.0.bb").read_text()
 
 # Which of openembedded-core's python3 packages hold what the package imports
@@ -51,24 +52,24 @@ def _imports(path):
                 own |= {alias.name for alias in node.names}
             elif node.module.startswith("composeapps."):
                 own.add(node.module.split(".")[1])
-    return top, {name for name in own if (LIB / "composeapps" / f"{name}.py").exists()}
+    return top, {name for name in own if (PACKAGE / f"{name}.py").exists()}
 
 
 def test_the_recipe_lists_every_file_of_the_package():
-    tree = sorted(str(path.relative_to(LIB)) for path in LIB.rglob("*") if path.is_file() and
+    tree = sorted(str(path.relative_to(LIB)) for path in PACKAGE.rglob("*") if path.is_file() and
                   "__pycache__" not in path.parts)
     assert sorted(_variable("COMPOSEAPPS_SOURCES")) == tree
 
 
 def test_the_recipe_version_is_that_of_the_package():
-    found = re.search(r'^__version__ = "(.*)"', (LIB / "composeapps/__init__.py").read_text(), re.MULTILINE)
+    found = re.search(r'^__version__ = "(.*)"', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)
     assert list((LAYER / "recipes-composeapps/composeapps").glob(f"composeapps_{found[1]}.bb"))
 
 
 def test_the_recipe_depends_on_the_python_packages_that_the_package_imports():
     owner = {module: package for package, modules in OWNERS.items() for module in modules.split()}
     wanted = set()
-    for path in LIB.rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for module in _imports(path)[0] - {"composeapps", "bb"}:
             assert module in owner, f"say in OWNERS which package of openembedded-core has {module}"
             assert module == "yaml" or module in sys.stdlib_module_names
@@ -83,7 +84,7 @@ def test_a_change_of_any_module_that_builds_a_store_rebuilds_the_apps():
         module = waiting.pop()
         if module not in needed:
             needed.add(module)
-            waiting += _imports(LIB / "composeapps" / f"{module}.py")[1]
+            waiting += _imports(PACKAGE / f"{module}.py")[1]
     assert set(_variable("COMPOSEAPPS_BUILD_MODULES", text)) == needed
 
 
