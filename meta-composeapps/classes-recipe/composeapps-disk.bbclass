@@ -9,11 +9,7 @@
 
 inherit composeapps-paths
 
-COMPOSEAPPS_DISK ?= "${@'1' if composeapps_has(d, 'MACHINE', 'efi') and not composeapps_has(d, 'DISTRO', 'sota') else '0'}"
-
-def composeapps_has(d, kind, feature):
-    """Tell whether MACHINE_FEATURES or DISTRO_FEATURES has a feature."""
-    return feature in (d.getVar(kind + "_FEATURES") or "").split()
+COMPOSEAPPS_DISK ?= "${@bb.utils.contains('DISTRO_FEATURES', 'sota', '0', bb.utils.contains('MACHINE_FEATURES', 'efi', '1', '0', d), d)}"
 
 COMPOSEAPPS_WKS_FILE ?= "composeapps-disk.wks.in"
 # KiB of the root partition beyond what is in it.

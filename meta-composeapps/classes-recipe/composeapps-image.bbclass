@@ -25,7 +25,7 @@ IMAGE_INSTALL:append = " packagegroup-composeapps ${@' '.join('composeapp-' + ap
 do_rootfs[depends] += "${@' '.join('composeapp-%s:do_deploy' % app for app in d.getVar('COMPOSEAPPS_PRELOAD').split())}"
 
 def composeapps_recipes(d):
-    """Return ({app: recipe file}, directories in which a recipe may appear) as BBFILES has them."""
+    """Return ({app: recipe file}, directory patterns in which a recipe may appear) as BBFILES has them."""
     import fnmatch
     import glob
     found, directories = {}, set()
@@ -33,8 +33,7 @@ def composeapps_recipes(d):
         directory, name = os.path.split(pattern)
         if not name.endswith(".bb"):
             continue
-        for level in (directory, os.path.dirname(directory)):
-            directories.update(path for path in glob.iglob(level) if os.path.isdir(path))
+        directories.update((directory, os.path.dirname(directory)))
         for path in glob.iglob(os.path.join(directory, "composeapp-*.bb")):
             if fnmatch.fnmatch(os.path.basename(path), name):
                 recipe = bb.parse.vars_from_file(path, d)[0]
@@ -43,6 +42,7 @@ def composeapps_recipes(d):
 
 def composeapps_missing(d):
     """Return the sentence that says which app of COMPOSEAPPS_PRELOAD has no recipe, or None."""
+    import glob
     wanted = (d.getVar("COMPOSEAPPS_PRELOAD") or "").split()
     if not wanted:
         return None
@@ -51,8 +51,9 @@ def composeapps_missing(d):
     if not missing:
         return None
     # A recipe that appears in one of them must make BitBake parse this one again.
-    for directory in sorted(directories):
-        bb.parse.mark_dependency(d, directory)
+    for pattern in sorted(directories):
+        for directory in filter(os.path.isdir, glob.iglob(pattern)):
+            bb.parse.mark_dependency(d, directory)
     return ("there is no app '%s', which COMPOSEAPPS_PRELOAD names: %s; describe it in conf/apps, write its recipe "
             "with scripts/gen-recipes and have the recipe's directory in BBFILES" % (
                 missing[0], "there are " + ", ".join(sorted(recipes)) if recipes else "no app has a recipe yet"))

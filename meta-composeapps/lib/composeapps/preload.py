@@ -49,7 +49,7 @@ def merge_store(sources, root, factory_file, seed=None):
 
     Returns that list. Raises CorruptError for a damaged blob, UsageError for two versions of an app.
     """
-    target, apps = Store(root), {}
+    target, second, apps = Store(root), Store(seed) if seed else None, {}
     for source in map(Store, sources):
         refs = source.list_apps()
         if not refs:
@@ -59,10 +59,10 @@ def merge_store(sources, root, factory_file, seed=None):
                 raise UsageError(f"two versions of app {ref.app_name} are to be preloaded: "
                                  f"{apps[ref.app_name]} and {ref}; leave one out of COMPOSEAPPS_PRELOAD")
             copy_app(source, target, ref)
-            if seed:
-                copy_app(target, Store(seed), ref, link=True)
+            if second:
+                copy_app(target, second, ref, link=True)
     target.apps.mkdir(parents=True, exist_ok=True)
-    for store in [target, *([Store(seed)] if seed else [])]:
+    for store in filter(None, (target, second)):
         shutil.rmtree(store.ingest, ignore_errors=True)
     factory = {"apps": dict(sorted(apps.items()))}
     durable.make_directories(Path(factory_file).parent)
