@@ -111,11 +111,6 @@ class World:
         """Return the recipe that provides ``name``. Raises BuildError when none does or it is skipped."""
         recipe = self.recipes.get(name) or self._provides.get(name)
         if recipe is None:
-            if name.startswith("composeapp-"):
-                apps = [pn.removeprefix("composeapp-") for pn in sorted(self.recipes) if pn.startswith("composeapp-")]
-                raise BuildError(f"there is no app '{name.removeprefix('composeapp-')}', which {wanted_by} preloads: "
-                                 f"{'there are ' + ', '.join(apps) if apps else 'no app has a recipe yet'}; "
-                                 "write recipes with scripts/gen-recipes and name their directory with --apps-dir")
             raise BuildError(f"no recipe provides '{name}', which {wanted_by} needs: add its directory with "
                              "--apps-dir, or build with bitbake")
         if recipe.skipped:
