@@ -25,7 +25,8 @@ for place in proc sys dev; do mount --rbind "/$place" "$root/$place"; done
 mount -t proc proc "$root/proc"
 for place in run tmp; do mount -t tmpfs tmpfs "$root/$place"; done
 mkdir -p "$root$share"
-mount --bind "$share" "$root$share"
+# With what is mounted below it: a disk of its own for the data root, for example.
+mount --rbind "$share" "$root$share"
 # A change of root alone would not do: what enters a container later starts from the namespace's own root.
 mkdir "$root/tmp/.outside"
 cd "$root"
