@@ -27,6 +27,7 @@ FEATURES = {
         "mmdebstrap": "mmdebstrap",
         "mke2fs": "e2fsprogs",
         "newuidmap": "uidmap",
+        "patch": "patch",
         "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
         "zstd": "zstd",
     },

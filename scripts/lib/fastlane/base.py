@@ -6,18 +6,15 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
-from fastlane import services, trees
+from fastlane import bootstrap, services, trees
 from fastlane.errors import BuildError
 
 # Bases that are kept besides the one in use: switching between two lists of packages is common.
 KEEP = 2
-# Named, not searched for: other distributions do not trust Debian's keys by themselves.
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +57,7 @@ def describe(d, packages):
 
 def key(description):
     """Return the name under which a base is cached."""
-    made_by = Path(__file__).read_bytes()
+    made_by = Path(__file__).read_bytes() + Path(bootstrap.__file__).read_bytes()
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode() + made_by).hexdigest()[:16]
 
 
@@ -85,11 +82,7 @@ def make(cache, description, progress):
         if found:
             os.utime(found.directory)
             return found
-        for tool, package in (("mmdebstrap", "mmdebstrap"), ("chroot", "coreutils")):
-            if not shutil.which(tool):
-                raise BuildError(f"{tool} is not installed: install Debian's package {package}")
-        if not Path(KEYRING).exists():
-            raise BuildError(f"{KEYRING} is not there: install Debian's package debian-archive-keyring")
+        bootstrap.check_tools()
         return _make(cache, description, progress)
 
 
@@ -131,56 +124,13 @@ def check(base):
 
 def _bootstrap(base, description, progress):
     """Run mmdebstrap into ``base.tree``."""
-    mirror, suite = description["FASTLANE_MIRROR"], description["FASTLANE_SUITE"]
     # The tiny initramfs loads the few modules named in the machine's configuration and mounts the root:
     # seconds less than a full one, in building and in every emulated boot.
-    packages = [*description["packages"], "tiny-initramfs"]
-    argv = [
-        "mmdebstrap", "--mode=root", "--variant=apt", f"--architectures={description['FASTLANE_DEBIAN_ARCH']}",
-        f"--include={','.join(packages)}", f"--keyring={KEYRING}",
-        "--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\"",
-        "--aptopt=Acquire::Retries \"3\"", "--dpkgopt=force-unsafe-io",
-        *(f"--dpkgopt=path-exclude={pattern}" for pattern in description["FASTLANE_EXCLUDE"].split()),
-        suite, str(base.tree), mirror,
-    ]
-    env = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", "1767225600")}
-    said = []
-    log = base.directory.parent / "mmdebstrap.log"
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with open(log, "w") as copy, subprocess.Popen(argv, text=True, errors="replace", env=env, **pipes) as process:
-        try:
-            for line in process.stdout:
-                copy.write(line)
-                said.append(line.strip())
-                if line.startswith("I: "):
-                    progress.detail(f"Debian {suite}: {line[3:].strip()}")
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        raise BuildError(f"{_bootstrap_error(said, mirror)} (log: {log})")
-
-
-def _bootstrap_error(said, mirror):
-    """Return the sentence for a failed mmdebstrap from what it said."""
-    text = "\n".join(said)
-    missing = re.search(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text)
-    if missing:
-        return (f"Debian has no package '{missing[1] or missing[2]}': correct it in conf/fastlane/conf/debian.conf "
-                "or FASTLANE_BASE")
-    if "No space left on device" in text:
-        return "the disk is full while the base root is made: free about 2 GB and try again"
-    unreachable = r"Could not (connect|resolve)|Temporary failure|Failed to fetch|Unable to connect|no Release file"
-    if re.search(unreachable, text):
-        return (f"Debian's mirror {mirror} cannot be used ({_last_error(said)}): check the network, "
-                "or name another with --mirror")
-    return f"mmdebstrap failed: {_last_error(said)}"
-
-
-def _last_error(said):
-    errors = [line[2:].strip() for line in said if line.startswith("E:")]
-    apt = [line for line in errors if not line.startswith(("apt-get", "run_chroot", "setup failed"))]
-    return (apt or errors or said or ["it gave no reason"])[0]
+    bootstrap.make_root(
+        base.tree, description["FASTLANE_SUITE"], description["FASTLANE_MIRROR"],
+        [*description["packages"], "tiny-initramfs"], progress, log=base.directory.parent / "mmdebstrap.log",
+        where="conf/fastlane/conf/debian.conf or FASTLANE_BASE", architecture=description["FASTLANE_DEBIAN_ARCH"],
+        exclude=description["FASTLANE_EXCLUDE"].split())
 
 
 def _customise(base, description):

@@ -24,9 +24,12 @@ class Progress:
 
     @contextlib.contextmanager
     def step(self, name):
-        """Show ``name`` while the body runs, then its time in seconds."""
+        """Show ``name`` while the body runs, then its time in seconds. A step may have steps of its own."""
         started = time.monotonic()
-        if self._console.is_terminal:
+        if self._status:
+            self.detail(name)
+            yield
+        elif self._console.is_terminal:
             with self._console.status(name) as self._status:
                 try:
                     yield
