@@ -17,7 +17,7 @@ from composeapps.errors import EngineError
 # The test's directory appears at its own path inside, so that bind mounts of apps mean the same there.
 _ENTER = """
 set -e
-root=$1 share=$2; shift 2
+root=$1 share=$2 dockerd=$3; shift 3
 mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -o remount,ro,bind "$root"
@@ -27,6 +27,7 @@ for place in run tmp; do mount -t tmpfs tmpfs "$root/$place"; done
 mkdir -p "$root$share"
 # With what is mounted below it: a disk of its own for the data root, for example.
 mount --rbind "$share" "$root$share"
+[ -z "$dockerd" ] || mount --bind "$dockerd" "$root/usr/sbin/dockerd"
 # A change of root alone would not do: what enters a container later starts from the namespace's own root.
 mkdir "$root/tmp/.outside"
 cd "$root"
@@ -41,15 +42,19 @@ class DockerDaemon:
     Arguments:
         base: the root file system that holds dockerd, containerd and runc.
         directory: under /tmp; holds the data root, the socket and the log.
+        dockerd: another dockerd that takes the place of the base's, e.g. moby.build.patched() / "dockerd".
+        env: environment variables for it, besides PATH and HOME.
     """
 
-    def __init__(self, base, directory):
+    def __init__(self, base, directory, dockerd=None, env=None):
         self.base, self.directory = Path(base), Path(directory)
         self.data_root = self.directory / "docker"
         self.socket = self.directory / "docker.sock"
         self.log = self.directory / "dockerd.log"
         self.host = f"unix://{self.socket}"
         self.compose_command = (str(self.base / "usr/libexec/docker/cli-plugins/docker-compose"),)
+        self._dockerd = str(Path(dockerd).resolve(strict=True)) if dockerd else ""
+        self._env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **(env or {})}
         self._process = self._alive = None
 
     def __enter__(self):
@@ -65,15 +70,14 @@ class DockerDaemon:
         self.socket.unlink(missing_ok=True)
         argv = [
             "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh", str(self.base),
-            str(self.directory), "dockerd", "--data-root", str(self.data_root), "--exec-root", "/run/docker",
-            "--pidfile", "/run/docker.pid", "--host", self.host, "--bridge", "none", "--iptables=false",
-            "--ip6tables=false", "--storage-driver", "overlay2",
+            str(self.directory), self._dockerd, "dockerd", "--data-root", str(self.data_root),
+            "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "--host", self.host,
+            "--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", "overlay2",
         ]
-        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
         self._alive, held = os.pipe()
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[held])
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, pass_fds=[held])
         os.close(held)
         engine, deadline = Engine(self.host, timeout=30), time.monotonic() + 60
         while True:
