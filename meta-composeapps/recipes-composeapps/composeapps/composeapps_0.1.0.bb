@@ -20,6 +20,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/bundle.py \
     composeapps/cli/__init__.py \
     composeapps/cli/check.py \
+    composeapps/cli/fsck.py \
     composeapps/cli/main.py \
     composeapps/cli/output.py \
     composeapps/cli/publish.py \
@@ -29,12 +30,41 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/compose.py \
     composeapps/config.py \
     composeapps/credentials.py \
+    composeapps/dockerstore/__init__.py \
+    composeapps/dockerstore/actions.py \
+    composeapps/dockerstore/beneath.py \
+    composeapps/dockerstore/blobs.py \
+    composeapps/dockerstore/blobtar.py \
+    composeapps/dockerstore/bolt.py \
+    composeapps/dockerstore/chain.py \
+    composeapps/dockerstore/closure.py \
+    composeapps/dockerstore/confine.py \
+    composeapps/dockerstore/containers.py \
+    composeapps/dockerstore/content.py \
+    composeapps/dockerstore/context.py \
+    composeapps/dockerstore/crc64.py \
+    composeapps/dockerstore/databases.py \
+    composeapps/dockerstore/fsck.py \
+    composeapps/dockerstore/heal.py \
+    composeapps/dockerstore/images.py \
+    composeapps/dockerstore/layercheck.py \
+    composeapps/dockerstore/layers.py \
+    composeapps/dockerstore/layout.py \
+    composeapps/dockerstore/leaks.py \
+    composeapps/dockerstore/ledger.py \
+    composeapps/dockerstore/liveness.py \
+    composeapps/dockerstore/overlay.py \
+    composeapps/dockerstore/placer.py \
+    composeapps/dockerstore/report.py \
+    composeapps/dockerstore/tarheader.py \
+    composeapps/dockerstore/tarsplit.py \
     composeapps/durable.py \
     composeapps/engine.py \
     composeapps/errors.py \
     composeapps/ignorefile.py \
     composeapps/install.py \
     composeapps/layersmeta.py \
+    composeapps/loading.py \
     composeapps/lock.py \
     composeapps/oci.py \
     composeapps/preload.py \

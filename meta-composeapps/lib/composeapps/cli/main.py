@@ -22,6 +22,7 @@ COMMANDS = {
     "run": ("run_commands", "install apps from the store where needed and start them"),
     "stop": ("run_commands", "stop apps; they stay stopped over a reboot"),
     "ps": ("run_commands", "show the state of the apps' services"),
+    "fsck": ("fsck", "check and repair dockerd's store while dockerd is down"),
     "publish": ("publish", "pin an app's images and push the app to a registry"),
     "version": ("version", "print the versions of this program and of what it works with"),
 }
@@ -33,6 +34,8 @@ exit status:
   2  wrong usage or bad input         7  the file system refused (full, read-only)
   3  an app, blob or image is missing 8  a service is not running as it should
   4  data is damaged                  9  another composeapps is at work
+  10  dockerd's store was damaged and is repaired (fsck)
+  11  dockerd is at work on its store (fsck)
   130  interrupted
 
 'composeapps COMMAND --help' explains a command and gives examples.

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""Reaching files below one directory and nothing else.
+
+No symbolic link is followed, no device, FIFO or socket opened, and no other file system that is
+mounted somewhere below is descended into when a tree is removed.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def read_at(directory, name, limit):
+    """Return the content (bytes) of a regular file.
+
+    Arguments:
+        directory: descriptor of the directory that has it.
+        name: its name there.
+        limit: the largest size in bytes that is read.
+
+    Raises OSError: FileNotFoundError when there is none, EINVAL for what is no regular file,
+    EFBIG above the limit.
+    """
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", name)
+    if found.st_size > limit:
+        raise OSError(errno.EFBIG, f"has {found.st_size} bytes", name)
+    descriptor = os.open(name, FILE, dir_fd=directory)
+    try:
+        data = os.read(descriptor, limit + 1)
+        while len(data) < found.st_size and (more := os.read(descriptor, limit)):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
+class Root:
+    """A directory below which everything happens.
+
+    Arguments:
+        path: the directory; it may be reached by a symbolic link, nothing below it may.
+
+    Paths in all methods are relative, with "/", and name no "..". Every method raises OSError;
+    a symbolic link where a directory is wanted gives ELOOP or ENOTDIR.
+    """
+
+    def __init__(self, path):
+        self.path = os.path.realpath(path)
+        self.fd = os.open(self.path, DIRECTORY)
+        self._kept = {}
+
+    def close(self):
+        """Close the descriptors."""
+        self.forget()
+        os.close(self.fd)
+
+    def keep(self, path):
+        """Return the descriptor of a directory; it stays open until ``forget`` or ``close``."""
+        if path not in self._kept:
+            self._kept[path] = self._open(path)
+        return self._kept[path]
+
+    def forget(self):
+        """Close the kept descriptors: directories were replaced."""
+        for descriptor in self._kept.values():
+            os.close(descriptor)
+        self._kept.clear()
+
+    def _open(self, path):
+        if not path:
+            return os.dup(self.fd)
+        current = self.fd
+        for part in path.split("/"):
+            if part in ("", ".", ".."):
+                raise OSError(errno.EINVAL, "is not a path below the data root", path)
+            try:
+                deeper = os.open(part, DIRECTORY, dir_fd=current)
+            except OSError as err:
+                err.filename = path
+                raise
+            finally:
+                if current != self.fd:
+                    os.close(current)
+            current = deeper
+        return current
+
+    @contextlib.contextmanager
+    def directory(self, path):
+        """Give the descriptor of a directory."""
+        descriptor = self._open(path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def parent(self, path):
+        """Give (descriptor of the directory, name) of a path."""
+        where, _, name = path.rpartition("/")
+        if name in ("", ".", ".."):
+            raise OSError(errno.EINVAL, "is not a path below the data root", path)
+        with self.directory(where) as descriptor:
+            yield descriptor, name
+
+    def lstat(self, path):
+        """Return the file's state, or None when there is no such file."""
+        try:
+            with self.parent(path) as (directory, name):
+                return os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def is_directory(self, path):
+        """Tell whether there is a directory of this name, reached by directories."""
+        try:
+            found = self.lstat(path)
+        except OSError:
+            return False
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def read(self, path, limit):
+        """Return a regular file's content; see ``read_at``."""
+        with self.parent(path) as (directory, name):
+            return read_at(directory, name, limit)
+
+    def names(self, path):
+        """Return the names in a directory, sorted; none when there is no such directory."""
+        try:
+            with self.directory(path) as descriptor:
+                return sorted(os.listdir(descriptor))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as err:
+            if err.errno == errno.ELOOP:
+                return []
+            raise
+
+    def absolute(self, path):
+        """Return the absolute path, after a look that only directories lead to it."""
+        with self.parent(path):
+            return os.path.join(self.path, path)
+
+
+def used(directory, name):
+    """Return the bytes that a file or tree takes on its disk, without following anything."""
+    total, waiting = 0, []
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        total += found.st_blocks * 512
+        if stat.S_ISDIR(found.st_mode):
+            waiting.append(os.open(name, DIRECTORY, dir_fd=directory))
+    except OSError:
+        return total
+    device = found.st_dev
+    # Descriptors are open for one branch at a time; what nests deeper than this is not worth counting.
+    while waiting:
+        current = waiting.pop()
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        each = entry.stat(follow_symlinks=False)
+                        total += each.st_blocks * 512
+                        if stat.S_ISDIR(each.st_mode) and each.st_dev == device and len(waiting) < 200:
+                            waiting.append(os.open(entry.name, DIRECTORY, dir_fd=current))
+        finally:
+            os.close(current)
+    return total
+
+
+def remove_tree(directory, name):
+    """Remove a file or a whole tree; return when it is gone.
+
+    A tree of any depth needs few descriptors: what lies deeper is first moved to its top. Nothing
+    is removed from another file system that is mounted inside; OSError (EBUSY, EXDEV) tells of it.
+    """
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            os.unlink(name, dir_fd=directory)
+            return
+        top = os.open(name, DIRECTORY, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    try:
+        if os.fstat(top).st_dev != os.fstat(directory).st_dev:
+            raise OSError(errno.EBUSY, "another file system is mounted there", name)
+        serial = 0
+        while names := os.listdir(top):
+            for each in names:
+                serial = _remove_or_lift(top, each, serial)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=directory)
+
+
+def _remove_or_lift(top, name, serial):
+    """Remove an entry of ``top`` after moving the directories in it up into ``top``."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=top)
+        return serial
+    inner = os.open(name, DIRECTORY, dir_fd=top)
+    try:
+        if os.fstat(inner).st_dev != os.fstat(top).st_dev:
+            raise OSError(errno.EBUSY, "another file system is mounted there", name)
+        for each in os.listdir(inner):
+            if not stat.S_ISDIR(os.stat(each, dir_fd=inner, follow_symlinks=False).st_mode):
+                os.unlink(each, dir_fd=inner)
+                continue
+            while True:
+                serial += 1
+                lifted = f".fsck-{serial}"
+                try:
+                    os.mkdir(lifted, 0o700, dir_fd=top)
+                except FileExistsError:
+                    continue
+                # Over a new, empty directory: a rename never lands on something that is in use.
+                os.rename(each, lifted, src_dir_fd=inner, dst_dir_fd=top)
+                break
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=top)
+    return serial
