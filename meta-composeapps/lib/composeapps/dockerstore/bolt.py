@@ -171,8 +171,8 @@ class _Database:
     def _find_page_size(self):
         # As bbolt: the first meta page is at 0, the second after one page of unknown size.
         first, why = _meta(os.pread(self._descriptor, 80, 0))
-        for shift in range(-1, 15):
-            at = _SMALLEST * 2 << shift if shift >= 0 else _SMALLEST
+        for shift in range(16):
+            at = _SMALLEST << shift
             if first or at >= self._size:
                 break
             first, _ = _meta(os.pread(self._descriptor, 80, at))

@@ -193,13 +193,13 @@ def _replaced_tar_split(tar_split):
     temporary = tar_split.with_name(f".tmp-{tar_split.name}")
     try:
         temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with open(descriptor, "wb") as stream:
             writer = tarsplit.Writer(stream)
             yield writer
             writer.close()
             stream.flush()
-            os.fchmod(descriptor, 0o600)
+            os.fchmod(descriptor, 0o644)
             os.fsync(descriptor)
         durable.replace(temporary, tar_split)
     except BaseException:

@@ -339,7 +339,27 @@ def extra_files(tar_split, diff, limit=100, tick=None):
                 os.close(listed)
             if tick:
                 tick(1)
-    return faults[:limit]
+        return _unnamed(tree, tar_split, faults[:limit]) if faults else faults
+
+
+def _unnamed(tree, tar_split, faults):
+    """Return those Faults whose file no entry leads to through a symbolic link either."""
+    named = array("Q")
+    for entry in tarsplit.entries(tar_split):
+        path, _whiteout = target(entry.header)
+        if path:
+            try:
+                parent, base = tree.locate(path)
+                named.append(os.stat(base, dir_fd=parent, follow_symlinks=False).st_ino)
+            except OSError:
+                continue
+    named = frozenset(named)
+    left = []
+    for fault in faults:
+        parent, base = tree.locate(fault.name)
+        if os.stat(base, dir_fd=parent, follow_symlinks=False).st_ino not in named:
+            left.append(fault)
+    return left
 
 
 def _look(item, place, known, opaque, todo, faults):

@@ -100,7 +100,7 @@ def read_header(read, raw, pad=0):
                 pax = parse_pax(special)
                 if header.type == b"g":
                     _merge(header, pax)
-                    header.size = 0
+                    header.size = header.stored = 0
                     return header, pad
             continue
         _merge(header, pax)
