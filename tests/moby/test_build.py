@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""dockerd from Debian's source: the patches fit it, it is compiled once, and its own tests pass with them."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import hostsetup
+from fastlane.errors import BuildError
+from moby import build, series, source
+
+# The first of these makes the compiler's root, which takes minutes on a new machine.
+pytestmark = [pytest.mark.root, pytest.mark.timeout(2400)]
+
+
+def test_the_series_fits_debians_source_without_fuzz_or_offset(prepared, tmp_path):
+    source.copy(prepared, tmp_path / "engine", series.of_the_layer(series.DEBIAN_FORM))
+    assert not [path for path in (tmp_path / "engine").rglob("*") if path.suffix in (".rej", ".orig")]
+
+
+def test_dockerd_is_built_with_the_series_and_only_once():
+    first = build.build(series.of_the_layer())
+    again = build.build(series.of_the_layer())
+    assert again.directory == first.directory and not again.fresh
+    description = json.loads((first.directory / "build.json").read_text())
+    assert [entry["name"] for entry in description["patches"]] == series.names()
+    binary = first.directory / "dockerd"
+    assert description["sha256"] == hashlib.sha256(binary.read_bytes()).hexdigest()
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    assert description["version"].rpartition("-")[0] in said
+
+
+def test_a_patch_that_does_not_compile_is_one_sentence_and_leaves_nothing(prepared, tmp_path):
+    lines = (prepared.engine / "layer/layer.go").read_text().splitlines()
+    number, clause = next((at, line) for at, line in enumerate(lines, 1) if line.startswith("package layer"))
+    path = tmp_path / "0001-bad.patch"
+    path.write_text(f"--- a/layer/layer.go\n+++ b/layer/layer.go\n@@ -{number},3 +{number},3 @@\n-{clause}\n"
+                    f"+package layer; var broken int = nosuchthing{clause.removeprefix('package layer')}\n"
+                    f" {lines[number]}\n {lines[number + 1]}\n")
+    # Twice: what a failed build left must not be taken for a built one.
+    for _ in range(2):
+        with pytest.raises(BuildError, match=r"dockerd does not compile: .*layer\.go:\d+.*nosuchthing"):
+            build.build(series.of_files([path]))
+
+
+def test_the_unit_tests_of_what_is_patched_pass():
+    done = subprocess.run([sys.executable, hostsetup.TOP / "scripts/build-dockerd", "--test", "--json", "--quiet"],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = {entry["package"]: entry["result"] for entry in json.loads(done.stdout)["tests"]}
+    assert set(results.values()) == {"ok"}
+    assert {"layer", "image", "image/tarexport", "pkg/ioutils", "reference"} <= set(results)
+
+
+def test_a_patch_that_is_not_there_is_one_sentence(tmp_path):
+    done = subprocess.run(
+        [sys.executable, hostsetup.TOP / "scripts/build-dockerd", "--quiet", "--patch", "none.patch"],
+        cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"build-dockerd: {os.path.realpath(tmp_path)}/none.patch is not there")
+    assert len(done.stderr.splitlines()) == 1
