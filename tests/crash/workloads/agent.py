@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""The product's own commands: installing, running, restoring, updating a bundle, remembering states."""
+
+from composeapps import durable
+from composeapps.errors import ComposeAppsError
+from composeapps.install import bundle_problems, load_from_store, place_bundle
+from composeapps.reference import parse_pinned
+from composeapps.restore import from_factory
+from composeapps.state import AppState, StateDirectory
+from composeapps.store import Store
+from crash import contents
+from crash.workloads.base import Workload, expect
+
+
+class Install(Workload):
+    """``composeapps install`` of all apps."""
+
+    name = "install"
+
+    def record(self, place):
+        place.agent("install", *sorted(place.world.apps))
+
+    def oracle(self, place):
+        return store_problems(place)
+
+    def finish(self, place):
+        return (expect(place, "install", *sorted(place.world.apps)) or expect(place, "check"))
+
+
+class Run(Workload):
+    """``composeapps run`` of all apps by docker compose, then ``stop`` of one."""
+
+    name = "run"
+    preloaded = 0
+
+    def record(self, place):
+        names = sorted(place.world.apps)
+        place.agent("run", *names)
+        place.agent("stop", names[0])
+
+    def oracle(self, place):
+        return store_problems(place)
+
+    def finish(self, place):
+        return (expect(place, "run", *sorted(place.world.apps)) or expect(place, "check"))
+
+
+class Restore(Workload):
+    """Blobs are written into the restorable store and apps appear in it: from the factory store."""
+
+    name = "restore"
+    daemon = False
+
+    def prepare(self, place):
+        contents.fill_store(place.factory, place.layout.store, sorted(place.world.apps)[:1])
+
+    def record(self, place):
+        _restore_all(place)
+
+    def oracle(self, place):
+        return store_problems(place)
+
+    def finish(self, place):
+        _restore_all(place)
+        apps = {str(ref) for ref in Store(place.layout.store).list_apps()}
+        missing = sorted(set(place.world.apps.values()) - apps)
+        return [f"app {uri} is not in the store" for uri in missing] or store_problems(place)
+
+
+class Bundle(Workload):
+    """The unpacked bundle of an app is brought to another version, and back, several times."""
+
+    name = "bundle"
+    daemon = False
+    rounds = 4
+    size = {"count": 1, "small": 4, "large": 0, "versions": 2}
+
+    def prepare(self, place):
+        contents.fill_store(place.factory, place.layout.store)
+        _place(place, _versions(place)[0])
+
+    def record(self, place):
+        for number in range(self.rounds):
+            _place(place, _versions(place)[(number + 1) % 2])
+
+    def oracle(self, place):
+        store = Store(place.layout.store)
+        found = [bundle_problems(_version(place, uri), store, place.layout.config()) for uri in _versions(place)]
+        return [] if [] in found else [f"the bundle is neither of both versions: {found[0][0]}; {found[1][0]}"]
+
+    def finish(self, place):
+        problems = []
+        for uri in _versions(place):
+            _place(place, uri)
+            problems += bundle_problems(_version(place, uri), Store(place.layout.store), place.layout.config())
+        return problems
+
+
+class States(Workload):
+    """The agent's own file of an app is replaced again and again."""
+
+    name = "states"
+    daemon = False
+    rounds = 12
+    size = {"count": 1, "small": 4, "large": 0}
+
+    def _state(self, number):
+        return AppState(f"hub.demo.test/crash/app@sha256:{number:064x}", {"main": f"sha256:{number:064x}"},
+                        number % 2 == 1)
+
+    def prepare(self, place):
+        durable.make_directories(place.layout.state)
+        StateDirectory(place.layout.state).put("app", self._state(0))
+
+    def record(self, place):
+        for number in range(1, self.rounds):
+            StateDirectory(place.layout.state).put("app", self._state(number))
+
+    def oracle(self, place):
+        found = StateDirectory(place.layout.state).get("app")
+        known = [self._state(number) for number in range(self.rounds)]
+        return [] if found in known else [f"the state of the app is none that was written: {found}"]
+
+    def finish(self, place):
+        states = StateDirectory(place.layout.state)
+        states.put("app", self._state(1))
+        return [] if states.get("app") == self._state(1) else ["the state of the app cannot be replaced"]
+
+
+AgentWorkloads = (Install, Run, Restore, Bundle, States)
+
+
+def store_problems(place):
+    """Return what breaks the restorable store's promise: a blob under its name is whole, a listed app complete."""
+    store, problems = Store(place.layout.store), []
+    if store.blobs.is_dir():
+        for path in sorted(store.blobs.iterdir()):
+            problem = store.verify(f"sha256:{path.name}")
+            if problem:
+                problems.append(problem)
+    for ref in store.list_apps():
+        try:
+            for blob in load_from_store(store, ref).blobs():
+                if not blob.optional and store.size_of(blob.descriptor.digest) != blob.descriptor.size:
+                    problems.append(f"app {ref} is listed without its blob {blob.descriptor.digest}")
+        except ComposeAppsError as err:
+            problems.append(f"app {ref} is listed and cannot be read: {err}")
+    return problems
+
+
+def _restore_all(place):
+    for name in sorted(place.world.apps):
+        from_factory(Store(place.layout.store), place.factory, name)
+
+
+def _versions(place):
+    return [place.world.apps[name] for name in sorted(place.world.apps)]
+
+
+def _version(place, uri):
+    return load_from_store(Store(place.layout.store), parse_pinned(uri))
+
+
+def _place(place, uri):
+    place_bundle(_version(place, uri), Store(place.layout.store), place.layout.config())
+
+
