@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from composeapps import durable
-from layercheck import builds, combinations, demoapps, lint, reach, report, schema, yocto
+from layercheck import builds, combinations, demoapps, lint, patching, reach, report, schema, yocto
 from layercheck.bitbakelog import Ownership
 from layercheck.context import Context
 from layercheck.errors import CheckError
@@ -19,17 +19,18 @@ from layercheck.progress import Progress
 from layercheck.reach import Prober
 from layercheck.results import Record, Result, Status, fingerprint
 
-CHECKS = ("lint", "schema", "parse", "dry-run", "yocto")
+CHECKS = ("lint", "schema", "parse", "dry-run", "patch", "yocto")
 EXAMPLES = """\
 checks, all of them unless --only says which:
   lint      oelint-adv over the recipes, appends, classes and configuration of the layer
   schema    kas joins the files of each combination and finds no fault with them
   parse     BitBake parses every recipe of every layer: no error, no warning about our layer
   dry-run   BitBake plans every task of composeapps-image
+  patch     BitBake fetches docker-moby's source and applies the layer's patches to it, without fuzz
   yocto     openembedded-core's yocto-check-layer, with the test that no signature changes
 
-Nothing is downloaded but layers, nothing is built. A parse takes minutes, a dry run a quarter of an hour, yocto
-longer than both; --resume leaves out what passed with the same files before.
+Nothing is downloaded but layers and docker-moby's source, nothing is built. A parse takes minutes, a dry run a
+quarter of an hour, yocto longer than both; --resume leaves out what passed with the same files before.
 
 examples:
   scripts/check-layer --only lint,schema
@@ -115,7 +116,7 @@ class Run:
             self._one("schema", combination.name, self._inputs(combination),
                       lambda combination=combination: [schema.run(self.context, combination)])
         building = [name for name in ("parse", "dry-run") if name in checks]
-        base = self.chosen[0] if "yocto" in checks else None
+        base = self.chosen[0] if {"patch", "yocto"} & set(checks) else None
         wanted = [*(self.chosen if building else []), *([base] if base else [])]
         if self.arguments.execute:
             # Needs more of pyproject.toml's extras than the other checks.
@@ -125,8 +126,10 @@ class Run:
         self._look(wanted)
         for combination in self.chosen if building else []:
             self._build(combination, building)
-        if base and self._available(base, ["yocto"], self.context.layer.name):
-            self._one("yocto", self.context.layer.name, self._inputs(base), lambda: [yocto.run(self.context, base)])
+        for check, module in (("patch", patching), ("yocto", yocto)):
+            if check in checks and self._available(base, [check], self.context.layer.name):
+                self._one(check, self.context.layer.name, self._inputs(base),
+                          lambda module=module: [module.run(self.context, base)])
         if self.arguments.execute and self._available(execute.COMBINATION, ["execute"], self.context.layer.name):
             for result in execute.run(self.context):
                 self._add(result, "")

@@ -153,7 +153,7 @@ def _compile(new, compiler, prepared, chosen, progress):
 
 def _go(compiler, prepared, work, argv, progress, log, out):
     """Run ``go`` in moby's source; return its exit status. ``work`` stands in for the prepared source's own code."""
-    directory = cache.place() / "go-cache"
+    directory = cache.place() / "gocache"
     directory.mkdir(parents=True, exist_ok=True)
     inside = f"{source.INSIDE}/{source.ENGINE}"
     env = {"GOPATH": f"{source.INSIDE}/_build:/usr/share/gocode", "GO111MODULE": "off", "GOPROXY": "off",

@@ -4,6 +4,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -53,9 +54,15 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
+def _terminated(_number, _frame):
+    raise KeyboardInterrupt
+
+
 def main(argv):
     """Run the command; returns the exit status."""
     arguments = parse(argv)
+    # So that what runs in the root ends as well.
+    signal.signal(signal.SIGTERM, _terminated)
     if arguments.mirror:
         os.environ["COMPOSEAPPS_MIRROR"] = arguments.mirror
     progress = Progress(quiet=arguments.quiet)
