@@ -40,6 +40,12 @@ def test_a_product_adds_settings(layer):
     assert "RequiresMountsFor=/data/docker\n" in dropin
 
 
+def test_dockerd_may_read_images_from_the_store_wherever_it_is(layer):
+    assert 'Environment="DOCKER_LOAD_ROOTS=/var/sota/reset-apps"\n' in _files(layer)[1]
+    dropin = _files(layer, "--set", "COMPOSEAPPS_STORE=/data/apps")[1]
+    assert 'Environment="DOCKER_LOAD_ROOTS=/data/apps"\n' in dropin
+
+
 @pytest.mark.parametrize("settings, sentence", [
     ('{ "features": { "containerd-snapshotter": true } }', "selects containerd's image store"),
     ('{ "storage-driver": "btrfs" }', "selects the storage driver 'btrfs'"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 SUMMARY = "Docker's configuration for restorable compose apps"
-DESCRIPTION = "Pins the image store, limits the logs and starts dockerd after its \
-store was checked. Docker 29 gives a fresh data directory to containerd's image store unless \
+DESCRIPTION = "Pins the image store, limits the logs, starts dockerd after its \
+store was checked and lets it read images from the restorable store. Docker 29 gives a fresh data directory to containerd's image store unless \
 it is told otherwise, and installing and checking an app relies on the overlay2 store."
 SECTION = "admin"
 LICENSE = "MIT"
@@ -9,7 +9,7 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda
 
 SRC_URI = "file://50-composeapps.conf"
 
-inherit allarch composeapps-docker
+inherit allarch composeapps-docker composeapps-paths
 
 COMPOSEAPPS_DOCKER_LOG_DRIVER ??= "json-file"
 COMPOSEAPPS_DOCKER_LOG_MAX_SIZE ?= "10m"
@@ -54,7 +54,8 @@ python do_compile() {
     with open(os.path.join(d.getVar("S"), "50-composeapps.conf")) as stream:
         dropin = stream.read()
     with open(os.path.join(d.getVar("B"), "50-composeapps.conf"), "w") as stream:
-        stream.write(dropin.replace("@DATA_ROOT@", settings.get("data-root", "/var/lib/docker")))
+        stream.write(dropin.replace("@DATA_ROOT@", settings.get("data-root", "/var/lib/docker"))
+                     .replace("@LOAD_ROOTS@", d.getVar("COMPOSEAPPS_STORE")))
 }
 
 do_install() {
