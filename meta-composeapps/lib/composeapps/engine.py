@@ -12,7 +12,7 @@ import socket
 import tarfile
 from urllib.parse import quote, urlencode
 
-from composeapps.errors import EngineError, UsageError
+from composeapps.errors import EngineError, LoadRefusedError, UsageError
 
 API = "/v1.41"
 
@@ -35,6 +35,8 @@ class Engine:
         host: ``unix:///path/of/the/socket``.
         timeout: seconds dockerd may take for an answer; loading an image may take long between two.
 
+    ``ruled_out`` and ``load_way`` are what composeapps.loading has found out about this dockerd.
+
     Every method raises EngineError when dockerd cannot be reached or fails.
     """
 
@@ -44,6 +46,7 @@ class Engine:
         self.host = host
         self._path = host.removeprefix("unix://")
         self._timeout = timeout
+        self.ruled_out, self.load_way = set(), None
 
     def image(self, name):
         """Return what dockerd tells of an image, by ID or by reference, or None when it has none."""
@@ -70,7 +73,10 @@ class Engine:
         Arguments:
             manifest: the list that ``docker load`` reads as manifest.json.
             blobs: (name in the archive, size in bytes, chunks) of each file that it names. An error
-                raised by the chunks ends the load and is passed on; dockerd then drops it all.
+                raised by the chunks ends the load and is passed on; dockerd then drops it all. The
+                next one is asked for when the one before has been sent.
+
+        Raises LoadRefusedError when dockerd answered that it could not load them.
         """
         connection = _UnixConnection(self._path, self._timeout)
         try:
@@ -92,9 +98,9 @@ class Engine:
                 continue
             text = message.get("error") or (message.get("message") if status >= 300 else None)
             if text:
-                raise EngineError(f"dockerd did not load the image: {text}")
+                raise LoadRefusedError(f"dockerd did not load the image: {text}")
         if status >= 300:
-            raise EngineError(f"dockerd did not load the image: HTTP {status}")
+            raise LoadRefusedError(f"dockerd did not load the image: HTTP {status}")
 
     def _json(self, method, path):
         connection = _UnixConnection(self._path, self._timeout)

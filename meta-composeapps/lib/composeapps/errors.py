@@ -45,6 +45,10 @@ class EngineError(ComposeAppsError):
     exit_code = 6
 
 
+class LoadRefusedError(EngineError):
+    """dockerd answered that it did not load an image; it was reached and has kept nothing of it."""
+
+
 class StorageError(ComposeAppsError):
     """The file system refused: full, read-only, no permission."""
 

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from composeapps import bundle as bundles
-from composeapps import compose, durable
+from composeapps import compose, durable, loading
 from composeapps.app import StoreSource, load_app
 from composeapps.errors import CorruptError
 from composeapps.oci import host_platform
@@ -88,16 +88,10 @@ def find_image(image, engine):
 
 def load_image(image, store, engine, notify):
     """Load an image from the store; return its ID in dockerd."""
-    variant = image.variants[0]
-    config, layers = variant.document.config, variant.document.layers
+    layers = image.variants[0].document.layers
     size = sum(layer.size for layer in layers)
     notify(f"loading {image.ref.repository} ({size / 1e6:.1f} MB, {len(layers)} layers)")
-    files = dict.fromkeys((config, *layers))
-    names = {descriptor: descriptor.digest.partition(":")[2] for descriptor in files}
-    engine.load(
-        [{"Config": names[config], "RepoTags": [tag_of(image)], "Layers": [names[layer] for layer in layers]}],
-        ((names[blob], blob.size, store.chunks(blob.digest, blob.size)) for blob in files),
-    )
+    loading.load(engine, store, image, tag_of(image), notify)
     loaded = find_image(image, engine)
     if loaded is None:
         raise CorruptError(f"dockerd loaded {image.ref} but does not have it: its config and its layers disagree")
