@@ -144,12 +144,11 @@ class Checker:
 
 def _listed(place):
     """Return what is wrong with the list of images: each of the world's has to be there with its layers."""
-    problems = []
+    problems, tree = [], DockerTree(place.layout.docker)
     for facts in place.world.images:
         found = place.docker.image(facts.image_id)
         if (found.get("RootFS") or {}).get("Layers") != facts.diff_ids:
             problems.append(f"dockerd lists {facts.image_id[:19]} with other layers")
-        tree = DockerTree(place.layout.docker)
         if facts.image_id not in tree.images:
             problems.append(f"dockerd lists {facts.image_id[:19]}, but not all its layers are on the disk")
         problems += [f"dockerd lists layer {chain[:19]}, which is not on the disk"
@@ -163,10 +162,13 @@ def _run(place, facts, findings):
     container = docker.create(facts.image_id)
     try:
         docker.start(container)
-        docker.wait(container)
+        status = docker.wait(container)
         said = docker.logs(container).strip()
     finally:
         docker.remove(container)
+    # The status of its own shell; the runtime's, for a program that cannot be executed, are others.
+    if status not in (0, 1):
+        return [f"a container of {facts.reference[:40]} does not start: status {status}, '{said[-200:]}'"]
     if said != facts.says:
         findings.quiet.append(f"a container of {facts.reference[:40]} runs with wrong contents: '{said[-200:]}'")
     return []

@@ -40,7 +40,8 @@ examples:
   scripts/crash-test --engine stock --no-fsck          what power cuts do to Debian's own dockerd
   scripts/crash-test --states 1000 --seed 7            the full run; Ctrl-C, then --resume, goes on with it
   scripts/crash-test --workload bundle --states 200    one workload
-  scripts/crash-test --replay load.stock.0.0:flush=17  one state once more
+  scripts/crash-test --replay load.stock-nofsck.0.0:flush=17 --no-fsck
+                                                       one state once more
 """
 
 
@@ -89,8 +90,7 @@ def main(argv, build):
     try:
         if os.geteuid():
             raise CrashError("this mounts file systems and runs a dockerd: run it as root, or with sudo")
-        engine_name = args.replay.split(".")[1] if args.replay and args.replay.count(".") >= 3 else args.engine
-        engine = engines.find(engine_name, Progress(quiet=bool(os.environ.get(INSIDE))))
+        engine = engines.find(_engine_name(args), Progress(quiet=bool(os.environ.get(INSIDE))))
         if INSIDE not in os.environ:
             _enter(argv)
         return _replay(args, engine, build) if args.replay else _run(args, engine, build)
@@ -100,6 +100,15 @@ def main(argv, build):
     except KeyboardInterrupt:
         print("crash-test: interrupted; the same command with --resume goes on", file=sys.stderr)
         return 130
+
+
+def _engine_name(args):
+    if not args.replay:
+        return args.engine
+    name = run.engine_of(args.replay.partition(":")[0])
+    if name not in engines.NAMES:
+        raise CrashError(f"'{args.replay}' is no name of a state, such as 'load.stock.0.0:flush=17'")
+    return name
 
 
 def _enter(argv):
@@ -115,7 +124,7 @@ def _run(args, engine, build):
     options = run.Options(
         engine=engine, workloads=select(args.workload, engine.name, fsck), count=args.states, seed=args.seed,
         fsck=fsck, share=args.daemon_check, failures=(args.keep or where / "failures").absolute(),
-        directory=where / "runs" / f"{engine.name}{'' if fsck else '-nofsck'}-{args.seed}", keep_all=bool(args.keep))
+        directory=where / "runs" / f"{run.label(engine.name, fsck)}-{args.seed}", keep_all=bool(args.keep))
     started = time.monotonic()
     outcomes = run.Run(options, _Meter(args.states)).go(args.resume)
     _print_failures(outcomes, options.failures)

@@ -67,6 +67,11 @@ class Recording:
     def factory(self):
         return self.directory / "factory"
 
+    @property
+    def first(self):
+        """How many entries had been written when the work began."""
+        return next(start for start, name in self.phases if name == "work")
+
     def phase_of(self, entry):
         """Return in which phase that many entries had been written."""
         names = [name for start, name in self.phases if start <= entry]

@@ -18,10 +18,21 @@ from crash.verdicts import Outcome
 
 WORKERS = 2
 # A recording gives only so many states that differ; more of them differ more.
-STATES_PER_RECORDING = 50
+STATES_PER_RECORDING = 30
 MAX_ROUNDS = 40
-# Of the recordings with failing states, how many of a workload are kept unless all are asked for.
+# Of the recordings with failing states, how many of a workload are kept unless all are asked for: the last ones.
 KEPT = 3
+
+
+def label(engine, fsck):
+    """Return what names an engine and whether the store is repaired; ``engine_of`` undoes it."""
+    return engine if fsck else f"{engine}-nofsck"
+
+
+def engine_of(recording):
+    """Return the name of the engine in the name of a recording, or None."""
+    parts = recording.split(".")
+    return parts[1].removesuffix("-nofsck") if len(parts) == 4 else None
 
 
 @dataclass
@@ -43,6 +54,11 @@ class Options:
     directory: Path
     failures: Path
     keep_all: bool = False
+
+    @property
+    def label(self):
+        """The second part of the recordings' names."""
+        return label(self.engine.name, self.fsck)
 
 
 @dataclass
@@ -109,11 +125,11 @@ class Run:
         jobs = []
         for index, workload in enumerate(workloads):
             share = missing // len(workloads) + (index < missing % len(workloads))
-            name = f"{workload.name}.{self.options.engine.name}.{self.options.seed}.{number}"
+            name = f"{workload.name}.{self.options.label}.{self.options.seed}.{number}"
             known = [each for each in self.outcomes if each.state.partition(":")[0] == name]
             if share or known:
                 jobs.append(Job(workload, name, f"{self.options.seed}.{number}",
-                                min(max(share, len(known)), max(STATES_PER_RECORDING, len(known))), known))
+                                min(share + len(known), max(STATES_PER_RECORDING, len(known))), known))
         waiting, running = [job for job in jobs if self._unfinished(job)], {}
         try:
             while waiting or running:
@@ -155,17 +171,20 @@ class Run:
     def _finish(self, job):
         """Keep a recording that has failing states; others have served their purpose."""
         place, failed = self._place(job), [each for each in (*job.known, *job.outcomes) if each.failed]
-        failures = self.options.failures
-        kept = list(failures.glob(f"{job.workload.name}.{self.options.engine.name}.*"))
-        if failed and (self.options.keep_all or len(kept) < KEPT):
-            durable.make_directories(failures)
-            target = failures / job.name
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.move(place, target)
-            text = json.dumps([each.dump() for each in failed], indent=1)
-            durable.write_file(target / "failed.json", text.encode() + b"\n")
-        else:
+        if not failed:
             shutil.rmtree(place, ignore_errors=True)
+            return
+        failures = self.options.failures
+        durable.make_directories(failures)
+        target = failures / job.name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(place, target)
+        text = json.dumps([each.dump() for each in failed], indent=1)
+        durable.write_file(target / "failed.json", text.encode() + b"\n")
+        if not self.options.keep_all:
+            alike = failures.glob(f"{job.workload.name}.{self.options.label}.*")
+            for old in sorted(alike, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+                shutil.rmtree(old)
 
 
 def _work(send, options, job):
@@ -180,7 +199,7 @@ def _work(send, options, job):
         checker.remember(outcome)
     done = {each.state for each in job.known}
     with BlockLog(recording.log) as log:
-        enumeration = states.Enumeration(log.entries, recording.entries)
+        enumeration = states.Enumeration(log.entries, recording.entries, recording.first)
         with replay.Replay(recording.base, log, HOME) as planned:
             chosen = states.choose(planned, enumeration, job.count, job.seed)
         with replay.Replay(recording.base, log, HOME) as disk:

@@ -49,10 +49,11 @@ class Enumeration:
     Arguments:
         entries: the log's entries, blocklog.Entry.
         end: how many of them count; what came later was not part of what is to be tried.
+        first: how many had been written when that began; ``draw`` gives no states from before.
     """
 
-    def __init__(self, entries, end=None):
-        self.entries = entries[:end]
+    def __init__(self, entries, end=None, first=0):
+        self.entries, self.first = entries[:end], first
         self.flushes = [index + 1 for index, entry in enumerate(self.entries) if entry.flushes]
 
     def parse(self, name):
@@ -113,8 +114,8 @@ class Enumeration:
         """
         draw = random.Random(seed)
         prefixes = {
-            "flush": [f"flush={number}" for number in range(1, len(self.flushes) + 1)],
-            "entry": [f"entry={number}" for number in range(1, len(self.entries) + 1)],
+            "flush": [f"flush={number}" for number, place in enumerate(self.flushes, 1) if place > self.first],
+            "entry": [f"entry={number}" for number in range(self.first + 1, len(self.entries) + 1)],
         }
         for names in prefixes.values():
             draw.shuffle(names)
@@ -138,7 +139,7 @@ class Enumeration:
         starts = [0, *self.flushes]
         ends = [*self.flushes, len(self.entries)]
         return [(number, start, end) for number, (start, end) in enumerate(zip(starts, ends, strict=True))
-                if any(self.entries[index].changes for index in range(start, end))]
+                if end > self.first and any(self.entries[index].changes for index in range(start, end))]
 
     def _subset(self, draw, tails, kind):
         if not tails:
