@@ -14,10 +14,7 @@ from crash.errors import CrashError
 from crash.recording import workload_of
 from crash.verdicts import HARMLESS, Outcome, judge
 from crash.workloads.base import volume_problems
-from crash.workloads.repair import run_fsck
-
-# What fsck may end with: clean, repaired, and damage left over, which the checks after it judge.
-FSCK_CLEAN, FSCK_REPAIRED, FSCK_LEFT = 0, 10, 4
+from crash.workloads.repair import FSCK_CLEAN, FSCK_LEFT, FSCK_REPAIRED, run_fsck
 
 
 @dataclass

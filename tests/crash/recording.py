@@ -121,7 +121,8 @@ def record(engine, workload, name, seed, directory, settings=None):
     recorder = Recorder(engine.qemu, image, HOME, f"commit={settings.commit}", settings.writeback)
     with recorder:
         recorder.mark("start")
-        with engine.daemon() if workload.daemon else nullcontext():
+        # fsck refuses to work beside a dockerd.
+        with engine.daemon() if workload.daemon and not workload.repairs else nullcontext():
             recorder.mark("work")
             workload.record(place)
             recorder.mark("after")

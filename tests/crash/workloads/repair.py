@@ -4,8 +4,12 @@
 import os
 
 from crash.dockertree import DockerTree
+from crash.errors import CrashError
 from crash.place import run_agent
 from crash.workloads.base import Workload, sync
+
+# Exit statuses of fsck that tell what it found: nothing, repaired, and damage left over.
+FSCK_CLEAN, FSCK_REPAIRED, FSCK_LEFT = 0, 10, 4
 
 
 class Repair(Workload):
@@ -27,7 +31,9 @@ class Repair(Workload):
             place.docker.create(image, name)
 
     def record(self, place):
-        run_fsck(place)
+        status, _, said = run_fsck(place)
+        if status != FSCK_REPAIRED:
+            raise CrashError(f"fsck did not repair what was damaged on purpose: status {status}, {said.strip()[-600:]}")
 
 
 def run_fsck(place):
