@@ -163,8 +163,8 @@ def _run(place, facts, findings):
         said = docker.logs(container).strip()
     finally:
         docker.remove(container)
-    # The status of its own shell; the runtime's, for a program that cannot be executed, are others.
-    if status not in (0, 1):
+    # The runtime's own words about a program that cannot be executed, or another status than the shell's.
+    if status not in (0, 1) or said.startswith("exec "):
         return [f"a container of {facts.reference[:40]} does not start: status {status}, '{said[-200:]}'"]
     if said != facts.says:
         findings.quiet.append(f"a container of {facts.reference[:40]} runs with wrong contents: '{said[-200:]}'")

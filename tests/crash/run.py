@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -121,13 +122,12 @@ class Run:
 
     def _round(self, number, missing):
         """Take states from one more recording of each workload."""
-        workloads = self.options.workloads
-        jobs = []
-        for index, workload in enumerate(workloads):
-            share = missing // len(workloads) + (index < missing % len(workloads))
+        shares, jobs = self._shares(missing), []
+        for workload in self.options.workloads:
+            share = shares[workload.name]
             name = f"{workload.name}.{self.options.label}.{self.options.seed}.{number}"
             known = [each for each in self.outcomes if each.state.partition(":")[0] == name]
-            if share or known:
+            if share:
                 jobs.append(Job(workload, name, f"{self.options.seed}.{number}",
                                 min(share + len(known), max(STATES_PER_RECORDING, len(known))), known))
         waiting, running = [job for job in jobs if self._unfinished(job)], {}
@@ -143,6 +143,16 @@ class Run:
         finally:
             for child, _ in running.values():
                 child.kill()
+
+    def _shares(self, missing):
+        """Return {workload: how many more states}: first as many of each, then what some could not give of all."""
+        names = [workload.name for workload in self.options.workloads]
+        quota, rest = divmod(self.options.count, len(names))
+        have = Counter(each.workload for each in self.outcomes)
+        shares = {name: max(0, quota + (index < rest) - have[name]) for index, name in enumerate(names)}
+        if not any(shares.values()) or sum(shares.values()) > missing + len(names):
+            shares = {name: -(-missing // len(names)) for name in names}
+        return shares
 
     def _unfinished(self, job):
         """Whether states of that recording are to be checked: it is there no longer when all were."""
