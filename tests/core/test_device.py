@@ -62,7 +62,8 @@ def device(dockerd, registry, client, factory_name, tmp_path_factory, monkeypatc
     app_dir = tmp_path_factory.mktemp("app")
     refs = {}
     for name in ("front", "back"):
-        image = busybox_image(make_image, tar, Env=[f"NAME={factory_name}-{name}"])
+        # A layer of its own, which dockerd does not have from another test.
+        image = busybox_image(make_image, tar, {"name": f"{factory_name}-{name}"})
         refs[name] = push_image(registry, f"{registry.host}/{factory_name}/{name}:1", image)
     (app_dir / "docker-compose.yml").write_text(COMPOSE.format(**refs))
     (app_dir / "site.conf").write_text("from the bundle\n")
@@ -202,7 +203,7 @@ def test_check_names_a_missing_blob(device, run):
 
 def test_a_damaged_layer_never_reaches_dockerd(device, run):
     image = next(iter(device.app.images.values()))
-    layer = image.variants[0].document.layers[0]
+    layer = image.variants[0].document.layers[-1]
     path = device.store.blob_path(layer.digest)
     whole = path.read_bytes()
     path.write_bytes(whole[:-20] + bytes(20))
@@ -326,7 +327,7 @@ def test_a_factory_reset_is_undone_from_the_factory_store(device, run, factory_s
 
 
 def test_a_damaged_blob_is_taken_from_the_factory_store(device, run, factory_store):
-    layer = next(iter(device.app.images.values())).variants[0].document.layers[0]
+    layer = next(iter(device.app.images.values())).variants[0].document.layers[-1]
     path = device.store.blob_path(layer.digest)
     path.write_bytes(bytes(path.stat().st_size))
     assert run("check", "--store-only")[0] == 4

@@ -92,6 +92,12 @@ class DockerDaemon:
             # The socket's appearance is what is waited for; nothing tells of it but trying.
             time.sleep(0.05)
 
+    @property
+    def pid(self):
+        """The process that is dockerd, as this machine numbers it."""
+        first = self._process.pid
+        return int(Path(f"/proc/{first}/task/{first}/children").read_text().split()[0])
+
     def stop(self):
         """Kill dockerd and all that it started; return when none of it lives."""
         if self._process is None:
@@ -105,7 +111,8 @@ class DockerDaemon:
         self._process = None
 
 
-def busybox_image(make_image, tar, **config):
-    """Return a small runnable image: busybox, statically linked, and nothing else."""
+def busybox_image(make_image, tar, files=None):
+    """Return a small runnable image: busybox, statically linked, and above it a layer of ``files`` where given."""
     data = Path(hostsetup.TOOLS, "bin", "busybox").read_bytes()
-    return make_image(layers=[tar({"bin/busybox": data}, mode=0o755)], config=config)
+    layers = [tar({"bin/busybox": data}, mode=0o755), *([tar(files)] if files else [])]
+    return make_image(layers=layers)
