@@ -16,7 +16,7 @@ from pathlib import Path
 from fastlane.errors import BuildError
 
 # What tasks see of the caller's environment besides what BitBake itself lets through.
-KEPT = re.compile(r"(http|https|ftp|all|no)_proxy|TMPDIR|COMPOSEAPPS_CALLER", re.IGNORECASE)
+KEPT = re.compile(r"(http|https|ftp|all|no)_proxy|TMPDIR|COMPOSEAPPS_(CALLER|BUILD|MIRROR)", re.IGNORECASE)
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_.:+/-]*(\[[A-Za-z0-9_.+-]+\])?$")
 
 

@@ -140,6 +140,7 @@ class Build:
         if tasks:
             if base:
                 recipe.d.setVar("FASTLANE_PYTHON", str(base.python))
+            recipe.d.setVar("FASTLANE_PROGRESS", self.progress)
             with self.progress.step(f"building {recipe.pn}"):
                 self._run_tasks(recipe, tasks, stamp)
         _write_stamp(stamp, wanted)

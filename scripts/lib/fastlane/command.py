@@ -65,7 +65,7 @@ def main(argv, top, directory):
     arguments = parse(argv)
     settings = [tuple(setting.split("=", 1)) for setting in arguments.settings]
     if arguments.mirror:
-        settings.insert(0, ("FASTLANE_MIRROR", arguments.mirror))
+        os.environ["COMPOSEAPPS_MIRROR"] = arguments.mirror
     options = Options(
         top=Path(top), build=Path(directory).resolve(), machine=arguments.machine, image=arguments.image,
         recipe_directories=tuple(os.path.abspath(path) for path in arguments.apps_dir),
