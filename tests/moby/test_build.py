@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """dockerd from Debian's source: the patches fit it, it is compiled once, and its own tests pass with them."""
 
+import difflib
 import hashlib
 import json
 import os
@@ -35,15 +36,14 @@ def test_dockerd_is_built_with_the_series_and_only_once():
 
 
 def test_a_patch_that_does_not_compile_is_one_sentence_and_leaves_nothing(prepared, tmp_path):
-    lines = (prepared.engine / "layer/layer.go").read_text().splitlines()
-    number, clause = next((at, line) for at, line in enumerate(lines, 1) if line.startswith("package layer"))
+    before = (prepared.engine / "layer/filestore.go").read_text()
+    after = before.replace("\n)\n", "\n)\n\nvar broken int = nosuchthing\n", 1)
     path = tmp_path / "0001-bad.patch"
-    path.write_text(f"--- a/layer/layer.go\n+++ b/layer/layer.go\n@@ -{number},3 +{number},3 @@\n-{clause}\n"
-                    f"+package layer; var broken int = nosuchthing{clause.removeprefix('package layer')}\n"
-                    f" {lines[number]}\n {lines[number + 1]}\n")
+    path.write_text("".join(difflib.unified_diff(
+        before.splitlines(True), after.splitlines(True), "a/layer/filestore.go", "b/layer/filestore.go")))
     # Twice: what a failed build left must not be taken for a built one.
     for _ in range(2):
-        with pytest.raises(BuildError, match=r"dockerd does not compile: .*layer\.go:\d+.*nosuchthing"):
+        with pytest.raises(BuildError, match=r"dockerd does not compile: .*filestore\.go:\d+.*nosuchthing"):
             build.build(series.of_files([path]))
 
 

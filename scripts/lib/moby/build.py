@@ -131,7 +131,7 @@ def _compile(new, compiler, prepared, chosen, progress):
     log = cache.place() / "compile.log"
     version = {"Version": prepared.upstream, "GitCommit": prepared.commit, "BuildTime": prepared.date,
                "PlatformName": "", "ProductName": "docker", "DefaultProductLicense": ""}
-    flags = " ".join(["-w", *(f"-X {_PACKAGE}/dockerversion.{name}={value}" for name, value in version.items())])
+    flags = " ".join(["-s -w", *(f"-X {_PACKAGE}/dockerversion.{name}={value}" for name, value in version.items())])
     work = _working_copy(prepared, chosen)
     try:
         argv = ["build", "-v", "-tags", _TAGS, "-buildmode=pie", "-ldflags", flags, "-o", "/out/dockerd",
