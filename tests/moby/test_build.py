@@ -12,7 +12,7 @@ import pytest
 
 import hostsetup
 from fastlane.errors import BuildError
-from moby import build, series, source
+from moby import build, cache, series, source
 
 # The first of these makes the compiler's root, which takes minutes on a new machine.
 pytestmark = [pytest.mark.root, pytest.mark.timeout(2400)]
@@ -35,16 +35,34 @@ def test_dockerd_is_built_with_the_series_and_only_once():
     assert description["version"].rpartition("-")[0] in said
 
 
-def test_a_patch_that_does_not_compile_is_one_sentence_and_leaves_nothing(prepared, tmp_path):
+@pytest.fixture
+def broken(prepared, tmp_path):
+    """A patch that fits and does not compile."""
     before = (prepared.engine / "layer/filestore.go").read_text()
     after = before.replace("\n)\n", "\n)\n\nvar broken int = nosuchthing\n", 1)
     path = tmp_path / "0001-bad.patch"
     path.write_text("".join(difflib.unified_diff(
         before.splitlines(True), after.splitlines(True), "a/layer/filestore.go", "b/layer/filestore.go")))
+    return path
+
+
+def test_a_patch_that_does_not_compile_is_one_sentence_and_leaves_nothing(broken):
     # Twice: what a failed build left must not be taken for a built one.
     for _ in range(2):
         with pytest.raises(BuildError, match=r"dockerd does not compile: .*filestore\.go:\d+.*nosuchthing"):
-            build.build(series.of_files([path]))
+            build.build(series.of_files([broken]))
+
+
+def test_a_build_that_is_killed_is_not_taken_for_a_finished_one(broken):
+    before = sorted(cache.place().glob("dockerd-*/"))
+    with subprocess.Popen([sys.executable, hostsetup.TOP / "scripts/build-dockerd", "--patch", broken],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        said = next(line for line in process.stderr if line.startswith("compiling dockerd"))
+        process.kill()
+    assert "with 1 patch" in said
+    with pytest.raises(BuildError, match="dockerd does not compile"):
+        build.build(series.of_files([broken]))
+    assert sorted(cache.place().glob("dockerd-*/")) == before
 
 
 def test_the_unit_tests_of_what_is_patched_pass():

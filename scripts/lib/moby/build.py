@@ -66,7 +66,8 @@ def build(chosen, progress=None):
         found = directory / f"dockerd-{_name(prepared, compiler, chosen)}"
         fresh = not found.is_dir()
         if fresh:
-            said = f"with {len(chosen.patches)} patches" if chosen.patches else "without patches"
+            count = len(chosen.patches)
+            said = f"with {count} patch{'es' if count > 1 else ''}" if count else "without patches"
             with progress.step(f"compiling dockerd {prepared.upstream} {said}"):
                 cache.make(directory, "dockerd", found.name.partition("-")[2],
                            lambda new: _compile(new, compiler, prepared, chosen, progress), KEEP)
