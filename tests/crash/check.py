@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A state as the device finds it at its next boot: mounted, repaired, dockerd started, images loaded."""
 
+import contextlib
 import json
 import random
 import time
@@ -49,8 +50,7 @@ class Checker:
         """Return the Outcome for a states.State whose disk is the file ``image``, which is written to."""
         started = time.monotonic()
         outcome = Outcome(f"{self.recording.name}:{state.name}", self.recording.phase_of(state.end), fingerprint)
-        self._mountable(image)
-        with disks.mounted(image):
+        with _mounted(image):
             outcome.files = trees.digest(disks.MOUNTPOINT)
             known = self._known.get(outcome.files)
             if known:
@@ -63,14 +63,6 @@ class Checker:
         outcome.seconds = round(time.monotonic() - started, 3)
         return outcome
 
-    def _mountable(self, image):
-        """What a boot does with a file system whose superblock was torn."""
-        try:
-            with disks.mounted(image):
-                pass
-        except CrashError:
-            disks.run("e2fsck", "-p", image, check=False)
-
     def _check_files(self, outcome):
         place = self.recording.place(self.engine)
         findings = Findings()
@@ -78,16 +70,15 @@ class Checker:
         before = DockerTree(place.layout.docker)
         damage = before.problems + before.content_problems()
         outcome.cut = sorted({problem.state for problem in damage})
-        repaired = False
         if self.fsck:
-            repaired = self._repair(place, outcome, findings)
+            self._repair(place, outcome, findings)
         if self.workload.daemon:
             self._check_docker(place, outcome, findings)
         else:
             self._guarded(findings, lambda: self.workload.finish(place))
         findings.loud += volume_problems(place)
         outcome.problems = list(dict.fromkeys(findings.quiet + findings.loud))
-        outcome.verdict = judge(outcome.cut, findings.loud, findings.quiet, repaired)
+        outcome.verdict = judge(outcome.cut, findings.loud, findings.quiet)
 
     def _guarded(self, findings, action):
         """Add what ``action`` returns, or how it fails, to what is wrong and told."""
@@ -97,7 +88,7 @@ class Checker:
             findings.loud.append(str(err))
 
     def _repair(self, place, outcome, findings):
-        """Run fsck; return whether it says that it repaired something."""
+        """Run fsck."""
         status, report, said = run_fsck(place)
         try:
             outcome.repairs = json.loads(report)
@@ -105,8 +96,9 @@ class Checker:
             outcome.repairs = None
         if outcome.repairs is None or status not in (FSCK_CLEAN, FSCK_REPAIRED, FSCK_LEFT):
             findings.loud.append(f"fsck failed with status {status}: {said.strip()[-600:]}")
+        seen = {finding["state"] for finding in (outcome.repairs or {}).get("findings", ())}
+        outcome.cut = sorted({*outcome.cut, *seen})
         findings.loud += [f"after fsck: {text}" for text in volume_problems(place)]
-        return status == FSCK_REPAIRED
 
     def _check_docker(self, place, outcome, findings):
         tree = DockerTree(place.layout.docker)
@@ -137,6 +129,18 @@ class Checker:
             self._guarded(findings, lambda facts=facts: _run(place, facts, findings))
         self._guarded(findings, lambda: _start_others(place))
         self._guarded(findings, lambda: self.workload.finish(place))
+
+
+@contextlib.contextmanager
+def _mounted(image):
+    """Mount a state as a boot does: with e2fsck before when the file system's superblock was torn."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(disks.mounted(image))
+        except CrashError:
+            disks.run("e2fsck", "-p", image, check=False)
+            stack.enter_context(disks.mounted(image))
+        yield
 
 
 def _listed(place):

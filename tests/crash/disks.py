@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from crash.errors import CrashError
 from crash.namespaces import HOME
 
 SIZE = 768 * 1024 * 1024
+RELEASE_SECONDS = 20
 MOUNTPOINT = HOME / "disk"
 # Without discard: a discarded block comes back as zeros, which hides what a cut leaves there.
 MOUNT_OPTIONS = "nodiscard"
@@ -79,10 +81,27 @@ def copy(source, target):
 
 @contextlib.contextmanager
 def mounted(image, options=MOUNT_OPTIONS, directory=MOUNTPOINT):
-    """Mount the disk ``image`` and give its Layout; ext4 replays its journal as at a boot."""
+    """Mount the disk ``image`` and give its Layout; ext4 replays its journal as at a boot.
+
+    When this ends nobody writes to the image any more.
+    """
     directory.mkdir(exist_ok=True)
     run("mount", "-t", "ext4", "-o", f"loop,{options}", image, directory)
     try:
         yield Layout(directory)
     finally:
-        run("umount", directory)
+        unmount(image, directory)
+
+
+def unmount(image, directory=MOUNTPOINT):
+    """Unmount a disk and return when no loop device has its file any more.
+
+    A killed dockerd's mount namespace holds the file system a moment longer than dockerd lives; its
+    last writes must not go into a file that is already used for something else.
+    """
+    run("umount", directory)
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while run("losetup", "--associated", image).strip():
+        if time.monotonic() > deadline:
+            raise CrashError(f"{image} is still mounted by another process {RELEASE_SECONDS} s after it was unmounted")
+        time.sleep(0.01)

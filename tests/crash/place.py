@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a workload works with: the mounted disk, the engine, and what the recording is about."""
 
+import functools
 import os
 import random
 import subprocess
@@ -49,12 +50,17 @@ class Place:
         """The Docker of the daemon that runs."""
         return Docker(self.socket)
 
+    @functools.cached_property
+    def _engine(self):
+        """The product's own client: it remembers by which way images are best loaded."""
+        return Engine(f"unix://{self.socket}", timeout=60)
+
     def load(self, name):
         """Load an app's image from the store on the disk, as the agent does."""
         store = Store(self.layout.store)
         app = load_from_store(store, app_reference(self.world, name))
         for image in app.images.values():
-            load_image(image, store, Engine(f"unix://{self.socket}", timeout=60), lambda text: None)
+            load_image(image, store, self._engine, lambda text: None)
 
     def image_of(self, name):
         """Return the ImageFacts of an app's image."""

@@ -95,7 +95,7 @@ class Recorder:
         with detach:
             disks.MOUNTPOINT.mkdir(exist_ok=True)
             disks.run("mount", "-t", "ext4", "-o", self._options, device, disks.MOUNTPOINT)
-            self._stack.callback(disks.run, "umount", disks.MOUNTPOINT)
+            self._stack.callback(disks.unmount, export)
             if self._writeback:
                 self._limit(device)
         # Detached while it is mounted, the device goes away with the mount, even if this process is killed.

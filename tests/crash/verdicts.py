@@ -18,7 +18,7 @@ class Outcome:
     unhealed: something is still wrong, and somebody is told: an error, a container that does not start.
     silent: something is still wrong, and dockerd says that all is well.
 
-    ``cut`` has the letters of the states that the cut left (dockertree); ``problems`` says what is
+    ``cut`` has the letters of the states that the cut left, as dockertree or fsck saw them; ``problems`` says what is
     wrong at the end, ``repairs`` is fsck's report; ``by_daemon`` whether a dockerd ran on it; ``files`` is a digest
     of all files, ``same_as`` names the state with the same files whose verdict this is; ``seconds`` is
     what it took.
@@ -51,19 +51,18 @@ class Outcome:
         return asdict(self)
 
 
-def judge(cut, loud, quiet, repaired):
+def judge(cut, loud, quiet):
     """Return the verdict.
 
     Arguments:
         cut: the letters of the states after the cut.
         loud, quiet: what is wrong at the end, with and without anybody being told.
-        repaired: whether fsck says that it repaired something.
     """
     if quiet:
         return SILENT
     if loud:
         return UNHEALED
-    return HEALED if repaired or set(cut) - HARMLESS else OK
+    return HEALED if set(cut) - HARMLESS else OK
 
 
 def summary(outcomes):

@@ -24,10 +24,9 @@ class Load(Workload):
 
 
 class LoadDirect(Workload):
-    """A load as the agent does it: the layers are read from the store, not from the stream."""
+    """A load as the agent does it: dockerd reads the layers from the store, or gets links to its blobs."""
 
     name = "load-direct"
-    engines = ("patched",)
 
     def record(self, place):
         for name in sorted(place.world.apps):
