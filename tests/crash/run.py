@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from composeapps import durable
-from crash import replay, states
+from crash import disks, replay, states
 from crash.blocklog import BlockLog
 from crash.check import Checker
 from crash.errors import CrashError
@@ -238,5 +238,5 @@ def check_one(recording, engine, name, fsck, keep=None):
         with replay.Replay(recording.base, log, HOME) as disk:
             fingerprint = disk.make(state, HOME / "state.img")
     if keep:
-        shutil.copyfile(HOME / "state.img", keep)
+        disks.copy(HOME / "state.img", keep)
     return Checker(recording, engine, fsck).check(HOME / "state.img", state, f"{fingerprint:032x}")

@@ -11,6 +11,10 @@ A state's name is the recording's and one of
     flush=F:until=E:random=SEED     up to the flush, then each write before entry E, or not
     flush=F:until=E:torn=SEED       the same, and some of the writes with only some of their sectors
 
+The log has writes in the order in which they were issued, so one that was still under way when a
+flush was issued counts as flushed. ext4 waits for the writes that a flush is to cover before it
+issues it: no state is missing that ext4 or a program relies on.
+
 The seeds, and so the names, decide everything: the same name is the same disk.
 """
 
