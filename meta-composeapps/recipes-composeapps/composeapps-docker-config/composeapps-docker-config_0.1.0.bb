@@ -7,9 +7,13 @@ SECTION = "admin"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 
-SRC_URI = "file://50-composeapps.conf"
+SRC_URI = "\
+    file://50-composeapps.conf \
+    file://docker-store-fsck-background.service \
+    file://docker-store-fsck.service \
+"
 
-inherit allarch composeapps-docker composeapps-paths
+inherit allarch composeapps-docker composeapps-paths systemd
 
 COMPOSEAPPS_DOCKER_LOG_DRIVER ??= "json-file"
 COMPOSEAPPS_DOCKER_LOG_MAX_SIZE ?= "10m"
@@ -51,18 +55,32 @@ python do_compile() {
     with open(os.path.join(d.getVar("B"), "daemon.json"), "w") as stream:
         json.dump(settings, stream, indent=2)
         stream.write("\n")
-    with open(os.path.join(d.getVar("S"), "50-composeapps.conf")) as stream:
-        dropin = stream.read()
-    with open(os.path.join(d.getVar("B"), "50-composeapps.conf"), "w") as stream:
-        stream.write(dropin.replace("@DATA_ROOT@", settings.get("data-root", "/var/lib/docker"))
-                     .replace("@LOAD_ROOTS@", d.getVar("COMPOSEAPPS_STORE")))
+    words = {
+        "@DATA_ROOT@": settings.get("data-root", "/var/lib/docker"),
+        "@LOAD_ROOTS@": d.getVar("COMPOSEAPPS_STORE"),
+        "@COMPOSEAPPS_STORE@": d.getVar("COMPOSEAPPS_STORE"),
+        "@COMPOSEAPPS_FACTORY_STORE@": d.getVar("COMPOSEAPPS_FACTORY_STORE"),
+        "@bindir@": d.getVar("bindir"),
+    }
+    for name in ("50-composeapps.conf", *d.getVar("SYSTEMD_SERVICE:" + d.getVar("PN")).split()):
+        with open(os.path.join(d.getVar("S"), name)) as stream:
+            text = stream.read()
+        for word, value in words.items():
+            text = text.replace(word, value)
+        with open(os.path.join(d.getVar("B"), name), "w") as stream:
+            stream.write(text)
 }
 
 do_install() {
     install -d ${D}${sysconfdir}/docker ${D}${systemd_system_unitdir}/docker.service.d
     install -m 0644 ${B}/daemon.json ${D}${sysconfdir}/docker/daemon.json
     install -m 0644 ${B}/50-composeapps.conf ${D}${systemd_system_unitdir}/docker.service.d/50-composeapps.conf
+    install -m 0644 ${B}/docker-store-fsck.service ${B}/docker-store-fsck-background.service \
+        ${D}${systemd_system_unitdir}/
 }
+
+# They check with the agent's command, and do nothing without it.
+SYSTEMD_SERVICE:${PN} = "docker-store-fsck.service docker-store-fsck-background.service"
 
 FILES:${PN} += "${systemd_system_unitdir}/docker.service.d"
 CONFFILES:${PN} = "${sysconfdir}/docker/daemon.json"

@@ -19,6 +19,7 @@ def check(run):
             finding = run.find("B", layer, f"is not a directory in layerdb: {layer.faults['.']}", "set aside")
             run.apply(finding, lambda layer=layer: run.actions.set_aside(run.layer_path(layer)))
             del run.layers[layer.chain]
+    _remake_missing(run)
     for layer in run.layers.values():
         _prove(run, layer)
     ordered = layers.in_order(run.layers)
@@ -33,6 +34,24 @@ def check(run):
             layer.cached = overlay.read(run.root, layer.cache)
     # A parent that was lost on the way takes its descendants with it.
     _check_parents(run, ordered)
+
+
+def _remake_missing(run):
+    """Begin missing layers anew that others or containers are built on, where a store has all that is needed."""
+    waiting = [layer.parent for layer in run.layers.values()] + [mount.parent for mount in run.mounts.values()]
+    while waiting:
+        chain = waiting.pop()
+        if chain is None or chain in run.layers or chain not in run.proof:
+            continue
+        diff, parent = run.proof[chain]
+        if not run.blobs.has_layer(diff):
+            continue
+        layer = layers.Layer(chain)
+        layer.faults = dict.fromkeys(("diff", "parent", "cache-id", "size", "tar-split.json.gz"), "is missing")
+        finding = run.find("G", layer, "is missing, and something is built on it", "began it anew, from the store")
+        if run.apply(finding, lambda chain=chain: run.actions.mkdir(f"{layout.LAYERS}/{chain}", 0o755)):
+            run.layers[chain] = layer
+            waiting.append(parent)
 
 
 def lose_descendants(run):
@@ -174,7 +193,7 @@ def _rebuild(run, layer, cache):
     layer.suspect = True
     if run.actions.dry_run:
         cache = cache or overlay.Cache(layer.cache)
-        cache.link = cache.link or overlay.new_link()
+        cache.link = cache.link or overlay.new_link(cache.name, run.links)
         cache.target, cache.inode, cache.work = cache.wanted_target, 0, True
         parent = run.layers.get(layer.parent) if layer.parent else None
         cache.lower = parent.cached.lowers() if parent and parent.cached else None
@@ -195,7 +214,7 @@ def settle(run, thing, cache, used):
         or (cache.target is not None and cache.target != cache.wanted_target and _leads_to_its_own(run, cache)))
     if cache.link is None or taken:
         names = [name for name in overlay.names_of(cache.name, run.links) if used.get(name, cache.name) == cache.name]
-        link = names[0] if names else overlay.new_link()
+        link = names[0] if names else overlay.new_link(cache.name, run.links)
         what = "is that of another directory" if taken else "is missing"
         finding = run.find("D", thing, f"has a short name that {what} (overlay2/{cache.name[:12]}/link)",
                            "wrote it anew")

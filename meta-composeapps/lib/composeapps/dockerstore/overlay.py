@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Reading overlay2: a directory for each layer and container, and their short names in ``l/``."""
 
+import base64
+import hashlib
 import os
 import stat
 
@@ -106,8 +108,14 @@ def first_lower(cache, all_links):
     return parts[1] if len(parts) == 3 and parts[0] == ".." and parts[2] == "diff" else None
 
 
-def new_link():
-    """Return a new short name: 26 characters of base 32, as dockerd makes them."""
-    import base64
+def new_link(cache_name, all_links):
+    """Return a short name that is not in use: 26 characters of base 32, as dockerd makes them.
 
-    return base64.b32encode(os.urandom(17)).decode()[:26]
+    The same for the same directory, so that a repair that is repeated leaves the same.
+    """
+    seed = cache_name
+    while True:
+        seed = hashlib.sha256(seed.encode()).hexdigest()
+        link = base64.b32encode(bytes.fromhex(seed)).decode()[:26]
+        if link not in all_links:
+            return link
