@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A store that a real dockerd made, once a session, and a copy of it for each test to damage."""
 
+import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from fsck.layerstore import Layer, LayerStore, sparse_tar
+from fsck.layerstore import LayerStore, sparse_tar
 from fsck.stores import Device, make_template
 from support import layertars
 
@@ -38,16 +41,27 @@ def layerstore(device_root, tmp_path_factory):
     return LayerStore(device_root, place / "root", tars)
 
 
-@pytest.fixture
-def copied(layerstore, tmp_path):
-    """A function that gives a copy of a layer, by its number, to be changed at will."""
-    def copy(number):
-        layer = layerstore.layers[number]
-        place = tmp_path / f"layer{number}"
-        place.mkdir()
-        subprocess.run(["cp", "-a", layer.cache, place / "cache"], check=True)
-        metadata = place / "metadata"
-        subprocess.run(["cp", "-a", layer.metadata, metadata], check=True)
-        return Layer(layer.tar, metadata, place / "cache")
+@pytest.fixture(scope="session")
+def memory_disk(tmp_path_factory):
+    """A file system like a device's, in memory: what is synced there does not wait for what others write."""
+    image = Path("/dev/shm") / f"fsck-tests-{os.getpid()}.img"
+    place = tmp_path_factory.mktemp("disk")
+    try:
+        with open(image, "wb") as stream:
+            stream.truncate(512 * 1024 * 1024)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, place], check=True)
+        yield place
+        subprocess.run(["umount", place], check=True)
+    finally:
+        image.unlink(missing_ok=True)
 
-    return copy
+
+@pytest.fixture
+def copied(layerstore, memory_disk):
+    """A function that gives a copy of a layer, by its number, to be changed at will."""
+    with tempfile.TemporaryDirectory(dir=memory_disk) as place:
+        def copy(number):
+            return layerstore.layers[number].copy(Path(tempfile.mkdtemp(dir=place)))
+
+        yield copy

@@ -138,32 +138,30 @@ class Placer:
 
     def _parent(self, path):
         """Return (directory descriptor, last component), making the directories that are missing."""
-        try:
+        with _no_directory():
             return self.tree.locate(path)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
         parts = confine.components(path)
         for count in range(1, len(parts)):
-            try:
+            with _no_directory():
                 self.tree.open_directory(parts[:count])
-            except NotADirectoryError:
-                parent = self.tree.open_directory(parts[:count - 1])
-                with _times_kept(parent):
-                    self._discard(parent, parts[count - 1])
-                self._implied(parts[:count])
-            except FileNotFoundError:
-                self._implied(parts[:count])
+                continue
+            self._implied(parts[:count])
         return self.tree.locate(path)
 
     def _implied(self, parts):
-        # An entry of its own, when there is one, has come before or comes still.
+        """Make a directory whose own entry, if there is one, comes later."""
         parent = self.tree.open_directory(parts[:-1])
+        held = os.dup(parent)
         try:
-            with _times_kept(parent):
-                os.mkdir(parts[-1], 0o755, dir_fd=parent)
-        except FileExistsError:
-            raise NotHealableError(f"{printable(b'/'.join(parts))} is a symbolic link to nothing") from None
-        _own(parent, parts[-1], self.id_offset, 0o755)
+            with _times_kept(held):
+                # A link that leads to no directory now was not there when dockerd unpacked the layer.
+                with contextlib.suppress(FileNotFoundError):
+                    self._discard(held, parts[-1])
+                os.mkdir(parts[-1], 0o755, dir_fd=held)
+                os.chown(parts[-1], *self.id_offset, dir_fd=held, follow_symlinks=False)
+                os.chmod(parts[-1], 0o755, dir_fd=held)
+        finally:
+            os.close(held)
 
     def _fresh(self):
         self._number += 1
@@ -259,6 +257,9 @@ class Placer:
             if fault_of(self.tree, header, self.id_offset):
                 self._finish(parent, base, header)
                 self._note(path)
+            elif found.st_mtime_ns != header.mtime:
+                # What was lost or made in it has changed it.
+                _set_times(parent, base, header)
             return
         fresh = self._fresh()
         os.mkdir(fresh, 0o700, dir_fd=self._staging)
@@ -336,9 +337,14 @@ def _times_kept(place):
         os.close(held)
 
 
-def _own(parent, base, id_offset, mode):
-    os.chown(base, *id_offset, dir_fd=parent, follow_symlinks=False)
-    os.chmod(base, mode, dir_fd=parent)
+@contextlib.contextmanager
+def _no_directory():
+    """Pass over the errors by which a path has no directory at its end."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
 
 
 def _set_xattr(place, base, name, value):
