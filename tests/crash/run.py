@@ -128,7 +128,7 @@ class Run:
             name = f"{workload.name}.{self.options.label}.{self.options.seed}.{number}"
             known = [each for each in self.outcomes if each.state.partition(":")[0] == name]
             if share:
-                jobs.append(Job(workload, name, f"{self.options.seed}.{number}",
+                jobs.append(Job(workload, name, f"{self.options.seed}.{number}.{workload.name}",
                                 min(share + len(known), max(STATES_PER_RECORDING, len(known))), known))
         waiting, running = [job for job in jobs if self._unfinished(job)], {}
         try:
