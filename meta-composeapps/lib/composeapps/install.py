@@ -53,8 +53,9 @@ def install(app, store, engine, config, states, notify=lambda text: None):
     before = states.get(name)
     state = AppState(str(app.ref), images, before.stopped if before else False)
     if loaded or state != before:
-        # dockerd reports an image as loaded long before its files are on the disk; an agent that was
-        # killed in between has not recorded the app, so its next run comes through here.
+        # A dockerd without our patches reports an image as loaded long before its files are on the disk, and
+        # what it loaded once a patched one finds there and leaves as it is. An agent that was killed in between
+        # has not recorded the app, so its next run comes through here.
         with durable.storage_errors(f"syncing the images of app {name}"):
             durable.sync_filesystem(engine.data_root())
     if state != before:
