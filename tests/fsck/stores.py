@@ -18,8 +18,8 @@ from support.engine import DockerDaemon
 from support.images import make_image, sha256
 
 # What dockerd itself mounts into a container's /etc is left out.
-DUMP = ["/bin/busybox", "sh", "-c", "cd / && for f in $(find etc opt srv ! -name 'hos*' ! -name resolv.conf | sort); do "
-        "stat -c '%n %a %u:%g %F %N' $f; [ ! -f $f ] || md5sum $f; done"]
+DUMP = ["/bin/busybox", "sh", "-c", "cd / && "
+        "for f in $(find etc opt srv ! -name 'hos*' ! -name resolv.conf | sort); do stat -c '%n %a %u:%g %F %N' $f; [ ! -f $f ] || md5sum $f; done"]
 
 
 def layer(*entries):
@@ -102,7 +102,7 @@ def make_template(base, slot, saved):
         device.run(template.containers[name])
     device.stop()
     (slot / "dockerd.log").unlink()
-    subprocess.run(["cp", "-a", slot, saved], check=True)
+    slot.rename(saved)
     return template
 
 

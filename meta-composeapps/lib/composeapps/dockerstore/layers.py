@@ -22,7 +22,8 @@ class Layer:
     its overlay.Cache once that was read; ``inode`` of its files' directory; ``time`` of its commit.
     """
 
-    __slots__ = ("chain", "diff", "parent", "cache", "faults", "lost", "state", "cached", "inode", "time", "suspect")
+    __slots__ = ("chain", "diff", "parent", "cache", "faults", "lost", "state", "cached", "inode", "time", "suspect",
+                 "stray")
 
     def __init__(self, chain):
         self.chain = chain
@@ -31,6 +32,8 @@ class Layer:
         self.faults = {}
         # Something else was wrong with it: what the ledger says does not count.
         self.suspect = False
+        # Temporary files in its directory.
+        self.stray = ()
 
     def __str__(self):
         return f"layer {self.chain[:12]}"
@@ -58,6 +61,7 @@ def _read(home, chain):
         return layer
     try:
         layer.time = os.fstat(directory).st_mtime_ns
+        layer.stray = [name for name in os.listdir(directory) if name.startswith(".tmp-")]
         layer.diff = _digest(layer, directory, "diff")
         layer.cache = _cache_id(layer, directory)
         try:

@@ -55,6 +55,8 @@ LEDGER = "composeapps-fsck/ledger"
 PENDING = "composeapps-fsck/pending"
 REPORT = "composeapps-fsck/report.json"
 LOST = "lost+fsck"
+# What a layer is healed in, beside its files (placer.py).
+HEALING = "composeapps-heal"
 
 NETWORK_DATABASE = "network/files/local-kv.db"
 VOLUME_DATABASE = "volumes/metadata.db"

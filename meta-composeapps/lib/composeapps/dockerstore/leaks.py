@@ -18,7 +18,15 @@ def check(run):
     paths = [f"{home}/{name}" for home in TEMPORARIES for name in run.root.names(home) if name.startswith(".tmp-")]
     paths += [f"{layout.CONTAINERS}/{container}/{name}" for container in run.containers
               for name in run.root.names(f"{layout.CONTAINERS}/{container}") if name.startswith(".tmp-")]
-    _delete(run, paths, "temporary files", "image/, containers/, overlay2/l")
+    for layer in run.layers.values():
+        paths += [run.layer_path(layer, name) for name in layer.stray]
+        if layer.cached is not None and layer.lost is None:
+            paths += [f"{layout.OVERLAY}/{layer.cache}/{name}" for name in layer.cached.stray]
+    for mount in run.mounts:
+        paths += [f"{layout.MOUNTS}/{mount}/{name}" for name in run.root.names(f"{layout.MOUNTS}/{mount}")
+                  if name.startswith(".tmp-")]
+    paths = [path for path in paths if run.root.lstat(path) is not None]
+    _delete(run, paths, "temporary files", "image/, containers/, overlay2/")
     # Without layerdb nothing tells what is in use.
     if run.root.is_directory(layout.LAYERS):
         _removed_layers(run)

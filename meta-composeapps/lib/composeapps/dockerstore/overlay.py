@@ -16,15 +16,15 @@ class Cache:
     ``link`` is its short name, None when unreadable; ``lower`` the content of its file of lower
     directories, None when there is none, "" for an unreadable one; ``inode`` that of ``diff``, None
     when that is no directory; ``work`` tells of the work directory; ``target`` is where the short
-    name's symbolic link leads, None when it is no such link.
+    name's symbolic link leads, None when it is no such link; ``stray`` lists temporary files.
     """
 
-    __slots__ = ("name", "link", "lower", "inode", "work", "target")
+    __slots__ = ("name", "link", "lower", "inode", "work", "target", "stray")
 
     def __init__(self, name):
         self.name = name
         self.link = self.lower = self.inode = self.target = None
-        self.work = False
+        self.work, self.stray = False, ()
 
     @property
     def wanted_target(self):
@@ -44,6 +44,7 @@ def read(root, name):
         return None
     cache = Cache(name)
     try:
+        cache.stray = [name for name in os.listdir(directory) if name.startswith((".tmp-", layout.HEALING))]
         cache.link = _text(directory, "link", layout.LINK)
         try:
             cache.lower = read_at(directory, "lower", layout.MAX_LOWER).decode("ascii", "replace")
