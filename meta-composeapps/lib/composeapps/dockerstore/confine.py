@@ -40,6 +40,9 @@ def open_regular(path, dir_fd=None):
 
     Raises CorruptError when it is something else, OSError when it cannot be opened.
     """
+    # Opening a device may already do something: a watchdog's starts it.
+    if not stat.S_ISREG(os.stat(path, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+        raise CorruptError(f"{os.fsdecode(path)} is not a regular file")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError as err:
