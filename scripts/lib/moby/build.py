@@ -154,12 +154,18 @@ def _compile(new, compiler, prepared, chosen, progress):
 
 def _go(compiler, prepared, work, argv, progress, log, out):
     """Run ``go`` in moby's source; return its exit status. ``work`` stands in for the prepared source's own code."""
-    directory = cache.place() / "gocache"
+    directory, temporary = cache.place() / "gocache", cache.place() / "tmp"
     directory.mkdir(parents=True, exist_ok=True)
+    # Go and its tests leave files behind when they are killed; the root is to stay as it is.
+    trees.remove_tree(temporary)
+    temporary.mkdir(mode=0o1777)
     inside = f"{source.INSIDE}/{source.ENGINE}"
     env = {"GOPATH": f"{source.INSIDE}/_build:/usr/share/gocode", "GO111MODULE": "off", "GOPROXY": "off",
            "GOFLAGS": "-trimpath", "GOCACHE": _CACHE}
-    binds = {prepared.tree: Path(source.INSIDE).parent, work: inside, directory: _CACHE}
+    binds = {prepared.tree: Path(source.INSIDE).parent, work: inside, directory: _CACHE, temporary: "/tmp"}
     if out != work:
         binds[out] = "/out"
-    return root.run(compiler, ["go", *argv], progress, log=log, binds=binds, cwd=inside, env=env)
+    try:
+        return root.run(compiler, ["go", *argv], progress, log=log, binds=binds, cwd=inside, env=env)
+    finally:
+        trees.remove_tree(temporary)
