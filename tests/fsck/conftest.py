@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+# Fixtures too, for the tests about single layers.
+from fsck.layerfixtures import copied, layerstore, memory_disk  # noqa: F401
 from fsck.stores import Device, make_template
 
 

@@ -10,6 +10,7 @@ cannot parse, and resolves names where dockerd does not.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from composeapps.errors import CorruptError
 
@@ -171,7 +172,9 @@ def _text(data):
     return data.partition(b"\0")[0]
 
 
+@lru_cache(maxsize=512)
 def _number(data):
+    # Most numbers of a layer are the same few: owners, modes, one time.
     if data[0] & 0x80:
         number = int.from_bytes(data, "big", signed=False) & ((1 << 8 * len(data) - 1) - 1)
         if data[0] & 0x40:

@@ -38,6 +38,7 @@ _INPUT = 64 * 1024
 # The longest segment is a chunk of 1 MiB of trailing padding, or one extended header of at
 # most 1 MiB; in base64 and with the rest of the line:
 _MAX_LINE = 8 * 1024 * 1024
+_SEGMENT = b'{"type":2,"payload":"'
 
 
 class TarSplitError(CorruptError):
@@ -118,16 +119,20 @@ def _records(stream):
     """Yield (name, size, payload): a file, or with name None a segment."""
     for position, line in enumerate(_lines(stream)):
         try:
-            record = json.loads(line)
+            if line.startswith(_SEGMENT) and line.endswith(ending := b'","position":%d}' % position):
+                # Half of the lines, just as dockerd writes them.
+                yield None, 0, binascii.a2b_base64(line[len(_SEGMENT):-len(ending)], strict_mode=True)
+                continue
+            record = json.loads(line.decode())
             kind, payload = record["type"], record["payload"]
-            payload = None if payload is None else base64.b64decode(payload, validate=True)
+            payload = None if payload is None else binascii.a2b_base64(payload, strict_mode=True)
             if record["position"] != position:
                 raise ValueError("out of order")
             if kind == 2:
                 yield None, 0, payload or b""
                 continue
             raw = record.get("name_raw")
-            name = base64.b64decode(raw, validate=True) if raw else record.get("name", "").encode()
+            name = binascii.a2b_base64(raw, strict_mode=True) if raw else record.get("name", "").encode()
             size = record.get("size", 0)
             if kind != 1 or not isinstance(size, int) or size < 0 or (size and len(payload or b"") != 8):
                 raise ValueError("not a file")
