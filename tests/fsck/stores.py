@@ -19,7 +19,8 @@ from support.images import make_image, sha256
 
 # What dockerd itself mounts into a container's /etc is left out.
 DUMP = ["/bin/busybox", "sh", "-c", "cd / && "
-        "for f in $(find etc opt srv ! -name 'hos*' ! -name resolv.conf | sort); do stat -c '%n %a %u:%g %F %N' $f; [ ! -f $f ] || md5sum $f; done"]
+        "for f in $(find etc opt srv ! -name 'hos*' ! -name resolv.conf | sort); do stat -c '%n %a %u:%g %F %N' $f; "
+        "[ -L $f ] || [ ! -f $f ] || md5sum $f; done"]
 
 
 def layer(*entries):

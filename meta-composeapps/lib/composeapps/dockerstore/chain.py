@@ -106,37 +106,46 @@ def _check_cache_ids(run, ordered):
     for layer in ordered:
         if layer.cache:
             owners.setdefault(layer.cache, []).append(layer)
+    mounts = {name for mount in run.mounts.values() for name in (mount.mount_id, mount.init_id)}
     for cache, claimants in owners.items():
-        if len(claimants) > 1:
+        if len(claimants) > 1 or cache in mounts:
             right = [layer for layer in claimants if layer.lost is None and content.problem(run, layer) is None]
             for layer in claimants:
                 if layer not in right[:1]:
-                    layer.faults["cache-id"] = f"names {cache[:12]}, the directory of another layer"
+                    layer.faults["cache-id"] = f"names {cache[:12]}, which belongs to something else"
                     layer.cache = None
-    missing = [layer for layer in ordered if layer.lost is None and "cache-id" in layer.faults]
+    missing = [layer for layer in ordered if layer.lost is None and (
+        layer.cache is None or not run.root.is_directory(f"{layout.OVERLAY}/{layer.cache}"))]
     if not missing:
         return
     free = _candidates(run)
     for layer in missing:
-        problem = f"has metadata that cannot be used: cache-id {layer.faults['cache-id']}"
-        found = None
-        if "tar-split.json.gz" not in layer.faults:
-            found = next((name for name in free if content.problem(run, layer, name) is None), None)
-        if found is not None:
-            free.remove(found)
-            finding = run.find("B", layer, problem, f"its files are in overlay2/{found[:12]}")
-        elif run.blobs.has_layer(layer.diff):
-            # Derived from the layer, so that a run that is repeated after a power cut takes the same.
-            found = layout.chain_id(layer.chain, layer.diff)
-            finding = run.find("B", layer, problem, "took a new directory")
-        else:
-            _lose(layer, "B", problem)
-            continue
-        layer.cache = found
-        data = found.encode()
-        if not run.apply(finding, lambda layer=layer, data=data:
-                         run.actions.write(run.layer_path(layer, "cache-id"), data)):
-            _lose(layer, "B", problem)
+        _find_directory(run, layer, free)
+
+
+def _find_directory(run, layer, free):
+    """Give a layer that has no directory the one of ``free`` that has its files, or a name for a new one."""
+    state = "B" if layer.cache is None else "C"
+    problem = (f"has metadata that cannot be used: cache-id {layer.faults['cache-id']}" if state == "B" else
+               f"has lost its files: overlay2/{layer.cache[:12]} is missing")
+    found = None
+    if "tar-split.json.gz" not in layer.faults:
+        found = next((name for name in free if content.problem(run, layer, name) is None), None)
+    if found is not None:
+        free.remove(found)
+        finding = run.find(state, layer, problem, f"its files are in overlay2/{found[:12]}")
+    elif layer.cache is not None:
+        return
+    elif run.blobs.has_layer(layer.diff):
+        # Derived from the layer, so that a run that is repeated after a power cut takes the same.
+        found = layout.chain_id(layer.chain, layer.diff)
+        finding = run.find(state, layer, problem, "took a new directory")
+    else:
+        _lose(layer, state, problem)
+        return
+    layer.cache = found
+    if not run.apply(finding, lambda: run.actions.write(run.layer_path(layer, "cache-id"), found.encode())):
+        _lose(layer, state, problem)
 
 
 def _candidates(run):

@@ -120,12 +120,13 @@ def check(run):
     used = {layer.cached.link: layer.cache for layer in run.layers.values()
             if layer.cached is not None and layer.lost is None}
     owners = {layer.cache for layer in run.layers.values() if layer.cache}
+    _doubt(run, owners)
     for container in list(run.containers.values()):
         if container.driver not in (None, DRIVER):
             # Made with another storage driver: dockerd leaves it alone too.
             continue
         mount = run.mounts.get(container.id)
-        state, why = ("M", container.fault) if container.fault else _settle(run, container, mount, used, owners)
+        state, why = ("M", container.fault) if container.fault else _settle(run, container, mount, used)
         if why is not None:
             finding = run.find(state, container, why, "set it aside; the agent makes its apps' containers anew")
             if run.apply(finding, *closure.container_steps(run, container.id, run.mounts.get(container.id), owners)):
@@ -139,7 +140,38 @@ def check(run):
                 del run.mounts[name]
 
 
-def _settle(run, container, mount, used, owners):
+def _doubt(run, owners):
+    """Take back what two mounts say of the same directory, or a mount of a layer's: only one can be right."""
+    claims = {}
+    for mount in run.mounts.values():
+        if mount.mount_id in owners:
+            _deny(mount, "mount-id", "names the directory of a layer")
+        if mount.init_id in owners:
+            _deny(mount, "init-id", "names the directory of a layer")
+        if mount.mount_id:
+            claims.setdefault(mount.mount_id, []).append(mount)
+    for mount_id, claimants in claims.items():
+        if len(claimants) > 1:
+            # dockerd names the inner layer by the writable one.
+            right = [mount for mount in claimants if mount.init_id == f"{mount_id}-init"] or claimants
+            for mount in claimants:
+                if mount is not right[0]:
+                    _deny(mount, "mount-id", "names the directory of another container")
+    for mount in run.mounts.values():
+        if mount.mount_id and mount.init_id and mount.init_id != f"{mount.mount_id}-init":
+            name = mount.init_id.removesuffix("-init")
+            if run.root.is_directory(f"{layout.OVERLAY}/{mount.mount_id}-init"):
+                _deny(mount, "init-id", "names the directory of another container")
+            elif name not in claims and run.root.is_directory(f"{layout.OVERLAY}/{name}"):
+                _deny(mount, "mount-id", "does not go with init-id")
+
+
+def _deny(mount, field, why):
+    mount.faults[field] = why
+    setattr(mount, field.replace("-", "_"), None)
+
+
+def _settle(run, container, mount, used):
     """Put right what is wrong around a container's writable layer.
 
     Returns (state, why the container cannot be kept), (None, None) for one that can.
@@ -149,8 +181,6 @@ def _settle(run, container, mount, used, owners):
             return "M", "was being removed"
         mount = Mount(container.id)
     state = "L" if container.id in run.mounts else "M"
-    if mount.mount_id in owners:
-        return "L", "has the directory of a layer as its writable layer"
     mount_id = mount.mount_id or _find_mount_id(run, container, mount)
     if mount_id is None:
         return state, "has lost its writable layer's name"
@@ -215,14 +245,16 @@ def _image_top(run, container):
 
 def _parent(run, container, mount, lowest):
     """Return (chain id of the layer that a container runs on or None, why that cannot be told)."""
-    if mount.parent is not None:
-        return mount.parent, None
     below = overlay.first_lower(lowest, run.links) if lowest else None
-    if below:
-        for layer in run.layers.values():
-            if layer.cache == below:
-                return layer.chain, None
+    chains = [layer.chain for layer in run.layers.values() if layer.cache == below] if below else []
+    if mount.parent is not None and (not chains or mount.parent in chains):
+        return mount.parent, None
     top = _image_top(run, container)
+    if mount.parent is not None and top not in chains:
+        return mount.parent, None
+    if chains:
+        # Where the mount says something else, the image decides.
+        return chains[0], None
     if top is not None:
         return top, None
     image = run.images.get(container.image)
@@ -241,7 +273,8 @@ def _write_mount(run, container, mount, mount_id, init_id, parent, state):
     wrong = [name for name, value in wanted.items() if value != present[name] or name in mount.faults]
     if not wrong:
         return True
-    problem = ", ".join(f"{name} {mount.faults.get(name, 'is missing')}" for name in wrong)
+    problem = ", ".join(f"{name} {mount.faults.get(name) or ('is wrong' if present[name] else 'is missing')}"
+                        for name in wrong)
     finding = run.find(state, container, f"has mount metadata that cannot be used: {problem}", "wrote it anew")
     path = f"{layout.MOUNTS}/{container.id}"
     steps = [lambda: run.actions.mkdir(path, 0o755)]

@@ -8,6 +8,7 @@ marked lost.
 
 import contextlib
 import os
+import stat
 
 from composeapps.dockerstore import layercheck, layout
 from composeapps.dockerstore.report import reason
@@ -133,6 +134,10 @@ def _heal(run, layer, why):
             raise OSError("the store's blob cannot be read")
         from composeapps.dockerstore import heal
 
+        tar_split = run.layer_path(layer, "tar-split.json.gz")
+        found = run.root.lstat(tar_split)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            run.actions.set_aside(tar_split)
         run.actions.changed = True
         with stream:
             heal.heal_layer(stream, f"sha256:{layer.diff}", *_paths(run, layer, None), run.id_offset)
