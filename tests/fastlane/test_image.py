@@ -11,6 +11,8 @@ import sys
 import pytest
 
 import hostsetup
+import moby.build
+import moby.series
 
 # Little free space, so that reading a whole disk does not take long.
 SMALL = ("--set", "COMPOSEAPPS_DATA_SPACE=32768")
@@ -105,6 +107,13 @@ def test_the_configuration_says_the_paths_and_pins_dockers_store(image):
     assert daemon["storage-driver"] == "overlay2"
     assert daemon["features"] == {"containerd-snapshotter": False}
     assert json.loads(image.debugfs("cat /usr/share/composeapps/factory.json")) == {"apps": {}}
+
+
+def test_dockerd_is_the_one_with_the_layers_patches(image, tmp_path):
+    image.debugfs(f"dump /usr/sbin/dockerd {tmp_path}/dockerd")
+    built = json.loads((moby.build.patched() / "build.json").read_text())
+    assert [entry["name"] for entry in built["patches"]] == moby.series.names() != []
+    assert hashlib.sha256((tmp_path / "dockerd").read_bytes()).hexdigest() == built["sha256"]
 
 
 def test_everything_belongs_to_who_it_should(image):

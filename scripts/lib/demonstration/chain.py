@@ -56,15 +56,28 @@ class Chain:
         return out
 
     @contextmanager
-    def base_in_the_background(self):
-        """Make the Debian base while the body runs; yields a function that waits for it."""
-        process = self.start("build-image", "--base-only", "--quiet")
+    def in_the_background(self, name, *arguments):
+        """Run a command of scripts/ while the body runs; yields a function that waits for its end.
+
+        That function takes one that is called with each line that the command says meanwhile.
+        """
+        process = self.start(name, *arguments)
         try:
-            yield lambda: self.finish(process, "build-image")
+            yield lambda on_line: self._follow(process, name, on_line)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
+
+    @staticmethod
+    def _follow(process, name, on_line):
+        """Wait for a started command that writes little to standard output; raises DemoError with its last words."""
+        last = f"exit status not 0: try scripts/{name} by itself"
+        for line in process.stderr:
+            last = line.strip() or last
+            on_line(last)
+        if process.wait():
+            raise DemoError(last if last.startswith(name) else f"{name}: {last}")
 
     def write_app_files(self, uris):
         """Describe the apps that the user named, for gen-recipes; return the directory."""

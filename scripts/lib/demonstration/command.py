@@ -85,7 +85,8 @@ def main(argv, top, build, setup_seconds):
 def _run(arguments, chain, progress):
     result = {}
     with ExitStack() as stack:
-        wait_for_base = stack.enter_context(chain.base_in_the_background())
+        wait_for_base = stack.enter_context(chain.in_the_background("build-image", "--base-only", "--quiet"))
+        wait_for_dockerd = stack.enter_context(chain.in_the_background("build-dockerd"))
         endpoint = None
         if arguments.apps:
             sources = [chain.write_app_files(arguments.apps)]
@@ -98,7 +99,9 @@ def _run(arguments, chain, progress):
         with progress.step("generating the recipes"):
             names = chain.generate_recipes(sources, endpoint)
         with progress.step("waiting for the Debian base"):
-            wait_for_base()
+            wait_for_base(progress.detail)
+        with progress.step("waiting for dockerd with the layer's patches (compiled once)"):
+            wait_for_dockerd(progress.say)
         with progress.step("building the image"):
             result["image"] = chain.build_image(names, endpoint)
     if arguments.no_boot:
