@@ -43,12 +43,11 @@ def load_once(run, engine, way, eager=False):
         eager: have the disk write back at once, so that ``written`` counts what does not last too.
     """
     kept, image = sample.image(run.cache, run.progress)
-    dockerd = {"stock": build.stock, "patched": build.patched}[engine](run.progress) / "dockerd"
     with disk(run.scratch, MOUNTPOINT) as place:
         store = Store(place.root / "store")
         shutil.copytree(kept.blobs, store.blobs)
-        daemon = DockerDaemon(engine_root(run.progress), place.root, dockerd=dockerd,
-                              env={"DOCKER_LOAD_ROOTS": str(store.root)})
+        root, dockerd = _engine(engine, run.progress)
+        daemon = DockerDaemon(root, place.root, dockerd=dockerd, env={"DOCKER_LOAD_ROOTS": str(store.root)})
         with daemon:
             client = Engine(daemon.host)
             client.ruled_out |= _OTHER[way]
@@ -60,6 +59,17 @@ def load_once(run, engine, way, eager=False):
                 seconds, written = _load(client, store, image, place, way)
             extracted = allocated((daemon.data_root / "overlay2").glob("*/diff"))
     return Loaded(seconds, written, extracted)
+
+
+_engines = {}
+
+
+def _engine(name, progress):
+    """Return (root, dockerd) of "stock" or "patched"; one and the same for the whole run."""
+    if name not in _engines:
+        built = {"stock": build.stock, "patched": build.patched}[name](progress)
+        _engines[name] = engine_root(progress), built / "dockerd"
+    return _engines[name]
 
 
 def _load(client, store, image, place, way):
