@@ -11,4 +11,5 @@ BENCHMARKS = {
     "load-durable": ("loads", "load_durable", "what the patches cost: loading an image until it is durable"),
     "direct-load": ("loads", "direct_load", "loading from the store without the stream: bytes written, and time"),
     "linked-load": ("loads", "linked_load", "the same with a stock dockerd, which gets hard links"),
+    "fsck": ("fsck_scale", "fsck_scale", "what checking dockerd's store costs with 50 images and 500 layers"),
 }
