@@ -168,6 +168,19 @@ def test_stop_lasts_over_a_boot_and_run_ends_it(device, run):
     assert device.states() == {"running"}
 
 
+def test_an_installed_app_that_lost_its_containers_comes_back_at_boot(device, run):
+    run("run", device.name)
+    (device.root / "factory.json").write_bytes(dump_json({"apps": {}}))
+    for container in device.containers().values():
+        device.engine._json("DELETE", f"/containers/{container['Id']}?force=1")
+    assert run("run", "--factory")[0] == 0 and not device.containers()
+    assert run("run", "--factory", "--installed")[0] == 0
+    assert device.states() == {"running"}
+    run("stop", device.name)
+    assert run("run", "--factory", "--installed")[0] == 0
+    assert device.states() == {"exited"}
+
+
 def test_check_passes_then_finds_each_damage(device, run):
     run("run", device.name)
     status, out, _ = run("check")

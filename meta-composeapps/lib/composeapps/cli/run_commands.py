@@ -17,7 +17,8 @@ An app that 'composeapps stop' stopped is left alone by --factory, and started b
 
 examples:
   composeapps run web
-  composeapps run --factory       the preloaded apps: what the device does at each boot
+  composeapps run --factory       the preloaded apps
+  composeapps run --factory --installed    what the device does at each boot
 """,
     "stop": """\
 examples:
@@ -42,6 +43,9 @@ def configure(name, parser):
     parser.add_argument("apps", metavar="APP", nargs="*", help="name or pinned reference")
     if name in ("install", "run"):
         parser.add_argument("--factory", action="store_true", help="the apps that the image was preloaded with")
+    if name == "run":
+        parser.add_argument("--installed", action="store_true",
+                            help="the installed apps that were not stopped, of which containers may be gone")
     if name in ("stop",):
         parser.add_argument("--all", action="store_true", help="all installed apps")
     parser.set_defaults(run={"install": _install, "run": _run, "stop": _stop, "ps": _ps}[name])
@@ -88,10 +92,11 @@ class _Agent:
 
 def _wanted(args, agent):
     """Return the names or references that the command line asks for."""
-    if getattr(args, "factory", False):
+    if getattr(args, "factory", False) or getattr(args, "installed", False):
         if args.apps:
-            raise UsageError("name apps or give --factory, not both")
-        return list(agent.factory().values())
+            raise UsageError("name apps or give --factory or --installed, not both")
+        factory = agent.factory() if args.factory else {}
+        return [*factory.values(), *(_running(agent, factory) if getattr(args, "installed", False) else ())]
     if getattr(args, "all", False):
         if args.apps:
             raise UsageError("name apps or give --all, not both")
@@ -99,6 +104,12 @@ def _wanted(args, agent):
     if not args.apps:
         raise UsageError(f"name the apps to {args.command}, or see 'composeapps {args.command} --help'")
     return args.apps
+
+
+def _running(agent, others):
+    """Return the pinned references of the installed apps that should run, but those that are named in ``others``."""
+    states = {name: agent.states.get(name) for name in agent.states.names() if name not in others}
+    return [state.uri for state in states.values() if state is not None and not state.stopped]
 
 
 def _each(args, agent, names, action, then=None):
