@@ -40,6 +40,21 @@ def test_a_product_adds_settings(layer):
     assert "RequiresMountsFor=/data/docker\n" in dropin
 
 
+def test_the_store_is_checked_before_anything_uses_it(layer):
+    _append(layer, '{ "data-root": "/data/docker" }')
+    result, message = layer.run(RECIPE)
+    assert message == ""
+    units = Path(result["D"][RECIPE], "usr/lib/systemd/system")
+    boot, rest = ((units / f"docker-store-fsck{name}.service").read_text() for name in ("", "-background"))
+    assert "ExecStart=/usr/bin/composeapps fsck --data-root /data/docker --time-limit" in boot
+    assert "ReadWritePaths=-/data/docker\n" in boot and "RequiresMountsFor=/data/docker\n" in boot
+    assert "Before=docker.service docker.socket containerd.service" in boot
+    # docker.socket comes before basic.target: waiting for that would be a circle.
+    assert "DefaultDependencies=no" in boot
+    assert "fsck --data-root /data/docker --background" in rest and "IOSchedulingClass=idle" in rest
+    assert "@" not in (boot + rest).replace("SystemCallFilter=@system-service", "")
+
+
 def test_dockerd_may_read_images_from_the_store_wherever_it_is(layer):
     assert 'Environment="DOCKER_LOAD_ROOTS=/var/sota/reset-apps"\n' in _files(layer)[1]
     dropin = _files(layer, "--set", "COMPOSEAPPS_STORE=/data/apps")[1]
