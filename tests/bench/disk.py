@@ -5,11 +5,13 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from bench.figures import BenchError
 
 SECTOR = 512
+RELEASE_SECONDS = 20
 # Written back at once beyond this many bytes: what is written and removed soon counts all the same.
 EAGER_BYTES = 16 * 1024 * 1024
 
@@ -64,11 +66,24 @@ def disk(scratch, mountpoint, size=3 * 1024 ** 3):
         try:
             yield Disk(mountpoint, device)
         finally:
-            run("umount", mountpoint)
+            _unmount(mountpoint)
     finally:
         if device:
             run("losetup", "--detach", device)
         image.unlink()
+
+
+def _unmount(mountpoint):
+    # What dockerd started has its log open a moment longer than dockerd lives.
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while True:
+        try:
+            run("umount", mountpoint)
+            return
+        except BenchError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def forget_cached(directory):
