@@ -53,7 +53,7 @@ def test_killed_at_any_change(device, hurt, store):
     assert status == 10 and changes > 20, report
     wanted, aside = fingerprint(device.root, OWN), set(device.aside())
     # Of many places a sample, the same each time.
-    for place in range(1, changes + 1, 1 + changes // 60):
+    for place in range(1, changes + 1, 1 + changes // 40):
         fresh()
         assert trials.run(device.root, home, kill_at=place)[0] == trials.KILLED
         status, report, _ = trials.run(device.root, home)
