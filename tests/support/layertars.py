@@ -95,8 +95,8 @@ def unsavable_layer():
         entry("one", data=b"first"),
         entry("/one", data=b"second"),
         entry("usr/lib/", "dir"),
-        entry("lib64", "symlink", link="/usr/../../usr/lib"),
-        entry("lib64/through", data=b"beneath an absolute link\n"),
+        entry("opt/lib64", "symlink", link="/usr/../../usr/lib"),
+        entry("opt/lib64/through", data=b"beneath an absolute link\n"),
     ])
 
 

@@ -84,18 +84,25 @@ class Placer:
 
     def __enter__(self):
         remove_leftovers(self.root)
-        self._above = os.open(b"..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.root)
-        os.mkdir(STAGING, 0o700, dir_fd=self._above)
-        self._staging = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
-                                dir_fd=self._above)
+        with contextlib.ExitStack() as stack:
+            self._above = os.open(b"..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.root)
+            stack.callback(os.close, self._above)
+            os.mkdir(STAGING, 0o700, dir_fd=self._above)
+            self._staging = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                                    dir_fd=self._above)
+            stack.callback(self._clean)
+            stack.callback(self.tree.forget)
+            self._resources = stack.pop_all()
         return self
 
     def __exit__(self, *_exc):
-        self.tree.forget()
+        self._resources.close()
+
+    def _clean(self):
         os.close(self._staging)
+        # What cannot be removed now is removed by the next run.
         with contextlib.suppress(OSError):
             _remove_tree(self._above, STAGING)
-        os.close(self._above)
 
     def place(self, header, content=()):
         """Make one entry what it has to be.

@@ -111,7 +111,7 @@ def _lines(stream):
             yield bytes(rest)
             yield from lines[:-1]
             rest = bytearray(lines[-1])
-    if rest.strip():
+    if rest:
         raise TarSplitError("the tar-split's last line is cut off")
 
 
