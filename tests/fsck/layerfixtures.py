@@ -33,7 +33,8 @@ def memory_disk(tmp_path_factory):
         subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", image], check=True)
         subprocess.run(["mount", "-o", "loop", image, place], check=True)
         yield place
-        subprocess.run(["umount", place], check=True)
+        # Lazily: a test that failed may have left a descriptor open.
+        subprocess.run(["umount", "--lazy", place], check=True)
     finally:
         image.unlink(missing_ok=True)
 
