@@ -76,6 +76,21 @@ def test_what_the_ledger_has_is_read_again_when_its_directory_is_another(device)
     assert device.fsck()[1]["verified"] == 1
 
 
+def test_a_layer_whose_repair_was_cut_off_is_trusted_no_more(device):
+    assert device.fsck()[0] == 0
+    damaged = device.cache("base", "middle") / "diff/opt/full/new"
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+    # Only a run that reads all sees it; the power goes when it is about to repair it.
+    script = ("import os, sys\nfrom composeapps.cli import main\nfrom composeapps.dockerstore import heal\n"
+              "heal.heal_layer = lambda *given, **named: os.kill(os.getpid(), 9)\nsys.exit(main.main(sys.argv[1:]))")
+    argv = device.command("--full")
+    cut = subprocess.run([argv[0], "-c", script, *argv[argv.index("composeapps.cli.main") + 1:]], check=False)
+    assert cut.returncode == -9
+    status, report = device.fsck()
+    assert status == 10 and [finding["state"] for finding in report["findings"]] == ["A"]
+    assert device.fsck()[0] == 0
+
+
 def test_a_time_limit_leaves_the_rest_to_the_background(device):
     os.truncate(device.cache("base", "middle") / "diff/opt/full/new", 0)
     other = device.cache("other", "other-top") / "diff/etc/more"

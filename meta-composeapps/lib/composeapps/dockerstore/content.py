@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 
-from composeapps.dockerstore import layercheck, layout
+from composeapps.dockerstore import layercheck, layout, ledger
 from composeapps.dockerstore.report import reason
 
 
@@ -121,6 +121,7 @@ def _heal(run, layer, why):
     state = "B" if "tar-split.json.gz" in layer.faults else "A"
     text = f"has damaged files: {why}" if state == "A" else f"has metadata that cannot be used: {why}"
     run.ledger.pop((layer.chain, layer.cache), None)
+    _distrust(run, layer)
     if not run.blobs.has_layer(layer.diff):
         layer.state, layer.lost = state, text
         return
@@ -150,6 +151,13 @@ def _heal(run, layer, why):
     with contextlib.suppress(OSError):
         layer.inode = os.stat(run.root.absolute(f"{layout.OVERLAY}/{layer.cache}/diff"), follow_symlinks=False).st_ino
     _note(run, layer)
+
+
+def _distrust(run, layer):
+    """Take a layer out of the ledger on the disk: a repair that is cut off must not leave it trusted."""
+    known = ledger.load(run.root)
+    if known.pop((layer.chain, layer.cache), None) is not None and not run.actions.dry_run:
+        ledger.save(run.actions, known)
 
 
 def _recount(run, layer):
