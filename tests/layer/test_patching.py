@@ -55,6 +55,9 @@ def test_a_patch_that_does_not_fit_fails_with_what_bitbake_says():
 
 
 def test_a_source_that_cannot_be_fetched_says_nothing_about_the_patches():
-    error = "ERROR: docker-moby-29 do_fetch: Fetcher failure: Unable to find revision\n"
+    error = ("ERROR: docker-moby-29 do_fetch: Fetcher failure: Fetch command git clone failed with exit code 128\n"
+             "ERROR: docker-moby-29 do_fetch: Fetcher Error: FetchError('Unable to fetch URL from any source.', "
+             "'git://github.com/moby/moby.git;nobranch=1;name=moby;protocol=https')\n")
     result = judge("", 1, error)
     assert result.status == Status.UNREACHED and "cannot be fetched" in result.summary
+    assert result.problems == ["not reached: git://github.com/moby/moby.git"]

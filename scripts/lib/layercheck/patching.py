@@ -2,6 +2,7 @@
 """Have the real BitBake fetch, unpack and patch the recipe that the layer adds patches to."""
 
 import re
+import shlex
 import shutil
 import time
 
@@ -15,15 +16,35 @@ from moby import series
 CHECK = "patch"
 RECIPE = "docker-moby"
 
-# The source comes from where the recipe says. This machine's patch stands in for the -native recipes that would be
-# compiled first; what it says of a hunk that fits only nearly is the same.
+# The source comes from where the recipe says. This machine's patch does what quilt-native would, which would have to be
+# compiled first; what it says of a hunk that fits only nearly is the same. Nor is moby's history of interest.
 _SETTINGS = """\
 BB_NO_NETWORK = "0"
+BB_GIT_SHALLOW = "1"
 PATCHTOOL = "patch"
-ASSUME_PROVIDED += "patch-replacement-native"
+INHERIT_DISTRO:remove = "uninative"
 INHERIT:remove = "rm_work"
+# BitBake has one recipe to read, and what is appended to it.
+BBMASK = "/(?!docker-moby_)[^/]*$"
+INHERIT += "composeapps-check-patch"
+"""
+# What the recipe is built from or runs with is masked, and not wanted up to do_patch.
+_CLASS = """\
+python composeapps_check_patch () {
+    for name in ("DEPENDS", *(f"{kind}:{package}" for kind in ("RDEPENDS", "RRECOMMENDS")
+                              for package in (d.getVar("PACKAGES") or "").split())):
+        d.setVar(name, "")
+    # Where BitBake keeps the [depends] flags of all tasks, later ones than do_patch among them.
+    tasks = d.getVar("_task_deps", False)
+    for flag in ("depends", "rdepends"):
+        tasks[flag] = {}
+    d.setVar("_task_deps", tasks)
+}
+addhandler composeapps_check_patch
+composeapps_check_patch[eventmask] = "bb.event.RecipeParsed"
 """
 _APPLYING = re.compile(r"Applying patch '([^']+)'")
+_UNFETCHED = re.compile(r"FetchError\('Unable to fetch URL from any source\.', '([^;']+)")
 # As insane.bbclass looks for it.
 _FUZZ = "--- Patch fuzz start ---"
 
@@ -43,13 +64,14 @@ def run(context, combination):
     for path in [*build.glob(f"tmp*/work/*/{RECIPE}"), *build.glob(f"tmp*/stamps/*/{RECIPE}")]:
         shutil.rmtree(path, ignore_errors=True)
     settings = build / "check-patch.conf"
-    durable.make_directories(build)
+    durable.make_directories(build / "classes")
     durable.write_file(settings, _SETTINGS.encode())
+    durable.write_file(build / "classes" / "composeapps-check-patch.bbclass", _CLASS.encode())
     reader = Reader()
     with context.progress.step(f"fetching and patching {RECIPE}"):
         status = context.kas.shell(
-            combination, f"bitbake --postread {settings} --cmd patch {RECIPE}", log, on_line=reader.line,
-            on_tick=lambda: context.progress.detail(reader.reading.at))
+            combination, shlex.join(["bitbake", "--postread", str(settings), "--cmd", "patch", RECIPE]),
+            log, on_line=reader.line, on_tick=lambda: context.progress.detail(reader.reading.at))
     logs = sorted(build.glob(f"tmp*/work/*/{RECIPE}/*/temp/log.do_patch"))
     said = logs[-1].read_text(errors="replace") if logs else ""
     result = judge(reader.end(), said, status, subject)
@@ -73,8 +95,9 @@ def judge(reading, said, status, subject):
     errors = reading.select(("ERROR", "FATAL"), True) + reading.select(("ERROR", "FATAL"), False)
     counts = {"patches": len(wanted), "applied": len([name for name in wanted if name in applied])}
     if not said and any("do_fetch" in text or "Fetcher failure" in text for text in errors):
+        urls = dict.fromkeys(found for text in errors for found in _UNFETCHED.findall(text))
         return Result(CHECK, subject, Status.UNREACHED, f"the source of {RECIPE} cannot be fetched", counts=counts,
-                      problems=[text.splitlines()[0] for text in errors[:2]])
+                      problems=[f"not reached: {url}" for url in urls] or [errors[0].splitlines()[0]])
     problems = errors[:4]
     problems += [f"{name} was not applied" for name in wanted if name not in applied] if not errors else []
     # What a patch says stands before the line of the next one.
