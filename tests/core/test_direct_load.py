@@ -19,7 +19,7 @@ import pytest
 import hostsetup
 import moby.build
 from composeapps.app import StoreSource, load_image
-from composeapps.engine import API, Engine, _archive, _UnixConnection
+from composeapps.engine import API, Engine, UnixConnection, _archive
 from composeapps.errors import CorruptError, NotFoundError
 from composeapps.install import find_image, tag_of
 from composeapps.loading import DIRECT, LINKED, NOTES, SENT, load
@@ -299,7 +299,7 @@ class _Gone(Engine):
     """An agent that dies when it has sent its request."""
 
     def load(self, manifest, blobs):
-        connection = _UnixConnection(self._path, 60)
+        connection = UnixConnection(self._path, 60)
         connection.request("POST", f"{API}/images/load?quiet=1", b"".join(_archive(manifest, blobs)))
         connection.close()
 
@@ -365,7 +365,7 @@ def test_named_pipes_would_leave_dockerd_waiting_for_an_agent_that_is_gone(place
     layers = [layer.digest.removeprefix("sha256:") for layer in document.layers]
     body = _with_pipes([{"Config": config, "RepoTags": ["pipes:1"], "Layers": layers}],
                        (config, here.store.read(document.config.digest)), layers)
-    connection = _UnixConnection(here.engine.host.removeprefix("unix://"), 60)
+    connection = UnixConnection(here.engine.host.removeprefix("unix://"), 60)
     connection.request("POST", f"{API}/images/load?quiet=1", body)
     _until(lambda: _waits_for_a_pipe(here.daemon), "dockerd does not come to the layers")
     connection.close()

@@ -3,25 +3,15 @@
 
 import http.client
 import json
-import socket
 from urllib.parse import quote, urlencode
+
+from composeapps.engine import UnixConnection
 
 API = "/v1.41"
 
 
 class DockerError(Exception):
     """dockerd refused, failed or went away."""
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Docker:
@@ -31,7 +21,7 @@ class Docker:
         self._path, self._timeout = str(path), timeout
 
     def _call(self, method, path, body=None, **query):
-        connection = _Connection(self._path, self._timeout)
+        connection = UnixConnection(self._path, self._timeout)
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         kind = "application/x-tar" if isinstance(body, bytes) else "application/json"
         target = API + path + ("?" + urlencode(query) if query else "")

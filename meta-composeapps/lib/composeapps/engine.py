@@ -17,7 +17,9 @@ from composeapps.errors import EngineError, LoadRefusedError, UsageError
 API = "/v1.41"
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the unix socket ``path``; ``timeout`` is in seconds."""
+
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -78,7 +80,7 @@ class Engine:
 
         Raises LoadRefusedError when dockerd answered that it could not load them.
         """
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = UnixConnection(self._path, self._timeout)
         try:
             headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -103,7 +105,7 @@ class Engine:
             raise LoadRefusedError(f"dockerd did not load the image: HTTP {status}")
 
     def _json(self, method, path):
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = UnixConnection(self._path, self._timeout)
         try:
             connection.request(method, API + path)
             response = connection.getresponse()
