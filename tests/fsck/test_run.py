@@ -76,16 +76,36 @@ def test_what_the_ledger_has_is_read_again_when_its_directory_is_another(device)
     assert device.fsck()[1]["verified"] == 1
 
 
+def _with_heal(device, body, *options):
+    """Run fsck with another heal_layer, the expression ``body``."""
+    script = ("import errno, os, sys\nfrom composeapps import durable\nfrom composeapps.cli import main\n"
+              "from composeapps.dockerstore import heal\n"
+              f"def heal_layer(*given, **named):\n    {body}\n"
+              "heal.heal_layer = heal_layer\nsys.exit(main.main(sys.argv[1:]))")
+    argv = device.command(*options)
+    arguments = argv[argv.index("composeapps.cli.main") + 1:]
+    return subprocess.run([argv[0], "-c", script, *arguments], capture_output=True, text=True, check=False)
+
+
 def test_a_layer_whose_repair_was_cut_off_is_trusted_no_more(device):
     assert device.fsck()[0] == 0
     damaged = device.cache("base", "middle") / "diff/opt/full/new"
     damaged.write_bytes(damaged.read_bytes()[::-1])
     # Only a run that reads all sees it; the power goes when it is about to repair it.
-    script = ("import os, sys\nfrom composeapps.cli import main\nfrom composeapps.dockerstore import heal\n"
-              "heal.heal_layer = lambda *given, **named: os.kill(os.getpid(), 9)\nsys.exit(main.main(sys.argv[1:]))")
-    argv = device.command("--full")
-    cut = subprocess.run([argv[0], "-c", script, *argv[argv.index("composeapps.cli.main") + 1:]], check=False)
-    assert cut.returncode == -9
+    assert _with_heal(device, "os.kill(os.getpid(), 9)", "--full").returncode == -9
+    status, report = device.fsck()
+    assert status == 10 and [finding["state"] for finding in report["findings"]] == ["A"]
+    assert device.fsck()[0] == 0
+
+
+def test_a_full_disk_takes_nothing_away(device):
+    damaged = device.cache("base", "middle") / "diff/opt/full/new"
+    os.truncate(damaged, 0)
+    full = "with durable.storage_errors('healing'): raise OSError(errno.ENOSPC, 'No space left on device')"
+    done = _with_heal(device, full)
+    report = json.loads(done.stdout)
+    assert done.returncode == 4 and "full" in report["findings"][0]["repair"]
+    assert damaged.exists() and device.layer("base", "middle").exists() and device.mount("app-one").exists()
     status, report = device.fsck()
     assert status == 10 and [finding["state"] for finding in report["findings"]] == ["A"]
     assert device.fsck()[0] == 0

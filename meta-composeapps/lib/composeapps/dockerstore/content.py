@@ -7,6 +7,7 @@ marked lost.
 """
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -144,7 +145,9 @@ def _heal(run, layer, why):
             heal.heal_layer(stream, f"sha256:{layer.diff}", *_paths(run, layer, None), run.id_offset)
     except Exception as err:
         finding.repair = f"healing it from the store failed: {reason(err)}"
-        layer.state, layer.lost = state, text
+        # A full disk is no reason to take away what is built on the layer: the next run tries again.
+        if getattr(err.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            layer.state, layer.lost = state, text
         return
     finding.done = True
     layer.faults.pop("tar-split.json.gz", None)
