@@ -169,7 +169,7 @@ def test_the_check_of_the_store_heals_from_within_its_unit(booted):
     victim = booted.run("find /var/lib/docker/overlay2/*/diff -type f -size +16k | sort | head -n 1").stdout.strip()
     whole = booted.run(f"stat -c '%a %u %g %s' {victim}; sha256sum {victim}").stdout
     # As after a power cut under a stock dockerd: the file is empty, and nobody has read the layer yet.
-    booted.run(f"truncate -s 0 {victim}; rm /var/lib/docker/composeapps-fsck/ledger")
+    booted.run(f"truncate -s 0 {victim}; rm -f /var/lib/docker/composeapps-fsck/ledger")
     booted.run("systemctl restart docker-store-fsck.service", timeout=600, check=False)
     said = booted.run("journalctl --boot --output cat --unit docker-store-fsck.service | tail -n 12").stdout
     assert booted.run(f"stat -c '%a %u %g %s' {victim}; sha256sum {victim}").stdout == whole, said
