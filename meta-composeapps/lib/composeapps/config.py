@@ -23,6 +23,14 @@ class Config:
     too, where the device has one; ``state_dir`` is the agent's own;
     ``docker_host`` is dockerd's socket, as in DOCKER_HOST; ``compose_command`` is the argument
     list that starts docker compose, empty to look for it.
+
+    ``apps`` are the names of the apps that this device should have, None for all;
+    ``storage_watermark`` is how full, in percent, a file system may become by our doing;
+    ``callback_program`` is run at the steps of an update, with what happened in its environment.
+    ``soak_time`` is for how many seconds an updated app must be well before the update is committed,
+    ``health_timeout`` how many seconds it may take to become so; a version that failed ``max_failures``
+    times is rejected. ``bandwidth`` is the limit of a download in bytes a second, 0 for none;
+    ``parallel`` how many blobs are fetched at a time.
     """
 
     store: Path = Path("/var/sota/reset-apps")
@@ -32,18 +40,44 @@ class Config:
     state_dir: Path = Path("/var/lib/composeapps")
     docker_host: str = "unix:///run/docker.sock"
     compose_command: tuple = ()
+    apps: tuple | None = None
+    storage_watermark: int = 80
+    callback_program: Path | None = None
+    soak_time: int = 10
+    health_timeout: int = 300
+    max_failures: int = 3
+    bandwidth: int = 0
+    parallel: int = 3
 
 
 # Section, key -> field.
 _KEYS = {
     ("pacman", "reset_apps_root"): "store",
     ("pacman", "compose_apps_root"): "compose_root",
+    ("pacman", "compose_apps"): "apps",
+    ("pacman", "storage_watermark"): "storage_watermark",
+    ("pacman", "callback_program"): "callback_program",
     ("composeapps", "factory_file"): "factory_file",
     ("composeapps", "factory_store"): "factory_store",
     ("composeapps", "state_dir"): "state_dir",
     ("composeapps", "docker_host"): "docker_host",
     ("composeapps", "compose_command"): "compose_command",
+    ("composeapps", "soak_time"): "soak_time",
+    ("composeapps", "health_timeout"): "health_timeout",
+    ("composeapps", "max_failures"): "max_failures",
+    ("composeapps", "bandwidth"): "bandwidth",
+    ("composeapps", "parallel"): "parallel",
 }
+# Field -> the least and the greatest number that it takes.
+_NUMBERS = {
+    "storage_watermark": (20, 95),
+    "soak_time": (0, 86400),
+    "health_timeout": (1, 86400),
+    "max_failures": (1, 1000),
+    "bandwidth": (0, 10**12),
+    "parallel": (1, 32),
+}
+_PATHS = ("store", "compose_root", "factory_file", "factory_store", "state_dir", "callback_program")
 
 
 def load(path=None, overrides=None):
@@ -57,7 +91,7 @@ def load(path=None, overrides=None):
     """
     values = _read(Path(path) if path else DEFAULT_FILE, required=path is not None)
     values.update({key: value for key, value in (overrides or {}).items() if value is not None})
-    for key in ("store", "compose_root", "factory_file", "factory_store", "state_dir"):
+    for key in _PATHS:
         if key in values:
             values[key] = Path(values[key]).absolute()
     return replace(Config(), **values)
@@ -89,12 +123,22 @@ def _read(path, required):
 
 
 def _checked(path, key, field, value):
+    if field in _NUMBERS:
+        least, greatest = _NUMBERS[field]
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= greatest:
+            raise UsageError(f"{path}: '{key}' is not a number from {least} to {greatest}")
+        return value
+    if field == "apps":
+        # LmP's spelling is a list in one text, and none at all when it is empty.
+        if not isinstance(value, str):
+            raise UsageError(f"{path}: '{key}' is not a text with the names of apps, separated by commas")
+        return tuple(name.strip() for name in value.split(",") if name.strip())
     if field == "compose_command":
         if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
             raise UsageError(f"{path}: '{key}' is not a list of words")
         return tuple(value)
     if not isinstance(value, str) or not value:
         raise UsageError(f"{path}: '{key}' is not a text")
-    if field not in ("docker_host",) and not value.startswith("/"):
+    if field in _PATHS and not value.startswith("/"):
         raise UsageError(f"{path}: '{key}' is not an absolute path")
     return value

@@ -65,3 +65,33 @@ class LockedError(ComposeAppsError):
     """Another command holds the lock on the store."""
 
     exit_code = 9
+
+
+class SpaceError(ComposeAppsError):
+    """A file system would not have the room that is needed; nothing was begun."""
+
+    exit_code = 12
+
+
+class UpdateLockedError(ComposeAppsError):
+    """A container holds its update lock, so its service may not be touched now."""
+
+    exit_code = 13
+
+
+class RolledBackError(ComposeAppsError):
+    """An update failed, and the version before it runs again."""
+
+    exit_code = 14
+
+
+class RejectedError(ComposeAppsError):
+    """A version failed too often and is not tried again until somebody allows it."""
+
+    exit_code = 15
+
+
+class UnfinishedError(ComposeAppsError):
+    """An update could neither be finished nor taken back now; the next run goes on with it."""
+
+    exit_code = 16

@@ -36,6 +36,11 @@ exit status:
   4  data is damaged                  9  another composeapps is at work
   10  dockerd's store was damaged and is repaired (fsck)
   11  dockerd is at work on its store (fsck)
+  12  a file system lacks the room that is needed; nothing was begun
+  13  a container holds its update lock
+  14  the update failed and the version before it runs again
+  15  the version failed too often and is rejected
+  16  the update is unfinished: the next run goes on with it
   130  interrupted
 
 'composeapps COMMAND --help' explains a command and gives examples.
