@@ -51,7 +51,9 @@ def install(app, store, engine, config, states, notify=lambda text: None):
     services = compose.services(app.compose, f"app {app.ref}")
     images = {service.name: ids[service.image] for service in services}
     before = states.get(name)
-    state = AppState(str(app.ref), images, before.stopped if before else False)
+    # Installing the version that is installed already, as each boot does, keeps what there is to go back to.
+    previous = "" if before is None else before.previous if before.uri == str(app.ref) else before.uri
+    state = AppState(str(app.ref), images, before.stopped if before else False, previous)
     if loaded or state != before:
         # A dockerd without our patches reports an image as loaded long before its files are on the disk, and
         # what it loaded once a patched one finds there and leaves as it is. An agent that was killed in between

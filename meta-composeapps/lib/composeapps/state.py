@@ -16,11 +16,13 @@ from composeapps import durable
 @dataclass(frozen=True)
 class AppState:
     """``uri`` is the installed version; ``images`` maps services to image IDs in dockerd; ``stopped``
-    tells that the user stopped the app."""
+    tells that the user stopped the app; ``previous`` is the version that was installed before this
+    one and is kept for a rollback, "" when there is none."""
 
     uri: str
     images: dict = field(default_factory=dict)
     stopped: bool = False
+    previous: str = ""
 
 
 class StateDirectory:
@@ -38,9 +40,18 @@ class StateDirectory:
         """Return an app's AppState, or None when it was never installed or its file is unreadable."""
         try:
             value = json.loads(self._file(name).read_bytes())
-            return AppState(str(value["uri"]), dict(value["images"]), bool(value["stopped"]))
+            return AppState(str(value["uri"]), dict(value["images"]), bool(value["stopped"]),
+                            str(value.get("previous") or ""))
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def remove(self, name):
+        """Forget an app; raises StorageError."""
+        path = self._file(name)
+        with durable.storage_errors(f"removing the state of app {name}"):
+            if path.exists():
+                path.unlink()
+                durable.fsync_directory(path.parent)
 
     def put(self, name, state):
         """Write an app's state; raises StorageError."""
