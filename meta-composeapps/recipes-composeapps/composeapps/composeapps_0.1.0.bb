@@ -76,6 +76,8 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/state.py \
     composeapps/store.py \
     composeapps/transport.py \
+    composeapps/update/__init__.py \
+    composeapps/update/journal.py \
 "
 SRC_URI = "\
     ${@' '.join('file://' + source for source in d.getVar('COMPOSEAPPS_SOURCES').split())} \

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Updating an installed app to another version, and back."""

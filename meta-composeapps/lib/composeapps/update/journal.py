@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""The journal of an app's update: one small file that says how far it came.
+
+A file an app, ``<state_dir>/updates/<quoted name>.json``, replaced atomically and durably at each
+step and removed when the update is at its end. While there is none, the app's state file says which
+version runs. ``composeapps.update.process`` says what each step means for the next run.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from urllib.parse import quote
+
+from composeapps import durable
+
+FETCHING, FETCHED, INSTALLED = "fetching", "fetched", "installed"
+SWITCHING, VERIFYING, COMMITTED = "switching", "verifying", "committed"
+ROLLING_BACK, ROLLED_BACK = "rolling-back", "rolled-back"
+STEPS = (FETCHING, FETCHED, INSTALLED, SWITCHING, VERIFYING, COMMITTED, ROLLING_BACK, ROLLED_BACK)
+# From here on the app may be between two versions, and no other command may touch it before it is at one.
+BEGUN = STEPS[STEPS.index(SWITCHING):]
+
+UPDATE, ROLLBACK = "update", "rollback"
+
+# Room for the journals on a disk that fills up in the middle of an update.
+_RESERVE, _RESERVE_SIZE = ".reserve", 64 * 1024
+
+
+@dataclass(frozen=True)
+class Journal:
+    """An update that was begun.
+
+    ``app`` is the app's name; ``source`` the pinned reference of the version it comes from, "" for a
+    first installation; ``target`` that of the version it goes to; ``step`` one of STEPS; ``reason``
+    says, in a sentence, why it goes back. ``attempt`` counts the runs that have begun to switch.
+    ``started`` is when it was begun, in seconds since the epoch, and ``identifier`` tells it from
+    every other update. ``kind`` is "update" or "rollback" (asked for by a user); ``force`` whether the
+    locks of containers are overridden, ``soak`` the seconds of its health gate, None for the
+    configuration's.
+    """
+
+    app: str
+    source: str
+    target: str
+    step: str = FETCHING
+    reason: str = ""
+    attempt: int = 0
+    started: float = 0.0
+    identifier: str = ""
+    kind: str = UPDATE
+    force: bool = False
+    soak: int | None = None
+
+    @property
+    def begun(self):
+        """Whether services may have been touched, so that the app may be between two versions."""
+        return self.step in BEGUN
+
+
+def new(app, source, target, **options):
+    """Return the Journal of an update that begins now; nothing is written."""
+    return Journal(app, source, target, started=time.time(), identifier=secrets.token_hex(8), **options)
+
+
+def path_of(states, app):
+    """Return the file of an app's journal."""
+    return _directory(states) / f"{quote(app, safe='')}.json"
+
+
+def write(states, journal, **changes):
+    """Make a journal, with ``changes`` to its fields, durable; return it as it is now.
+
+    On a full disk the room kept for this is used. Raises StorageError.
+    """
+    journal = replace(journal, **changes)
+    path = path_of(states, journal.app)
+    data = json.dumps(asdict(journal), indent=1).encode() + b"\n"
+    with durable.storage_errors(f"writing the journal of the update of app {journal.app}"):
+        durable.make_directories(path.parent)
+        if journal.step == FETCHING:
+            _reserve(path.parent)
+        try:
+            durable.write_file(path, data)
+        except OSError as err:
+            if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                (path.parent / _RESERVE).unlink()
+                durable.fsync_directory(path.parent)
+            durable.write_file(path, data)
+    return journal
+
+
+def remove(states, app):
+    """Remove an app's journal: its update is at its end. Raises StorageError."""
+    path = path_of(states, app)
+    with durable.storage_errors(f"removing the journal of the update of app {app}"):
+        if path.exists():
+            path.unlink()
+            durable.fsync_directory(path.parent)
+        # A killed writer leaves one; nobody else writes here while the lock is held.
+        for temporary in path.parent.glob(".tmp-*"):
+            temporary.unlink(missing_ok=True)
+
+
+def read(states, app):
+    """Return an app's Journal, or None when it has none that can be read. Takes no lock."""
+    return _parse(path_of(states, app))
+
+
+def pending(states):
+    """Return the Journals of all updates that are not at their end, in the order they were begun. Takes no lock."""
+    found = [journal for path in sorted(_directory(states).glob("*.json")) if (journal := _parse(path)) is not None]
+    return sorted(found, key=lambda journal: (journal.started, journal.app))
+
+
+def set_aside(states):
+    """Rename journals that cannot be read, so that the apps' state files decide; return sentences about them.
+
+    The caller holds the agent's lock. Raises StorageError.
+    """
+    notes = []
+    for path in sorted(_directory(states).glob("*.json")):
+        if _parse(path) is None:
+            aside = path.with_name(path.name + ".unreadable")
+            with durable.storage_errors("setting an unreadable journal aside"):
+                durable.replace(path, aside)
+            notes.append(f"the update journal {path} cannot be read and was renamed to {aside.name}: "
+                         "the app stays at the version it is recorded at")
+    return notes
+
+
+def _directory(states):
+    return states.root / "updates"
+
+
+def _reserve(directory):
+    """Keep some room; a disk too full even for that will do for the journal perhaps."""
+    path = directory / _RESERVE
+    with contextlib.suppress(OSError):
+        if path.stat().st_size >= _RESERVE_SIZE:
+            return
+    with contextlib.suppress(OSError):
+        # Random, so that a file system that compresses gives it room as well.
+        durable.write_file(path, os.urandom(_RESERVE_SIZE), 0o600)
+
+
+def _parse(path):
+    try:
+        value = json.loads(path.read_bytes())
+        known = {field.name for field in fields(Journal)}
+        journal = Journal(**{key: entry for key, entry in value.items() if key in known})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    texts = (journal.app, journal.source, journal.target, journal.reason, journal.identifier, journal.kind)
+    if not all(isinstance(text, str) for text in texts) or journal.step not in STEPS or not journal.target \
+            or path.name != f"{quote(journal.app, safe='')}.json" \
+            or not isinstance(journal.attempt, int) or not isinstance(journal.started, int | float) \
+            or not isinstance(journal.soak, int | None):
+        return None
+    return journal
