@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Publish the demo apps: make their images, push them, publish each app of conf/demo."""
 
+import shutil
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +11,7 @@ from composeapps.publish import publish
 from composeapps.reference import parse
 from composeapps.registry import RegistryClient, parse_endpoints
 from factory.debpackages import PackageSource
-from factory.demoimages import ARCHITECTURES, IMAGES, SUITE
+from factory.demoimages import ARCHITECTURES, IMAGES, RELEASE_IMAGES, SUITE
 from factory.imagebuild import build_images
 from factory.localregistry import DEMO_HOST, LocalRegistry
 from factory.push import push_layout
@@ -42,20 +45,47 @@ def publish_demo(endpoint, top, build, refresh=False, progress=lambda text: None
     :returns: DemoApps, in the order of their names
     :raises ComposeAppsError: packages or the registry cannot be reached, or an app is bad
     """
-    cache = Path(build) / "cache"
-    source = PackageSource(cache / "apt" / SUITE, SUITE, ARCHITECTURES)
-    layouts = build_images(IMAGES, source, cache / "images", refresh, progress)
-    client = RegistryClient(endpoints=parse_endpoints(endpoint))
-    try:
-        for name, layout in sorted(layouts.items()):
-            ref = parse(f"{FACTORY}/{name}:{TAG}")
-            progress(f"pushing image {ref}")
-            push_layout(client, ref, layout)
+    with _pushed(IMAGES, endpoint, build, refresh, progress) as client:
         published = []
         for directory in sorted(path for path in (Path(top) / "conf" / "demo").iterdir() if path.is_dir()):
             target = parse(f"{FACTORY}/{directory.name}:{TAG}")
             progress(f"publishing app {target}")
             published.append(DemoApp(directory.name, str(publish(directory, target, client).ref)))
         return published
+
+
+def publish_releases(endpoint, top, build, app, refresh=False, progress=lambda text: None):
+    """Publish the later releases of a demo app: its directory with the files of conf/releases/APP-N laid over it.
+
+    :param app: the app's name
+    :returns: DemoApps, in the order of their numbers; the other arguments and errors are those of ``publish_demo``
+    """
+    top = Path(top)
+    with _pushed(RELEASE_IMAGES, endpoint, build, refresh, progress) as client:
+        published = []
+        for changes in sorted((top / "conf" / "releases").glob(f"{app}-*")):
+            number = changes.name.rpartition("-")[2]
+            target = parse(f"{FACTORY}/{app}:{number}")
+            progress(f"publishing app {target}")
+            with tempfile.TemporaryDirectory(dir=build, prefix=f"{changes.name}-") as directory:
+                for layer in (top / "conf" / "demo" / app, changes):
+                    shutil.copytree(layer, directory, dirs_exist_ok=True)
+                published.append(DemoApp(changes.name, str(publish(directory, target, client).ref)))
+        return published
+
+
+@contextmanager
+def _pushed(images, endpoint, build, refresh, progress):
+    """Make images and push them; gives the RegistryClient."""
+    cache = Path(build) / "cache"
+    source = PackageSource(cache / "apt" / SUITE, SUITE, ARCHITECTURES)
+    layouts = build_images(images, source, cache / "images", refresh, progress)
+    client = RegistryClient(endpoints=parse_endpoints(endpoint))
+    try:
+        for name, layout in sorted(layouts.items()):
+            ref = parse(f"{FACTORY}/{name}:{TAG}")
+            progress(f"pushing image {ref}")
+            push_layout(client, ref, layout)
+        yield client
     finally:
         client.close()

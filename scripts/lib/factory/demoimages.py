@@ -56,6 +56,8 @@ _NGINX = LayerSpec(
     entries={"var/lib/nginx": directory(), "var/log/nginx": directory()},
 )
 
+_GEO = LayerSpec(packages=("geoip-database",))
+
 _REDIS = LayerSpec(
     packages=(
         "gcc-14-base", "libatomic1", "libcap2", "libgcc-s1", "libjemalloc2", "liblzf1", "libstdc++6", "libsystemd0",
@@ -66,6 +68,28 @@ _REDIS = LayerSpec(
 )
 
 _DEBIAN_LABELS = {"vendor": "Debian packages, put together by meta-composeapps"}
+
+_NGINX_IMAGE = ImageSpec(
+    name="nginx",
+    platforms=("linux/amd64",),
+    layers=(_BASE, _LIBRARIES, _NGINX),
+    version_package="nginx",
+    labels={
+        **_DEBIAN_LABELS,
+        "title": "nginx",
+        "description": "The nginx web server; mount a configuration at /etc/nginx/nginx.conf",
+        "licenses": "BSD-2-Clause AND GPL-2.0-only AND LGPL-2.1-or-later AND Apache-2.0 AND Zlib AND BSD-3-Clause",
+        "url": "https://nginx.org/",
+        "source": "https://salsa.debian.org/nginx-team/nginx",
+    },
+    config={
+        "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+        "Entrypoint": ["/usr/sbin/nginx"],
+        "Cmd": ["-g", "daemon off;"],
+        "ExposedPorts": {"80/tcp": {}},
+        "StopSignal": "SIGQUIT",
+    },
+)
 
 IMAGES = (
     ImageSpec(
@@ -86,27 +110,7 @@ IMAGES = (
             "Cmd": ["/bin/sh"],
         },
     ),
-    ImageSpec(
-        name="nginx",
-        platforms=("linux/amd64",),
-        layers=(_BASE, _LIBRARIES, _NGINX),
-        version_package="nginx",
-        labels={
-            **_DEBIAN_LABELS,
-            "title": "nginx",
-            "description": "The nginx web server; mount a configuration at /etc/nginx/nginx.conf",
-            "licenses": "BSD-2-Clause AND GPL-2.0-only AND LGPL-2.1-or-later AND Apache-2.0 AND Zlib AND BSD-3-Clause",
-            "url": "https://nginx.org/",
-            "source": "https://salsa.debian.org/nginx-team/nginx",
-        },
-        config={
-            "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
-            "Entrypoint": ["/usr/sbin/nginx"],
-            "Cmd": ["-g", "daemon off;"],
-            "ExposedPorts": {"80/tcp": {}},
-            "StopSignal": "SIGQUIT",
-        },
-    ),
+    _NGINX_IMAGE,
     ImageSpec(
         name="redis",
         platforms=("linux/amd64",),
@@ -133,5 +137,22 @@ IMAGES = (
             "ExposedPorts": {"6379/tcp": {}},
             "Volumes": {"/var/lib/redis": {}},
         },
+    ),
+)
+
+# What the demo's second release needs besides: the layers of nginx, and one more.
+RELEASE_IMAGES = (
+    ImageSpec(
+        name="nginx-geo",
+        platforms=("linux/amd64",),
+        layers=(*_NGINX_IMAGE.layers, _GEO),
+        version_package="nginx",
+        labels={
+            **_NGINX_IMAGE.labels,
+            "title": "nginx-geo",
+            "description": "The nginx web server with a database of the countries of addresses",
+            "licenses": f"{_NGINX_IMAGE.labels['licenses']} AND CC-BY-SA-4.0",
+        },
+        config=_NGINX_IMAGE.config,
     ),
 )
