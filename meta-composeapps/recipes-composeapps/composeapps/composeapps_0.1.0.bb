@@ -18,6 +18,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/app.py \
     composeapps/bbfetch.py \
     composeapps/bundle.py \
+    composeapps/callback.py \
     composeapps/cli/__init__.py \
     composeapps/cli/check.py \
     composeapps/cli/fsck.py \
@@ -61,6 +62,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/durable.py \
     composeapps/engine.py \
     composeapps/errors.py \
+    composeapps/history.py \
     composeapps/ignorefile.py \
     composeapps/install.py \
     composeapps/layersmeta.py \
