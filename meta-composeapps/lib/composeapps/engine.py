@@ -69,6 +69,12 @@ class Engine:
         status, answer = self._json("GET", f"/containers/{quote(identifier)}/json")
         return None if status == 404 else answer
 
+    def logs(self, identifier, count):
+        """Return the last ``count`` lines that a container wrote, none where its log driver keeps nothing."""
+        query = urlencode({"stdout": "1", "stderr": "1", "tail": str(count)})
+        status, data = self._request("GET", f"/containers/{quote(identifier)}/logs?{query}")
+        return [] if status >= 400 else _unframed(data).decode(errors="replace").splitlines()
+
     def load(self, manifest, blobs):
         """Load images.
 
@@ -105,26 +111,45 @@ class Engine:
             raise LoadRefusedError(f"dockerd did not load the image: HTTP {status}")
 
     def _json(self, method, path):
+        status, data = self._request(method, path)
+        try:
+            answer = json.loads(data) if data else {}
+        except ValueError:
+            raise EngineError(f"dockerd at {self.host} answered {method} {path} with HTTP {status}") from None
+        if status >= 400 and status != 404:
+            raise EngineError(f"dockerd refused {method} {path}: {answer.get('message', status)}")
+        return status, answer
+
+    def _request(self, method, path):
         connection = UnixConnection(self._path, self._timeout)
         try:
             connection.request(method, API + path)
             response = connection.getresponse()
-            data = response.read()
+            return response.status, response.read()
         except (OSError, http.client.HTTPException) as err:
             raise self._unreachable(err) from None
         finally:
             connection.close()
-        try:
-            answer = json.loads(data) if data else {}
-        except ValueError:
-            raise EngineError(f"dockerd at {self.host} answered {method} {path} with HTTP {response.status}") from None
-        if response.status >= 400 and response.status != 404:
-            raise EngineError(f"dockerd refused {method} {path}: {answer.get('message', response.status)}")
-        return response.status, answer
 
     def _unreachable(self, err):
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
         return EngineError(f"dockerd at {self.host} cannot be reached: {reason}; is docker.service running?")
+
+
+def _unframed(data):
+    """Return what a container wrote, out of the frames that dockerd puts around it unless it has a terminal.
+
+    A frame: the stream's number, three zero bytes, the length as four bytes, the content (Docker Engine API,
+    "Attach to a container").
+    """
+    parts, at = [], 0
+    while at < len(data):
+        if data[at] > 2 or data[at + 1:at + 4] != b"\0\0\0":
+            return data
+        length = int.from_bytes(data[at + 4:at + 8], "big")
+        parts.append(data[at + 8:at + 8 + length])
+        at += 8 + length
+    return b"".join(parts)
 
 
 def _archive(manifest, blobs):

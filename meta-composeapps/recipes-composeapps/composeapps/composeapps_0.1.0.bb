@@ -79,7 +79,9 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/store.py \
     composeapps/transport.py \
     composeapps/update/__init__.py \
+    composeapps/update/health.py \
     composeapps/update/journal.py \
+    composeapps/update/rejection.py \
 "
 SRC_URI = "\
     ${@' '.join('file://' + source for source in d.getVar('COMPOSEAPPS_SOURCES').split())} \

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""The health gate: a version is good when all its services were well for the soak time.
+
+A service with a healthcheck is well while dockerd calls it healthy, one without while it runs. One
+that did its work and ended with status 0 is well too, when its restart policy lets it rest. A
+restart in between begins the soak time anew, also one so short that nobody saw the service down:
+the container's StartedAt and RestartCount tell.
+"""
+
+import time
+
+from composeapps import compose
+from composeapps.errors import EngineError, NotRunningError
+from composeapps.install import app_directory
+from composeapps.runtime import SERVICE, WORKING_DIR
+
+# Seconds between two looks at the containers: soon at first, for the services that start quickly.
+_INTERVALS = (0.1, 0.2, 0.3, 0.5)
+_LONGEST = 1.0
+
+
+def wait(app, engine, config, soak, timeout, notify=lambda text: None):
+    """Wait until an app was well for a time.
+
+    Arguments:
+        app: the App whose services were started.
+        engine: the Engine.
+        config: the Config, for where the app is unpacked.
+        soak: for how many seconds all of its services must be well without a break.
+        timeout: seconds that they may take to become well; a service that becomes unwell later than
+            that has failed, whatever is left of the soak time.
+        notify: called with a line of text when the soak time begins.
+
+    Raises NotRunningError naming the service, its state and the last line of its log: at the end of
+    the timeout, or as soon as a service ended for good with another status than 0. Raises EngineError
+    when dockerd did not answer at the end of the timeout.
+    """
+    expected = expected_services(app)
+    deadline, intervals = time.monotonic() + timeout, iter(_INTERVALS)
+    since = identity = None
+    while True:
+        try:
+            problem, final, found = look(app, engine, config, expected)
+            failure = None
+        except EngineError as err:
+            # A dockerd that restarts may come back in time.
+            problem, final, found, failure = "dockerd does not answer", False, None, err
+        now = time.monotonic()
+        if problem is None and (found == identity or now <= deadline):
+            if found != identity or since is None:
+                since, identity = now, found
+                if soak:
+                    notify(f"{app.ref.app_name}: all services are well, watching them for {soak} s")
+            if now - since >= soak:
+                return
+        else:
+            if final or now >= deadline:
+                if failure is not None:
+                    raise failure
+                raise NotRunningError(problem or f"app {app.ref.app_name}: services restart again and again")
+            since = identity = None
+        time.sleep(next(intervals, _LONGEST))
+
+
+def expected_services(app):
+    """Return the Services that run after a start: those without a profile, with at least one replica."""
+    value = compose.load(app.compose, f"the compose file of app {app.ref}")["services"]
+
+    def wanted(service):
+        replicas = (service.get("deploy") or {}).get("replicas", service.get("scale", 1))
+        return not service.get("profiles") and replicas != 0
+
+    return [service for service in compose.services(app.compose, f"app {app.ref}") if wanted(value[service.name])]
+
+
+def look(app, engine, config, expected):
+    """Look at an app's services once.
+
+    Returns (the sentence about the first service that is not well or None, whether waiting cannot help
+    it, what changes when a container is replaced or restarted). Raises EngineError.
+    """
+    directory = app_directory(config, app.ref)
+    containers = {}
+    for listed in engine.containers(f"{WORKING_DIR}={directory}"):
+        container = engine.container(listed["Id"])
+        if container is not None:
+            labels = container["Config"].get("Labels") or {}
+            containers.setdefault(labels.get(SERVICE), []).append(container)
+    problem, final, identity = None, False, set()
+    for service in expected:
+        found = containers.get(service.name, [])
+        if not found and problem is None:
+            problem = f"app {app.ref.app_name}: service {service.name} has no container"
+        for container in found:
+            identity.add((container["Id"], container["State"].get("StartedAt"), container.get("RestartCount")))
+            what, hopeless = _problem(service, container)
+            if what is not None and (problem is None or hopeless and not final):
+                problem = f"app {app.ref.app_name}: service {service.name} {what}{_last_words(engine, container)}"
+                final = hopeless
+    return problem, final, identity
+
+
+def _problem(service, container):
+    """Return (what is wrong with a container or None, whether waiting cannot help)."""
+    state = container["State"]
+    labels = container["Config"].get("Labels") or {}
+    if labels.get(compose.CONFIG_HASH, "") != service.config_hash:
+        return "is still of another version", False
+    policy = ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
+    status, code = state.get("Status"), state.get("ExitCode")
+    if status == "running":
+        health = (state.get("Health") or {}).get("Status") or "none"
+        return (None, False) if health in ("none", "healthy") else (f"is {_HEALTH.get(health, health)}", False)
+    if status == "exited" and policy in ("no", "on-failure"):
+        # With on-failure this is the end as well: dockerd has no more attempts left, or none to make.
+        return (None, False) if code == 0 else (f"ended with status {code}", True)
+    restarts = container.get("RestartCount") or 0
+    if status == "restarting":
+        return f"crashes again and again (status {code}, {restarts} restarts)", False
+    return f"is {status} (status {code})", False
+
+
+_HEALTH = {"starting": "not healthy yet: its healthcheck did not succeed once"}
+
+
+def _last_words(engine, container):
+    """Return "; its last words: …" for a container that logged something dockerd can still read."""
+    state = container["State"]
+    words = state.get("Error") or ""
+    if not words:
+        try:
+            lines = engine.logs(container["Id"], 1)
+        except EngineError:
+            lines = []
+        words = lines[-1] if lines else ""
+    return f"; its last words: {words.strip()[:300]}" if words.strip() else ""
