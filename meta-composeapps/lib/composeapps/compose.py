@@ -18,11 +18,15 @@ _SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
 @dataclass(frozen=True)
 class Service:
-    """A service as a pinned compose file describes it: its name, pinned image and config hash."""
+    """A service as a pinned compose file describes it: its name, pinned image and config hash.
+
+    ``expected`` tells whether it runs after a start: it has no profile, and at least one replica.
+    """
 
     name: str
     image: str
     config_hash: str = ""
+    expected: bool = True
 
 
 def load(data, what):
@@ -60,11 +64,17 @@ def services(data, what):
         value = load(data, f"the compose file of {what}")
         return [
             Service(name, str(parse_pinned(str(service.get("image") or ""), what=f"{what}: image of service '{name}'")),
-                    str(_labels(service, name, what).get(CONFIG_HASH) or ""))
+                    str(_labels(service, name, what).get(CONFIG_HASH) or ""), _expected(service))
             for name, service in value["services"].items()
         ]
     except UsageError as err:
         raise CorruptError(str(err)) from None
+
+
+def _expected(service):
+    deploy = service.get("deploy")
+    replicas = (deploy if isinstance(deploy, dict) else {}).get("replicas", service.get("scale", 1))
+    return not service.get("profiles") and replicas != 0
 
 
 def service_images(data, what):

@@ -24,7 +24,9 @@ class ServiceStatus:
 
     ``state`` is the container's (running, exited, …) or "missing"; ``health`` is healthy, unhealthy,
     starting or "" for a service without a check; ``current`` tells whether the container was made
-    from the installed version's definition.
+    from the installed version's definition; ``finished`` whether it did its work and may rest: it
+    ended with status 0, and its restart policy leaves it so. ``expected`` is False for a service that
+    a start leaves out.
     """
 
     name: str
@@ -34,11 +36,15 @@ class ServiceStatus:
     status: str
     container: str
     current: bool
+    finished: bool = False
+    expected: bool = True
 
     @property
     def good(self):
-        """Whether it runs, is not unhealthy, and is of the installed version."""
-        return self.state == "running" and self.health != "unhealthy" and self.current
+        """Whether it runs and is not unhealthy, or is finished, and is of the installed version."""
+        if self.state == "missing":
+            return not self.expected
+        return (self.finished or self.state == "running" and self.health != "unhealthy") and self.current
 
 
 def compose_command(config):
@@ -94,7 +100,12 @@ def _compose(ref, state, states, config, *arguments):
 
 def status(app, engine, config):
     """Return the ServiceStatus of each of an app's services, in the compose file's order."""
-    directory = app_directory(config, app.ref)
+    return service_states(app.ref, compose.services(app.compose, f"app {app.ref}"), engine, config)
+
+
+def service_states(ref, services, engine, config):
+    """Return the ServiceStatus of each of the compose.Services of the app ``ref``; raises EngineError."""
+    directory = app_directory(config, ref)
     containers = {}
     for listed in engine.containers(f"{WORKING_DIR}={directory}"):
         # The list lags behind a container's own state for a moment after each change.
@@ -103,16 +114,19 @@ def status(app, engine, config):
             labels = container["Config"].get("Labels") or {}
             containers.setdefault(labels.get(SERVICE), []).append((container, labels, listed.get("Status") or ""))
     result = []
-    for service in compose.services(app.compose, f"app {app.ref}"):
+    for service in services:
         # Several replicas: the one in the worst state speaks for the service.
         found = sorted(containers.get(service.name, []), key=lambda each: each[0]["State"]["Status"] == "running")
         if not found:
-            result.append(ServiceStatus(service.name, service.image, "missing", "", "", "", False))
+            result.append(ServiceStatus(service.name, service.image, "missing", "", "", "", False,
+                                        expected=service.expected))
             continue
         container, labels, text = found[0]
         state = container["State"]
         health = (state.get("Health") or {}).get("Status") or ""
         current = labels.get(compose.CONFIG_HASH, "") == service.config_hash
+        policy = ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
+        finished = state["Status"] == "exited" and state.get("ExitCode") == 0 and policy in ("no", "on-failure")
         result.append(ServiceStatus(service.name, service.image, state["Status"], "" if health == "none" else health,
-                                    text, container["Id"][:12], current))
+                                    text, container["Id"][:12], current, finished, service.expected))
     return result

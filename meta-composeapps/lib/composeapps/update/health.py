@@ -64,13 +64,7 @@ def wait(app, engine, config, soak, timeout, notify=lambda text: None):
 
 def expected_services(app):
     """Return the Services that run after a start: those without a profile, with at least one replica."""
-    value = compose.load(app.compose, f"the compose file of app {app.ref}")["services"]
-
-    def wanted(service):
-        replicas = (service.get("deploy") or {}).get("replicas", service.get("scale", 1))
-        return not service.get("profiles") and replicas != 0
-
-    return [service for service in compose.services(app.compose, f"app {app.ref}") if wanted(value[service.name])]
+    return [service for service in compose.services(app.compose, f"app {app.ref}") if service.expected]
 
 
 def look(app, engine, config, expected):
