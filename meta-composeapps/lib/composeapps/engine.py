@@ -59,10 +59,39 @@ class Engine:
         """Return dockerd's data directory, as dockerd sees it."""
         return self._json("GET", "/info")[1].get("DockerRootDir") or "/var/lib/docker"
 
-    def containers(self, label):
-        """Return the containers, running or not, that have a label (``key=value``)."""
-        query = urlencode({"all": "1", "filters": json.dumps({"label": [label]})})
+    def images(self):
+        """Return what dockerd lists of every image that has a name or is one's parent."""
+        return self._json("GET", "/images/json?all=1")[1]
+
+    def containers(self, label=None):
+        """Return the containers, running or not, that have a label (``key=value``), all by default."""
+        query = urlencode({"all": "1", **_labelled(label)})
         return self._json("GET", f"/containers/json?{query}")[1]
+
+    def networks(self, label):
+        """Return the networks that have a label."""
+        return self._json("GET", f"/networks?{urlencode(_labelled(label))}")[1]
+
+    def volumes(self, label):
+        """Return the named volumes that have a label."""
+        return self._json("GET", f"/volumes?{urlencode(_labelled(label))}")[1].get("Volumes") or []
+
+    def stop(self, container):
+        """Stop a container, giving it its own time for that; return when it is stopped or gone."""
+        self._json("POST", f"/containers/{quote(container)}/stop")
+
+    def remove(self, kind, name, **options):
+        """Remove one thing, without force.
+
+        Arguments:
+            kind: "images", "containers", "networks" or "volumes".
+            name: its ID or its name; the tag of an image takes away the image only when it is its last name.
+            options: parameters of the request.
+
+        Returns False when there is none.
+        """
+        query = f"?{urlencode(options)}" if options else ""
+        return self._json("DELETE", f"/{kind}/{quote(name, safe=':@/')}{query}")[0] != 404
 
     def container(self, identifier):
         """Return what dockerd tells of one container, or None when it has none."""
@@ -134,6 +163,10 @@ class Engine:
     def _unreachable(self, err):
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
         return EngineError(f"dockerd at {self.host} cannot be reached: {reason}; is docker.service running?")
+
+
+def _labelled(label):
+    return {"filters": json.dumps({"label": [label]})} if label else {}
 
 
 def _unframed(data):
