@@ -216,6 +216,13 @@ class Store:
                 _write_once(home / "oci-layout", OCI_LAYOUT)
             _write_once(directory / "uri", str(app.ref).encode())
 
+    def has_app(self, ref):
+        """Tell whether an app's version is complete in the store, as its writer vouched. Reads no blob."""
+        try:
+            return (self.app_dir(ref) / "uri").read_bytes().strip().decode(errors="replace") == str(ref)
+        except OSError:
+            return False
+
     def app_dir(self, ref):
         """Return the directory of an app's version; ``ref`` carries a digest."""
         return self.apps.joinpath(ref.app_name, ref.hex)

@@ -70,7 +70,9 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/lock.py \
     composeapps/oci.py \
     composeapps/preload.py \
+    composeapps/progress.py \
     composeapps/publish.py \
+    composeapps/pull.py \
     composeapps/reference.py \
     composeapps/registry.py \
     composeapps/restore.py \
