@@ -31,3 +31,25 @@ def exclusive(path):
         stream.write(f"process {os.getpid()} ({' '.join(Path(word).name for word in sys.argv[:2])})\n")
         stream.flush()
         yield
+
+
+def holder(path):
+    """Return (process ID, words) of the process that holds the lock file ``path``, or None.
+
+    Nothing is locked for that, not even for a moment: a command that starts meanwhile gets the lock.
+    """
+    try:
+        with open(path, "rb") as stream:
+            inode, words = os.fstat(stream.fileno()).st_ino, stream.read(200).decode(errors="replace").strip()
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    for line in locks.splitlines():
+        fields = line.split()
+        # NUMBER: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; one that waits has "->" before its kind.
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            pid = int(fields[4])
+            # The device's number there is not always the one that stat gives; the process's own word decides.
+            if words.startswith(f"process {pid} "):
+                return pid, words
+    return None

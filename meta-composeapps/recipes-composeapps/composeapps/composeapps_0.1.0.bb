@@ -26,6 +26,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/cli/output.py \
     composeapps/cli/publish.py \
     composeapps/cli/run_commands.py \
+    composeapps/cli/status.py \
     composeapps/cli/store_commands.py \
     composeapps/cli/version.py \
     composeapps/compose.py \
@@ -78,6 +79,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/restore.py \
     composeapps/runtime.py \
     composeapps/state.py \
+    composeapps/status.py \
     composeapps/store.py \
     composeapps/transport.py \
     composeapps/update/__init__.py \

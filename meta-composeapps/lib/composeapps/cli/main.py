@@ -22,6 +22,8 @@ COMMANDS = {
     "run": ("run_commands", "install apps from the store where needed and start them"),
     "stop": ("run_commands", "stop apps; they stay stopped over a reboot"),
     "ps": ("run_commands", "show the state of the apps' services"),
+    "status": ("status", "show how the apps are: version, health, updates, the last error"),
+    "history": ("status", "list the last updates and what became of them"),
     "fsck": ("fsck", "check and repair dockerd's store while dockerd is down"),
     "publish": ("publish", "pin an app's images and push the app to a registry"),
     "version": ("version", "print the versions of this program and of what it works with"),
