@@ -64,7 +64,7 @@ def services(data, what):
         value = load(data, f"the compose file of {what}")
         return [
             Service(name, str(parse_pinned(str(service.get("image") or ""), what=f"{what}: image of service '{name}'")),
-                    str(_labels(service, name, what).get(CONFIG_HASH) or ""), _expected(service))
+                    str(service_labels(service, name, what).get(CONFIG_HASH) or ""), _expected(service))
             for name, service in value["services"].items()
         ]
     except UsageError as err:
@@ -107,7 +107,7 @@ def pin(value, resolve, what):
         pinned[name] = ref.pinned(resolve(ref))
         service["image"] = str(pinned[name])
         service.pop("build", None)
-        labels = _labels(service, name, what)
+        labels = service_labels(service, name, what)
         labels.pop(CONFIG_HASH, None)
         service.pop("labels", None)
         if labels:
@@ -136,7 +136,7 @@ def _dumper():
     return Dumper
 
 
-def _labels(service, name, what):
+def service_labels(service, name, what):
     """Return a service's labels as a mapping; compose allows a list of KEY=VALUE as well."""
     labels = service.get("labels") or {}
     if isinstance(labels, list):

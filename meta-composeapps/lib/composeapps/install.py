@@ -8,6 +8,7 @@ an installation that was cut off is finished by running it again.
 import ctypes
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from composeapps import bundle as bundles
@@ -40,29 +41,54 @@ def install(app, store, engine, config, states, notify=lambda text: None):
     EngineError, StorageError.
     """
     name = app.ref.app_name
-    ids, loaded = {}, False
+    before = states.get(name)
+    images = load_images(app, store, engine, notify, certain=before is not None and before.uri == str(app.ref))
+    if place_bundle(app, store, config):
+        notify(f"{name}: bundle unpacked")
+    state = state_of(app, images, before)
+    if state != before:
+        states.put(name, state)
+    return state
+
+
+def load_images(app, store, engine, notify=lambda text: None, certain=False):
+    """Load those of an app's images that dockerd lacks.
+
+    Arguments:
+        app: an App loaded from ``store``.
+        engine: the Engine.
+        notify: called with a line of text at each step that takes time.
+        certain: the images that dockerd has already were synced by an earlier call that returned.
+
+    Returns {key in ``app.images``: the name by which dockerd knows the image}. When it returns they are
+    on the disk. Raises CorruptError or NotFoundError for damage in the store, EngineError, StorageError.
+    """
+    name = app.ref.app_name
+    ids, loaded = {}, not certain
     for key, image in app.images.items():
         ids[key] = find_image(image, engine)
         if ids[key] is None:
             ids[key] = load_image(image, store, engine, lambda text: notify(f"{name}: {text}"))
             loaded = True
-    if place_bundle(app, store, config):
-        notify(f"{name}: bundle unpacked")
-    services = compose.services(app.compose, f"app {app.ref}")
-    images = {service.name: ids[service.image] for service in services}
-    before = states.get(name)
-    # Installing the version that is installed already, as each boot does, keeps what there is to go back to.
-    previous = "" if before is None else before.previous if before.uri == str(app.ref) else before.uri
-    state = AppState(str(app.ref), images, before.stopped if before else False, previous)
-    if loaded or state != before:
+    if loaded:
         # A dockerd without our patches reports an image as loaded long before its files are on the disk, and
         # what it loaded once a patched one finds there and leaves as it is. An agent that was killed in between
         # has not recorded the app, so its next run comes through here.
         with durable.storage_errors(f"syncing the images of app {name}"):
             durable.sync_filesystem(engine.data_root())
-    if state != before:
-        states.put(name, state)
-    return state
+    return ids
+
+
+def service_images(app, images):
+    """Return {service: name of its image in dockerd} from what ``load_images`` returned."""
+    return {service.name: images[service.image] for service in compose.services(app.compose, f"app {app.ref}")}
+
+
+def state_of(app, images, before):
+    """Return the AppState of an app whose ``images`` are loaded; ``before`` is the one it has now, or None."""
+    if before is None:
+        return AppState(str(app.ref), service_images(app, images))
+    return replace(before, uri=str(app.ref), images=service_images(app, images))
 
 
 def tag_of(image):

@@ -81,6 +81,12 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/state.py \
     composeapps/status.py \
     composeapps/store.py \
+    composeapps/switching/__init__.py \
+    composeapps/switching/changes.py \
+    composeapps/switching/definition.py \
+    composeapps/switching/handover.py \
+    composeapps/switching/locks.py \
+    composeapps/switching/switch.py \
     composeapps/transport.py \
     composeapps/update/__init__.py \
     composeapps/update/health.py \

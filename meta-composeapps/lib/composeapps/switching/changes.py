@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""What differs between two versions of an app, service by service, without asking dockerd.
+
+A service has changed when its definition did (its pinned config hash, or its text), or what the
+definition refers to: its image, a file of the bundle that it mounts or reads its environment from,
+a variable of the bundle's ``.env``, a network that it is attached to, a config or a secret. A
+service that shares a namespace or volumes with a changed one, or asks to be restarted with it, is
+changed with it.
+"""
+
+import io
+from dataclasses import asdict, dataclass
+
+from composeapps.switching import definition
+
+UNCHANGED, CHANGED, ADDED, REMOVED = "unchanged", "changed", "added", "removed"
+# So many of a service's changed files are named.
+_FILES = 5
+
+
+@dataclass(frozen=True)
+class ServiceChange:
+    """What becomes of one service.
+
+    ``kind`` is unchanged, changed, added or removed; ``reasons`` are short phrases, none for an unchanged
+    service. ``strategy`` is one of definition.STRATEGIES and ``handover_timeout`` its time limit in
+    seconds, both as the new version says, for a removed service as the old one. ``old_image`` and
+    ``new_image`` are pinned references, "" where there is none.
+    """
+
+    name: str
+    kind: str
+    reasons: tuple = ()
+    strategy: str = definition.DOWNLOAD_THEN_KILL
+    handover_timeout: float = definition.HANDOVER_TIMEOUT
+    old_image: str = ""
+    new_image: str = ""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs between two versions.
+
+    ``services`` are the ServiceChanges in the order of the new compose file, the removed ones last;
+    ``networks`` the keys of the networks whose definition changed or that went; ``warnings`` sentences
+    about what is not done as the new version may expect, a changed volume for example.
+    """
+
+    services: tuple = ()
+    networks: tuple = ()
+    warnings: tuple = ()
+
+    def of(self, *kinds):
+        """Return the ServiceChanges of these kinds, in order."""
+        return [service for service in self.services if service.kind in kinds]
+
+    @property
+    def touched(self):
+        """The ServiceChanges of the services whose containers are replaced, made or removed."""
+        return self.of(CHANGED, ADDED, REMOVED)
+
+    def dump(self):
+        """Return what JSON prints."""
+        return {"services": [asdict(service) for service in self.services], "networks": list(self.networks),
+                "warnings": list(self.warnings)}
+
+
+def between(old, new, store, documents=None):
+    """Compare two versions of an app.
+
+    Arguments:
+        old: the App that is installed, or None.
+        new: the App that is to take its place.
+        store: the Store; it has the blobs of ``old``.
+        documents: {digest: bytes} of blobs of ``new`` that the store may lack as yet, its bundle among
+            them (a Survey's documents).
+
+    Returns the Changes. Raises CorruptError or NotFoundError for a bundle that is broken or in
+    neither place.
+    """
+    after = definition.read(new, _bundle(new, store, documents or {}))
+    before = definition.read(old, _bundle(old, store, documents or {})) if old else None
+    return compare(before, after)
+
+
+def _bundle(app, store, documents):
+    data = documents.get(app.bundle.digest)
+    return io.BytesIO(data) if data is not None else store.open(app.bundle.digest, app.bundle.size)
+
+
+def compare(before, after):
+    """Compare two definition.Definitions, the first of which may be None; return the Changes."""
+    services = []
+    networks = _networks(before, after) if before else ()
+    reasons = _reasons(before, after, networks)
+    for name, service in after.services.items():
+        old = before.services.get(name) if before else None
+        kind = ADDED if old is None else CHANGED if reasons[name] else UNCHANGED
+        services.append(ServiceChange(
+            name, kind, tuple(reasons[name]) if old else (), service.strategy, service.handover_timeout,
+            old.image if old else "", service.image))
+    for name, old in (before.services.items() if before else ()):
+        if name not in after.services:
+            services.append(ServiceChange(name, REMOVED, (), old.strategy, old.handover_timeout, old.image, ""))
+    warnings = list(after.warnings)
+    if before:
+        warnings += [f"volume '{key}' is defined otherwise than before: it is kept as it is, with its data"
+                     for key in sorted(before.volumes.keys() & after.volumes.keys())
+                     if before.volumes[key] != after.volumes[key]]
+    return Changes(tuple(services), tuple(networks), tuple(warnings))
+
+
+def _networks(before, after):
+    """Return the keys of the networks that were in use and are defined otherwise now, or not at all."""
+    used = {key for service in before.services.values() for key in service.networks}
+    return tuple(sorted(key for key in used if before.networks.get(key) != after.networks.get(key)))
+
+
+def _reasons(before, after, networks):
+    reasons = {}
+    for name, service in after.services.items():
+        old = before.services.get(name) if before else None
+        reasons[name] = _own_reasons(before, after, old, service, networks) if old else []
+    # What hangs on a changed service changes with it, and so on.
+    while True:
+        more = {}
+        for name, service in after.services.items():
+            if before and name in before.services and not reasons[name]:
+                for needed, how in service.bound_to.items():
+                    if reasons.get(needed) or needed in after.services and needed not in before.services:
+                        more[name] = [f"{how} service {needed}"]
+        if not more:
+            return reasons
+        reasons.update(more)
+
+
+def _own_reasons(before, after, old, new, networks):
+    reasons = []
+    if old.image != new.image:
+        reasons.append("image")
+    # The image is part of the pinned hash, so that one alone tells nothing when the image differs.
+    if old.text != new.text or old.config_hash != new.config_hash and old.image == new.image:
+        reasons.append("definition")
+    theirs, ours = before.files(old), after.files(new)
+    files = sorted(path for path in theirs.keys() | ours.keys() if theirs.get(path) != ours.get(path))
+    reasons += [f"file {path} of the bundle" for path in files[:_FILES]]
+    if len(files) > _FILES:
+        reasons.append(f"{len(files) - _FILES} more files of the bundle")
+    reasons += [f"variable {name} of .env" if name != definition.ANY else "file .env of the bundle"
+                for name in sorted(new.variables) if before.environment.get(name) != after.environment.get(name)]
+    reasons += [f"network {key}" for key in sorted(new.networks & set(networks))]
+    reasons += [f"{kind.removesuffix('s')} {key}" for kind, key in sorted(new.resources)
+                if before.resources.get((kind, key)) != after.resources.get((kind, key))]
+    return reasons

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: MIT
+"""What a version of an app says of each service, with all that the words refer to.
+
+Read from the pinned compose file and the bundle it came in, before anything of it is unpacked. Values
+are not interpolated, so a path that holds a variable may be any file of the bundle. Format: the Compose
+Specification; update labels: ``composeapps.update.*``, and balena's ``io.balena.update.*`` where
+ours is not given.
+"""
+
+import hashlib
+import json
+import posixpath
+import re
+from dataclasses import dataclass, field
+
+from composeapps import bundle as bundles
+from composeapps import compose
+
+DOWNLOAD_THEN_KILL, KILL_THEN_DOWNLOAD = "download-then-kill", "kill-then-download"
+DELETE_THEN_DOWNLOAD, HAND_OVER = "delete-then-download", "hand-over"
+STRATEGIES = (DOWNLOAD_THEN_KILL, KILL_THEN_DOWNLOAD, DELETE_THEN_DOWNLOAD, HAND_OVER)
+STRATEGY_LABELS = ("composeapps.update.strategy", "io.balena.update.strategy")
+# Their values are milliseconds, as in balena.
+TIMEOUT_LABELS = ("composeapps.update.handover-timeout", "io.balena.update.handover-timeout")
+HANDOVER_TIMEOUT = 60.0
+
+ENVIRONMENT_FILE = ".env"
+# Stands for all variables, where a change of one of them cannot be told from a change of another.
+ANY = "*"
+_VARIABLE = re.compile(r"\$(?:\$|\{?([A-Za-z_][A-Za-z0-9_]*))")
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*[=:](.*)")
+# More than any environment file has; of a larger one every variable counts.
+_MAX_ENVIRONMENT = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service, with what its definition refers to.
+
+    ``text`` is the definition without the image and the pinned hash; ``paths`` are the places in the
+    bundle that it uses, "." for all of it; ``variables`` the variables of .env that it depends on,
+    ``networks`` the keys of its networks, ``resources`` its (kind, key) of configs and secrets;
+    ``bound_to`` maps the services that it shares something with, or is restarted with, to a phrase that
+    says how; ``after`` are the services that it is started after. ``replicas`` is None where a variable
+    says how many. ``profiles`` are those that it belongs to.
+    """
+
+    name: str
+    image: str
+    config_hash: str
+    text: str = field(repr=False)
+    strategy: str = DOWNLOAD_THEN_KILL
+    handover_timeout: float = HANDOVER_TIMEOUT
+    paths: frozenset = frozenset()
+    variables: frozenset = frozenset()
+    networks: frozenset = frozenset()
+    resources: frozenset = frozenset()
+    bound_to: dict = field(default_factory=dict)
+    after: frozenset = frozenset()
+    replicas: int | None = 1
+    profiles: tuple = ()
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A version of an app.
+
+    ``services`` are in the compose file's order; ``networks``, ``volumes`` and ``resources`` map keys to
+    definitions as text; ``environment`` is the bundle's .env, ``members`` {path: what is there} of the
+    bundle. ``project`` is the name that the compose file gives itself, "" when it has none.
+    """
+
+    services: dict
+    networks: dict
+    volumes: dict
+    resources: dict
+    environment: dict
+    members: dict
+    project: str = ""
+    warnings: tuple = ()
+
+    def files(self, service):
+        """Return {path: what is there} of what a service uses of the bundle."""
+        found, waiting = {}, list(service.paths)
+        while waiting:
+            path = self._followed(waiting.pop())
+            for name, entry in self.members.items():
+                if name not in found and (path in (".", name) or name.startswith(f"{path}/")):
+                    found[name] = entry
+                    if entry[0] == "link":
+                        waiting.append(posixpath.normpath(posixpath.join(posixpath.dirname(name), entry[-1])))
+        return found
+
+    def _followed(self, path):
+        """Return a path of the bundle with the links in its parents resolved."""
+        for _ in range(40):
+            parts = path.split("/")
+            for count in range(1, len(parts) + 1):
+                entry = self.members.get("/".join(parts[:count]))
+                if entry and entry[0] == "link":
+                    base = posixpath.join(*parts[:count - 1]) if count > 1 else ""
+                    path = posixpath.normpath(posixpath.join(base, entry[-1], *parts[count:]))
+                    break
+            else:
+                break
+        return path
+
+    def fingerprint(self, service):
+        """Return what identifies a service's definition and all that it refers to: 64 hex digits."""
+        parts = [
+            service.image, service.config_hash, service.text, sorted(self.files(service).items()),
+            [(name, self.environment.get(name)) for name in sorted(service.variables)],
+            [(key, self.networks.get(key)) for key in sorted(service.networks)],
+            [(kind, key, self.resources.get((kind, key))) for kind, key in sorted(service.resources)],
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def ordered(self):
+        """Return the names of the services, each behind those that it is started after."""
+        result, begun = [], set()
+
+        def visit(name):
+            if name in self.services and name not in begun:
+                begun.add(name)
+                for needed in sorted(self.services[name].after):
+                    visit(needed)
+                result.append(name)
+
+        for name in self.services:
+            visit(name)
+        return result
+
+
+def read(app, bundle):
+    """Return the Definition of an App.
+
+    Arguments:
+        app: the App.
+        bundle: its bundle, a binary file.
+
+    Raises CorruptError for a compose file or a bundle that is none.
+    """
+    what = f"app {app.ref}"
+    pinned = {service.name: service for service in compose.services(app.compose, what)}
+    value = compose.load(app.compose, f"the compose file of {what}")
+    raw = value["services"]
+    wanted = {ENVIRONMENT_FILE} | {path for service in raw.values() for path in _environment_files(service)}
+    members, contents = _read_bundle(bundle, wanted, f"the bundle of {what}")
+    environment = _parse_environment(contents.get(ENVIRONMENT_FILE, ""))
+    tops = {kind: _mapping(value.get(kind)) for kind in ("networks", "volumes", "configs", "secrets")}
+    warnings, services = [], {}
+    for name, service in raw.items():
+        services[name] = _service(name, service, pinned[name], tops, environment, contents, warnings)
+    networks = {key: _text(entry or {}) for key, entry in tops["networks"].items()}
+    networks.setdefault("default", _text({}))
+    return Definition(
+        services, networks, {key: _text(entry or {}) for key, entry in tops["volumes"].items()},
+        {(kind, key): _text(entry) for kind in ("configs", "secrets") for key, entry in tops[kind].items()},
+        environment, members, value.get("name") if isinstance(value.get("name"), str) else "", tuple(warnings))
+
+
+def _service(name, value, pinned, tops, environment, contents, warnings):
+    labels = compose.service_labels(value, name, "the compose file")
+    text = _text({**{key: entry for key, entry in value.items() if key not in ("image", "labels")},
+                  "labels": {key: entry for key, entry in labels.items() if key != compose.CONFIG_HASH}})
+    networks, resources = _networks(value), _resources(value)
+    referred = [text, *(_text(tops["networks"].get(key)) for key in networks),
+                *(_text(tops[kind].get(key)) for kind, key in resources),
+                *(contents.get(path, "") for path in _environment_files(value))]
+    variables = {match[1] for part in referred for match in _VARIABLE.finditer(part) if match[1]}
+    variables |= _passed_on(value.get("environment"))
+    variables |= {str(entry["environment"]) for kind, key in resources
+                  if "environment" in (entry := _mapping(tops[kind].get(key)))}
+    if variables and ANY in environment:
+        variables.add(ANY)
+    strategy = _strategy(name, value, labels, warnings)
+    replicas = value.get("scale", _mapping(value.get("deploy")).get("replicas", 1))
+    return Service(
+        name, pinned.image, pinned.config_hash, text, strategy, _timeout(name, labels, warnings),
+        frozenset(_paths(value, resources, tops)), frozenset(variables), networks, resources, _bound_to(value),
+        frozenset(_depends_on(value)) | frozenset(_bound_to(value)), replicas if isinstance(replicas, int) else None,
+        tuple(str(profile) for profile in _list(value.get("profiles"))))
+
+
+def _strategy(name, value, labels, warnings):
+    wanted = next((str(labels[key]) for key in STRATEGY_LABELS if labels.get(key)), DOWNLOAD_THEN_KILL)
+    if wanted not in STRATEGIES:
+        warnings.append(f"service '{name}': '{wanted}' is no update strategy ({', '.join(STRATEGIES)}): "
+                        f"it is updated by {DOWNLOAD_THEN_KILL}")
+        return DOWNLOAD_THEN_KILL
+    obstacle = _cannot_stand_beside(value) if wanted == HAND_OVER else None
+    if obstacle:
+        warnings.append(f"service '{name}' cannot hand over, since it has {obstacle}: "
+                        f"it is updated by {DOWNLOAD_THEN_KILL}")
+        return DOWNLOAD_THEN_KILL
+    return wanted
+
+
+def _cannot_stand_beside(value):
+    """Return why two containers of a service cannot run at a time, or None."""
+    if value.get("container_name"):
+        return "a container_name"
+    for port in _list(value.get("ports")):
+        if isinstance(port, dict):
+            fixed = port.get("published") not in (None, "", 0, "0")
+        else:
+            # [address:]host:container[/protocol]; the host's part may be empty.
+            words = re.sub(r"\[[^]]*\]|\$\{[^}]*\}", "v", str(port).partition("/")[0]).split(":")
+            fixed = len(words) > 1 and bool(words[-2])
+        if fixed:
+            return "a fixed port of the host"
+    for network in _mapping(value.get("networks")).values():
+        if isinstance(network, dict) and (network.get("ipv4_address") or network.get("ipv6_address")):
+            return "a fixed address"
+    return None
+
+
+def _timeout(name, labels, warnings):
+    text = next((str(labels[key]).strip() for key in TIMEOUT_LABELS if labels.get(key) is not None), None)
+    if text is None:
+        return HANDOVER_TIMEOUT
+    if not text.isdecimal():
+        warnings.append(f"service '{name}': the hand-over timeout '{text}' is no number of milliseconds: "
+                        f"it is {HANDOVER_TIMEOUT:.0f} s")
+        return HANDOVER_TIMEOUT
+    return int(text) / 1000
+
+
+def _networks(value):
+    if value.get("network_mode"):
+        return frozenset()
+    return frozenset(str(key) for key in value.get("networks") or ("default",))
+
+
+def _resources(value):
+    found = set()
+    for kind in ("configs", "secrets"):
+        for entry in _list(value.get(kind)):
+            found.add((kind, str(entry.get("source") if isinstance(entry, dict) else entry)))
+    return frozenset(found)
+
+
+def _bound_to(value):
+    bound = {}
+    for key, how in (("network_mode", "shares the network of"), ("ipc", "shares the IPC of"),
+                     ("pid", "shares the processes of")):
+        if str(value.get(key) or "").startswith("service:"):
+            bound[str(value[key]).removeprefix("service:")] = how
+    for entry in _list(value.get("volumes_from")):
+        if not str(entry).startswith("container:"):
+            bound[str(entry).partition(":")[0]] = "takes the volumes of"
+    depends_on = value.get("depends_on")
+    for needed, entry in (depends_on.items() if isinstance(depends_on, dict) else ()):
+        if isinstance(entry, dict) and entry.get("restart") is True:
+            bound.setdefault(str(needed), "is restarted with")
+    return bound
+
+
+def _depends_on(value):
+    return {str(name) for name in value.get("depends_on") or ()}
+
+
+def _paths(value, resources, tops):
+    """Return the places in the bundle that a service uses; "." for all of it."""
+    named = []
+    for volume in _list(value.get("volumes")):
+        if isinstance(volume, dict):
+            if volume.get("type") == "bind":
+                named.append(volume.get("source"))
+        elif str(volume)[:1] in (".", "/", "~", "$") and ":" in str(volume):
+            text = str(volume)
+            named.append(text if text.startswith("$") else text.partition(":")[0])
+    named += _environment_files(value, raw=True)
+    named += _list(value.get("label_file"))
+    extends = value.get("extends")
+    if isinstance(extends, dict) and extends.get("file"):
+        named.append(extends["file"])
+    named += [entry["file"] for kind, key in resources if "file" in (entry := _mapping(tops[kind].get(key)))]
+    return {place for path in named if (place := _place(path)) is not None}
+
+
+def _place(path):
+    """Return a path of a compose file as a place in the bundle, None when it is outside."""
+    path = str(path or "")
+    if "$" in path:
+        return "."
+    place = posixpath.normpath(path)
+    if not path or path.startswith(("/", "~")) or place == ".." or place.startswith("../"):
+        return None
+    return place
+
+
+def _environment_files(value, raw=False):
+    """Return the env_file entries of a service, as places in the bundle, or as written with ``raw``."""
+    entries = value.get("env_file")
+    entries = entries if isinstance(entries, list) else [entries] if entries else []
+    named = [entry.get("path") if isinstance(entry, dict) else entry for entry in entries]
+    return named if raw else [place for path in named if (place := _place(path)) is not None]
+
+
+def _passed_on(environment):
+    """Return the variables that a service takes over from the environment by their name alone."""
+    if isinstance(environment, dict):
+        return {str(name) for name, entry in environment.items() if entry is None}
+    return {str(entry) for entry in _list(environment) if "=" not in str(entry)}
+
+
+def _parse_environment(text):
+    """Return {variable: value as written}; what cannot be taken apart counts as a change of ``ANY``."""
+    found = {}
+    for line in text.splitlines():
+        match = _ASSIGNMENT.match(line)
+        if match and not line.lstrip().startswith("#"):
+            found[match[1]] = match[2].strip()
+    # Values over several lines, and values made of other variables.
+    if "$" in text or any(entry[:1] in ("'", '"') and entry.count(entry[0]) < 2 for entry in found.values()):
+        found[ANY] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
+def _read_bundle(bundle, wanted, what):
+    """Return ({path: (type, mode, owner, group, digest or target)}, {path: text} of what is ``wanted``)."""
+    members, contents = {}, {}
+    for info, content in bundles.members(bundle, what):
+        mode = (info.mode & 0o7777, info.uid, info.gid)
+        if info.isdir():
+            members[info.name] = ("directory", *mode, "")
+        elif info.issym():
+            members[info.name] = ("link", 0, info.uid, info.gid, info.linkname)
+        elif info.name in wanted and info.size <= _MAX_ENVIRONMENT:
+            data = content.read()
+            contents[info.name] = data.decode(errors="replace")
+            members[info.name] = ("file", *mode, "sha256:" + hashlib.sha256(data).hexdigest())
+        else:
+            members[info.name] = ("file", *mode, bundles.stream_digest(content))
+    return members, contents
+
+
+def _text(value):
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _mapping(value):
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value):
+    return value if isinstance(value, list) else []
