@@ -63,21 +63,27 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/durable.py \
     composeapps/engine.py \
     composeapps/errors.py \
+    composeapps/factoryset.py \
     composeapps/history.py \
     composeapps/ignorefile.py \
     composeapps/install.py \
+    composeapps/inventory.py \
     composeapps/layersmeta.py \
     composeapps/loading.py \
     composeapps/lock.py \
     composeapps/oci.py \
     composeapps/preload.py \
     composeapps/progress.py \
+    composeapps/prune.py \
     composeapps/publish.py \
     composeapps/pull.py \
     composeapps/reference.py \
     composeapps/registry.py \
     composeapps/restore.py \
     composeapps/runtime.py \
+    composeapps/sizes.py \
+    composeapps/space.py \
+    composeapps/staleimages.py \
     composeapps/state.py \
     composeapps/status.py \
     composeapps/store.py \
@@ -93,9 +99,10 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/update/journal.py \
     composeapps/update/rejection.py \
 "
+COMPOSEAPPS_UNITS = "composeapps-start.service composeapps-update.service"
 SRC_URI = "\
     ${@' '.join('file://' + source for source in d.getVar('COMPOSEAPPS_SOURCES').split())} \
-    file://composeapps-start.service \
+    ${@' '.join('file://' + unit for unit in d.getVar('COMPOSEAPPS_UNITS').split())} \
 "
 S = "${UNPACKDIR}"
 B = "${WORKDIR}/build"
@@ -123,12 +130,14 @@ from composeapps.cli.main import main
 raise SystemExit(main())
 EOF
 
-    sed -e 's|@bindir@|${bindir}|g' \
-        -e 's|@COMPOSEAPPS_STORE@|${COMPOSEAPPS_STORE}|g' \
-        -e 's|@COMPOSEAPPS_ROOT@|${COMPOSEAPPS_ROOT}|g' \
-        -e 's|@COMPOSEAPPS_STATE_DIR@|${COMPOSEAPPS_STATE_DIR}|g' \
-        -e 's|@COMPOSEAPPS_FACTORY_STORE@|${COMPOSEAPPS_FACTORY_STORE}|g' \
-        ${S}/composeapps-start.service > ${B}/composeapps-start.service
+    for unit in ${COMPOSEAPPS_UNITS}; do
+        sed -e 's|@bindir@|${bindir}|g' \
+            -e 's|@COMPOSEAPPS_STORE@|${COMPOSEAPPS_STORE}|g' \
+            -e 's|@COMPOSEAPPS_ROOT@|${COMPOSEAPPS_ROOT}|g' \
+            -e 's|@COMPOSEAPPS_STATE_DIR@|${COMPOSEAPPS_STATE_DIR}|g' \
+            -e 's|@COMPOSEAPPS_FACTORY_STORE@|${COMPOSEAPPS_FACTORY_STORE}|g' \
+            ${S}/$unit > ${B}/$unit
+    done
 }
 
 do_install() {
@@ -137,10 +146,12 @@ do_install() {
     find ${D}${PYTHON_SITEPACKAGES_DIR} -type d -exec chmod 0755 {} +
     find ${D}${PYTHON_SITEPACKAGES_DIR} -type f -exec chmod 0644 {} +
     install -m 0755 ${B}/composeapps.command ${D}${bindir}/composeapps
-    install -m 0644 ${B}/composeapps-start.service ${D}${systemd_system_unitdir}/
+    for unit in ${COMPOSEAPPS_UNITS}; do
+        install -m 0644 ${B}/$unit ${D}${systemd_system_unitdir}/
+    done
 }
 
-SYSTEMD_SERVICE:${PN} = "composeapps-start.service"
+SYSTEMD_SERVICE:${PN} = "${COMPOSEAPPS_UNITS}"
 
 FILES:${PN} += "${PYTHON_SITEPACKAGES_DIR}/composeapps"
 
