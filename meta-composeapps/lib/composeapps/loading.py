@@ -22,6 +22,7 @@ then waits in open(2) for ever, with what it loaded so far pinned; a link needs 
 """
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -71,6 +72,37 @@ def load(engine, store, image, tag, notify=lambda text: None):
         notify(NOTES[way])
         engine.load_way = way
     return way
+
+
+def foresee(engine, store):
+    """Return the way that a dockerd is going to take for images of a store, without loading anything.
+
+    Where that cannot be known, it is the one that takes the most space. Raises EngineError.
+    """
+    if engine.load_way is not None:
+        return engine.load_way
+    if DIRECT not in engine.ruled_out and _takes_directories(engine, store):
+        return DIRECT
+    temporary = os.path.join(engine.data_root(), "tmp")
+    if LINKED not in engine.ruled_out and os.access(temporary, os.W_OK):
+        with contextlib.suppress(OSError):
+            if os.stat(temporary).st_dev == os.stat(store.blobs).st_dev:
+                return LINKED
+    return SENT
+
+
+def _takes_directories(engine, store):
+    """Ask for an image that there is not: what dockerd misses tells where it looked."""
+    if not store.blobs.is_dir():
+        return False
+    nothing = "0" * 64
+    config = json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{nothing}"]}}).encode()
+    item = {"Config": "config", "RepoTags": None, "Layers": [nothing], "BlobsDir": os.path.realpath(store.blobs)}
+    try:
+        engine.load([item], [("config", len(config), [config])])
+    except LoadRefusedError as err:
+        return nothing in str(err) and IMPORT_PREFIX not in str(err)
+    return False
 
 
 def _hex(descriptor):

@@ -98,7 +98,14 @@ class Store:
         try:
             return open(self.blob_path(digest), "rb")
         except FileNotFoundError:
-            raise NotFoundError(f"blob {digest} is not in the store {self.root}") from None
+            pass
+        # skopeo leaves an app's manifest and bundle in the app's directory alone.
+        number = digest.partition(":")[2]
+        for _name, found, directory in self.app_directories():
+            for path in (directory / f"{number}.tgz", *([directory / "manifest.json"] if found == number else ())):
+                with contextlib.suppress(OSError):
+                    return open(path, "rb")
+        raise NotFoundError(f"blob {digest} is not in the store {self.root}")
 
     def _verified(self, stream, digest, size):
         with durable.storage_errors(f"reading blob {digest}"):
@@ -242,27 +249,30 @@ class Store:
 
         An app directory whose ``uri`` is missing, malformed or names another app is no app.
         """
-        found = []
-        for uri in self._uri_files(self.apps):
-            with contextlib.suppress(OSError, UsageError, UnicodeDecodeError):
-                ref = parse_pinned(uri.read_bytes().strip().decode())
-                if self.app_dir(ref) == uri.parent:
-                    found.append(ref)
-        return sorted(found, key=lambda ref: (ref.app_name, ref.digest))
+        found = (self.app_at(directory) for _name, _number, directory in self.app_directories())
+        return sorted(filter(None, found), key=lambda ref: (ref.app_name, ref.digest))
 
-    def _uri_files(self, directory):
+    def app_at(self, directory):
+        """Return the Reference of the app whose directory this is, None when its ``uri`` does not say so."""
+        with contextlib.suppress(OSError, UsageError, UnicodeDecodeError):
+            ref = parse_pinned((directory / "uri").read_bytes().strip().decode())
+            if self.app_dir(ref) == directory:
+                return ref
+        return None
+
+    def app_directories(self, below=None):
+        """Yield (app name, hex digits of the app's digest, Path) of each directory of an app, whole or not."""
         try:
-            entries = sorted(os.scandir(directory), key=lambda e: e.name)
+            entries = sorted(os.scandir(below or self.apps), key=lambda e: e.name)
         except (FileNotFoundError, NotADirectoryError):
             return
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if len(entry.name) == 64 and is_digest(f"sha256:{entry.name}"):
-                    uri = Path(entry.path, "uri")
-                    if uri.is_file():
-                        yield uri
+                if is_digest(f"sha256:{entry.name}"):
+                    path = Path(entry.path)
+                    yield path.parent.relative_to(self.apps).as_posix(), entry.name, path
                 else:
-                    yield from self._uri_files(entry.path)
+                    yield from self.app_directories(entry.path)
 
     def find_app(self, name):
         """Return the Reference of one app, named by its name or by its pinned reference.

@@ -4,6 +4,10 @@
 import json
 import sys
 
+from composeapps.sizes import human_size
+
+__all__ = ["add_json", "human_size", "load_config", "notify", "print_json", "print_table"]
+
 
 def add_json(parser):
     """Add the --json option."""
@@ -36,12 +40,3 @@ def print_table(header, rows):
 def notify(text):
     """Print a line of progress on standard error, at once."""
     print(text, file=sys.stderr, flush=True)
-
-
-def human_size(size):
-    """Return a number of bytes as people read it, in powers of ten."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
