@@ -32,14 +32,19 @@ def test_entries_come_back_in_order_with_the_time(states):
     assert [entry["app"] for entry in history.entries(states, "db")] == ["db"]
 
 
-def test_a_run_that_was_cut_off_after_this_step_is_recorded_once(states):
-    add(states, started=1.5)
-    add(states, started=1.5)
+def test_what_is_told_again_of_one_update_takes_the_place_of_what_was_told_before(states):
+    add(states, started=1.5, result="failed", reason="no network")
     add(states, "db", started=1.5)
+    add(states, started=1.5, result="failed", reason="no space")
+    assert [(entry["app"], entry.get("reason")) for entry in history.entries(states)] == [
+        ("db", None), ("web", "no space")]
+    add(states, started=1.5)
+    add(states, started=1.5)
     add(states, started=2.5)
     add(states, started=2.5, result="rolled-back")
     assert [(entry["app"], entry["started"], entry["result"]) for entry in history.entries(states)] == [
-        ("web", 1.5, "committed"), ("db", 1.5, "committed"), ("web", 2.5, "committed"), ("web", 2.5, "rolled-back")]
+        ("db", 1.5, "committed"), ("web", 1.5, "failed"), ("web", 1.5, "committed"), ("web", 2.5, "committed"),
+        ("web", 2.5, "rolled-back")]
 
 
 def test_one_app_that_fails_for_ever_does_not_push_out_the_others(states):

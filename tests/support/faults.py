@@ -13,11 +13,13 @@ class FaultyProxy:
     cut_after   close the connection after that many bytes of a body
     flip_at     flip a bit of the byte at that offset of a body
     status      answer with that status instead of forwarding
+    hold_after  send that many bytes of a body, then nothing until ``release()``; ``held`` is set meanwhile
     times       how often; -1 for always
     """
 
-    def __init__(self, target, cut_after=None, flip_at=None, status=None, times=-1):
+    def __init__(self, target, cut_after=None, flip_at=None, status=None, times=-1, hold_after=None):
         self.target = urlsplit(target)
+        self.hold_after, self.held, self._released = hold_after, threading.Event(), threading.Event()
         self.cut_after, self.flip_at, self.status, self.times = cut_after, flip_at, status, times
         self.ranges, self.paths, self.body_bytes = [], [], 0
         self._lock = threading.Lock()
@@ -43,7 +45,12 @@ class FaultyProxy:
         self._thread.start()
         return self
 
+    def release(self):
+        """Let what is held go on."""
+        self._released.set()
+
     def __exit__(self, *_exc):
+        self.release()
         self._server.shutdown()
         self._server.server_close()
 
@@ -83,6 +90,12 @@ class FaultyProxy:
         if self.cut_after is not None and len(body) > self.cut_after and self._strike():
             body = body[:self.cut_after]
             handler.close_connection = True
+        if self.hold_after is not None and len(body) > self.hold_after and self._strike():
+            handler.wfile.write(body[:self.hold_after])
+            handler.wfile.flush()
+            self.held.set()
+            self._released.wait()
+            body = body[self.hold_after:]
         with self._lock:
             self.body_bytes += len(body)
         handler.wfile.write(body)

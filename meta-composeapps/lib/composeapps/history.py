@@ -46,8 +46,9 @@ def append(states, entry, notify=lambda text: None):
         entry: a mapping with the keys above; ``time`` is added.
         notify: called with a sentence when it could not be written.
 
-    Never raises for a file system that refuses: what was done is done. An entry whose app, ``started`` and
-    result are those of the app's last one is not added again, so a run that was cut off may repeat this step.
+    Never raises for a file system that refuses: what was done is done. An entry whose ``started`` and result are
+    those of the app's last one takes its place, so that a run may repeat this step, and an update that is put off
+    every few minutes leaves one entry.
     """
     entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **entry}
     if entry.get("reason"):
@@ -55,7 +56,7 @@ def append(states, entry, notify=lambda text: None):
     kept, _problem = read(states)
     last = next((each for each in reversed(kept) if each["app"] == entry["app"]), {})
     if entry.get("started") and all(last.get(key) == entry.get(key) for key in ("started", "result")):
-        return
+        kept.remove(last)
     kept = _bounded([*kept, entry])
     data = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in kept).encode(errors="replace")
     try:

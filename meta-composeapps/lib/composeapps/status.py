@@ -82,10 +82,11 @@ class _Device:
         self.config, self.problems = config, []
         self.states, self.store = StateDirectory(config.state_dir), Store(config.store)
         self._engine, self._engine_failed = Engine(config.docker_host, timeout=ENGINE_TIMEOUT), False
-        # First who is at work: an update that ends meanwhile must not look like one that nobody goes on with.
-        self.holder = lock.holder(self.states.lock_file)
+        # Asked twice: an update that begins or ends meanwhile must not look like one that nobody goes on with.
+        before = lock.holder(self.states.lock_file)
         self.files = {kind: self._files(kind) for kind in ("apps", "updates", "progress")}
         self.journals = {each.app: each for each in journal.pending(self.states)}
+        self.holder = lock.holder(self.states.lock_file) or before
         self.downloads, self.unreadable = {}, {}
         for name, path in self.files["progress"].items():
             self._read_progress(name, path)
@@ -167,15 +168,15 @@ def _app(device, name):
                                  f"'composeapps install {name}' writes it anew"))
     if name in device.unreadable:
         problems.append(_problem(device.unreadable[name], "'composeapps update' sets it aside"))
-    if journal is not None and device.holder is None:
-        problems.append(_problem("an update of it is not at its end, and nobody goes on with it",
-                                 "'composeapps update' does"))
     uri = state.uri if state else ""
     target = journal.target if journal else download["uri"] if download else ""
     begun = journal is not None and journal.begun
     services = _services(device, state, target if target != uri else "", begun, download, problems)
     rejected = _rejected(device, uri, journal)
     error = _last_error(device, name, journal)
+    if journal is not None and device.holder is None and (error is None or error["uri"] != journal.target):
+        problems.append(_problem(f"its {journal.kind} to {journal.target} is unfinished, and nobody goes on with it",
+                                 "'composeapps update' does"))
     status = _update_status(journal, download, error, rejected, state is not None and name not in device.unreadable)
     stopped = bool(state and state.stopped)
     for service in services:
