@@ -88,7 +88,9 @@ def state_of(app, images, before):
     """Return the AppState of an app whose ``images`` are loaded; ``before`` is the one it has now, or None."""
     if before is None:
         return AppState(str(app.ref), service_images(app, images))
-    return replace(before, uri=str(app.ref), images=service_images(app, images))
+    # Installing the version that is installed already, as each boot does, keeps what there is to go back to.
+    previous = before.previous if before.uri == str(app.ref) else before.uri
+    return replace(before, uri=str(app.ref), images=service_images(app, images), previous=previous)
 
 
 def tag_of(image):

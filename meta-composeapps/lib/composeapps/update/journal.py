@@ -40,7 +40,8 @@ class Journal:
     ``started`` is when it was begun, in seconds since the epoch, and ``identifier`` tells it from
     every other update. ``kind`` is "update" or "rollback" (asked for by a user); ``force`` whether the
     locks of containers are overridden, ``soak`` the seconds of its health gate, None for the
-    configuration's.
+    configuration's. ``counts`` is False when it goes back for something that the version is not to
+    blame for.
     """
 
     app: str
@@ -54,6 +55,7 @@ class Journal:
     kind: str = UPDATE
     force: bool = False
     soak: int | None = None
+    counts: bool = True
 
     @property
     def begun(self):
@@ -88,11 +90,20 @@ def write(states, journal, **changes):
         except OSError as err:
             if err.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            with contextlib.suppress(FileNotFoundError):
-                (path.parent / _RESERVE).unlink()
-                durable.fsync_directory(path.parent)
+            free_reserve(states)
             durable.write_file(path, data)
     return journal
+
+
+def free_reserve(states):
+    """Give the room that is kept for the journals back to a full file system; return whether there was some."""
+    directory = _directory(states)
+    try:
+        (directory / _RESERVE).unlink()
+        durable.fsync_directory(directory)
+    except OSError:
+        return False
+    return True
 
 
 def remove(states, app):
@@ -105,6 +116,8 @@ def remove(states, app):
         # A killed writer leaves one; nobody else writes here while the lock is held.
         for temporary in path.parent.glob(".tmp-*"):
             temporary.unlink(missing_ok=True)
+        if not pending(states):
+            free_reserve(states)
 
 
 def read(states, app):

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""composeapps update, rollback, allow: bringing apps to other versions."""
+
+from composeapps.cli import output
+from composeapps.errors import ComposeAppsError, NotFoundError, RolledBackError, UsageError
+
+EXAMPLES = {
+    "update": """\
+An update is fetched, loaded into dockerd, and put in place service by service; only what changed is
+touched. It is committed when all services were well for the soak time. If they were not, the version
+before it is brought back from the store. What was cut off goes on with the next 'composeapps update'.
+An app that the user stopped gets the new version and stays stopped.
+
+examples:
+  composeapps update hub.example.com/factory/shop@sha256:…
+  composeapps update --plan hub.example.com/factory/shop@sha256:…
+  composeapps update                       go on with what was cut off
+""",
+    "rollback": """\
+The version before the installed one comes back from the store, without a network; a second rollback
+undoes the first. An update of the app that has touched nothing yet is given up instead.
+
+examples:
+  composeapps rollback shop
+  composeapps rollback --reject shop       and never install the present version again by itself
+""",
+    "allow": """\
+A version that failed too often is not tried again; this forgets its failures.
+
+examples:
+  composeapps allow hub.example.com/factory/shop@sha256:…
+""",
+}
+
+
+def configure(name, parser):
+    """Add the arguments of the command ``name``."""
+    parser.epilog = EXAMPLES[name]
+    output.add_json(parser)
+    if name == "rollback":
+        parser.add_argument("apps", metavar="APP", nargs="+", help="name of an installed app")
+        parser.add_argument("--reject", action="store_true", help="reject the version that is left")
+    else:
+        parser.add_argument("refs", metavar="REF", nargs="*" if name == "update" else "+",
+                            help="an app's version, HOST/PATH@sha256:…")
+    if name == "update":
+        parser.add_argument("--plan", action="store_true", help="print what would be done, and do nothing")
+        parser.add_argument("--limit", metavar="SIZE", help="bytes a second for the download, as in 500k or 2M")
+    if name in ("update", "rollback"):
+        parser.add_argument("--force", action="store_true", help="override the update locks of containers")
+        parser.add_argument("--soak", metavar="SECONDS", type=int,
+                            help="how long the services must be well before the update is committed")
+    parser.set_defaults(run={"update": _update, "rollback": _rollback, "allow": _allow}[name])
+
+
+def _parts(args):
+    from dataclasses import replace
+
+    from composeapps import progress
+    from composeapps.update.parts import Parts
+
+    config = output.load_config(args)
+    if getattr(args, "limit", None):
+        from composeapps.sizes import parse_size
+
+        config = replace(config, bandwidth=parse_size(args.limit))
+    if (getattr(args, "soak", None) or 0) < 0:
+        raise UsageError("--soak takes a number of seconds, 0 or more")
+    return Parts(config, output.notify, lambda ref: progress.choose(state_dir=config.state_dir, ref=ref))
+
+
+def _reference(text):
+    """Return a pinned Reference without a tag, the form in which versions are recorded."""
+    from composeapps.reference import parse_pinned
+
+    ref = parse_pinned(text)
+    return ref.pinned(ref.digest)
+
+
+def _update(args):
+    from composeapps.update import process
+
+    refs = [_reference(text) for text in args.refs]
+    names = [ref.app_name for ref in refs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"app {twice} was named with two versions; name one")
+    parts = _parts(args)
+    if args.plan:
+        return _plan(args, parts, refs)
+
+    def action():
+        if not refs:
+            yield from process.resume(parts)
+            return
+        # First the others': an app between two versions waits for nobody.
+        yield from process.resume(parts, begun=True, but=names)
+        for ref in refs:
+            try:
+                yield ref.app_name, process.update(parts, ref, args.force, args.soak)
+            except ComposeAppsError as err:
+                yield ref.app_name, err
+
+    return _run(args, parts, action, "no update is unfinished" if not refs else None)
+
+
+def _rollback(args):
+    from composeapps.update import process, rejection
+
+    parts = _parts(args)
+
+    def action():
+        for name in dict.fromkeys(args.apps):
+            state = parts.states.get(name)
+            try:
+                result = process.rollback(parts, name, args.force, args.soak)
+                if args.reject and state is not None and result["source"] == state.uri:
+                    rejection.reject(parts.states, state.uri, "a user rejected it", parts.config.max_failures)
+                yield name, result
+            except ComposeAppsError as err:
+                yield name, err
+
+    return _run(args, parts, action)
+
+
+def _run(args, parts, action, nothing=None):
+    """Do it under the lock; print what came of each app; return the exit status."""
+    import signal
+
+    from composeapps import lock
+
+    # A shutdown asks the agent to end with this: what it is at is then brought to an orderly stop.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results, first = [], None
+    with lock.exclusive(parts.states.lock_file):
+        for name, result in action():
+            if isinstance(result, ComposeAppsError):
+                first = first or result
+                kind = "rolled-back" if isinstance(result, RolledBackError) else "failed"
+                results.append({"app": name, "result": kind, "ok": False, "error": str(result),
+                                "code": result.exit_code})
+                output.notify(f"composeapps: {result}")
+            else:
+                results.append({**result, "ok": True})
+                output.notify(f"{name}: {_SENTENCES[result['result']].format(**result)}")
+    if args.json:
+        output.print_json(results)
+    elif not results and nothing:
+        print(nothing)
+    return first.exit_code if first else 0
+
+
+_SENTENCES = {
+    "updated": "{target} is installed",
+    "unchanged": "{target} is installed already",
+    "dropped": "stays at {source}",
+}
+
+
+def _plan(args, parts, refs):
+    from composeapps.update import journal, plan
+
+    if not refs:
+        refs = [_reference(entry.target) for entry in journal.pending(parts.states)]
+    plans, first = [], None
+    for ref in refs:
+        try:
+            plans.append(plan.make(parts, ref, args.soak))
+        except ComposeAppsError as err:
+            first = first or err
+            output.notify(f"composeapps: {err}")
+    if args.json:
+        output.print_json([each.dump() for each in plans])
+    else:
+        print("\n".join(line for each in plans for line in each.lines()))
+    return first.exit_code if first else 0
+
+
+def _allow(args):
+    from composeapps import lock
+    from composeapps.update import rejection
+
+    refs = [_reference(text) for text in args.refs]
+    parts = _parts(args)
+    results, missing = [], None
+    with lock.exclusive(parts.states.lock_file):
+        for ref in refs:
+            known = rejection.forget(parts.states, str(ref))
+            results.append({"uri": str(ref), "forgotten": known})
+            if known:
+                output.notify(f"{ref.app_name}: {ref} may be tried again")
+            else:
+                missing = NotFoundError(f"{ref} has not failed on this device")
+                output.notify(f"composeapps: {missing}")
+    if args.json:
+        output.print_json(results)
+    return missing.exit_code if missing else 0
