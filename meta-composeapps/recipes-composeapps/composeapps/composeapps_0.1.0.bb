@@ -28,6 +28,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/cli/run_commands.py \
     composeapps/cli/status.py \
     composeapps/cli/store_commands.py \
+    composeapps/cli/update_commands.py \
     composeapps/cli/version.py \
     composeapps/compose.py \
     composeapps/config.py \
@@ -97,7 +98,12 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/update/__init__.py \
     composeapps/update/health.py \
     composeapps/update/journal.py \
+    composeapps/update/mending.py \
+    composeapps/update/parts.py \
+    composeapps/update/plan.py \
+    composeapps/update/process.py \
     composeapps/update/rejection.py \
+    composeapps/update/removal.py \
 "
 COMPOSEAPPS_UNITS = "composeapps-start.service composeapps-update.service"
 SRC_URI = "\
