@@ -54,28 +54,76 @@ class StateDirectory:
                 durable.fsync_directory(path.parent)
 
     def put(self, name, state):
-        """Write an app's state; raises StorageError."""
+        """Write an app's state, by which it is not removed any more; raises StorageError."""
         path = self._file(name)
         with durable.storage_errors(f"writing the state of app {name}"):
             durable.make_directories(path.parent)
             durable.write_file(path, json.dumps(asdict(state), indent=1).encode() + b"\n")
+            self._removal(name).unlink(missing_ok=True)
 
     def names(self):
         """Return the names of the apps that were installed, sorted."""
         return sorted(unquote(path.stem) for path in self.root.glob("apps/*.json"))
 
-    def write_override(self, name, images):
-        """Write the compose file that names each service's image by its ID in dockerd; return its path.
+    def factory(self):
+        """Return {name: pinned reference} of the preloaded versions that were installed here; {} when unknown."""
+        try:
+            value = json.loads((self.root / "factory.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {name: uri for name, uri in value.items() if isinstance(uri, str)} if isinstance(value, dict) else {}
 
-        dockerd knows an image that was loaded by its ID and its tag, not by the digest in the
-        registry that the app's compose file pins.
+    def put_factory(self, apps):
+        """Write what ``factory`` returns, unless it does so already; raises StorageError."""
+        if apps != self.factory():
+            with durable.storage_errors("writing down the preloaded apps"):
+                durable.make_directories(self.root)
+                durable.write_file(self.root / "factory.json", json.dumps(apps, indent=1).encode() + b"\n")
+
+    def note_removal(self, name, note):
+        """Record that a user removed an app, with what is still to be done for that, {} for nothing.
+
+        A preloaded app so stays away from the next boot on, until somebody installs it. Raises StorageError.
         """
+        path = self._removal(name)
+        with durable.storage_errors(f"recording the removal of app {name}"):
+            durable.make_directories(path.parent)
+            durable.write_file(path, json.dumps(note, indent=1).encode() + b"\n")
+
+    def removals(self):
+        """Return {name: note} of the apps that a user removed; the note of an unreadable record is {}."""
+        found = {}
+        for path in sorted(self.root.glob("removed/*.json")):
+            try:
+                note = json.loads(path.read_bytes())
+            except (OSError, ValueError):
+                note = {}
+            found[unquote(path.stem)] = note if isinstance(note, dict) else {}
+        return found
+
+    def forget_removal(self, name):
+        """Drop the record of an app's removal; raises StorageError."""
+        path = self._removal(name)
+        with durable.storage_errors(f"recording the removal of app {name}"):
+            if path.exists():
+                path.unlink()
+                durable.fsync_directory(path.parent)
+
+    def write_override(self, name, document):
+        """Write the compose file that stands over an app's own, a mapping; return its path. Raises StorageError."""
         path = self.root / "overrides" / f"{quote(name, safe='')}.json"
-        services = {service: {"image": image, "pull_policy": "never"} for service, image in images.items()}
         with durable.storage_errors(f"writing the override of app {name}"):
             durable.make_directories(path.parent)
-            durable.write_file(path, json.dumps({"services": services}, indent=1).encode() + b"\n")
+            durable.write_file(path, json.dumps(document, indent=1).encode() + b"\n")
         return path
+
+    def remove_override(self, name):
+        """Remove what ``write_override`` wrote; raises StorageError."""
+        with durable.storage_errors(f"removing the override of app {name}"):
+            (self.root / "overrides" / f"{quote(name, safe='')}.json").unlink(missing_ok=True)
+
+    def _removal(self, name):
+        return self.root / "removed" / f"{quote(name, safe='')}.json"
 
     def _file(self, name):
         return self.root / "apps" / f"{quote(name, safe='')}.json"

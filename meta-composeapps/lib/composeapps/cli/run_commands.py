@@ -4,7 +4,7 @@
 import functools
 
 from composeapps.cli import output
-from composeapps.errors import ComposeAppsError, NotFoundError, UsageError
+from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, UsageError
 
 EXAMPLES = {
     "install": """\
@@ -13,7 +13,10 @@ examples:
   composeapps install --factory
 """,
     "run": """\
-An app that 'composeapps stop' stopped is left alone by --factory, and started by its name.
+An app that 'composeapps stop' stopped is left alone by --factory and --installed, and started by its
+name. --factory alone means the very versions that the image was preloaded with. With --installed, an
+app that was updated since stays at its version until an image with another preloaded version comes.
+An update that was cut off in the middle of switching is brought to an end first.
 
 examples:
   composeapps run web
@@ -75,28 +78,41 @@ class _Agent:
             raise NotFoundError(f"app '{name}' is not installed; installed: {have}")
         return load_from_store(self.store, parse_pinned(state.uri)), state
 
+    @functools.cached_property
+    def parts(self):
+        """The update.parts.Parts over the same device."""
+        from composeapps.update.parts import Parts
+
+        return Parts(self.config, output.notify)
+
+    def between(self):
+        """Return the names of the apps that an update may have left between two versions."""
+        from composeapps.update import journal
+
+        return {entry.app for entry in journal.pending(self.states) if entry.begun}
+
     def factory(self):
         """Return {name: pinned reference} of the preloaded apps; raises NotFoundError, CorruptError."""
-        from composeapps.errors import CorruptError
-        from composeapps.oci import parse_json
+        from composeapps.factoryset import factory_apps
 
-        path = self.config.factory_file
-        try:
-            apps = parse_json(path.read_bytes(), str(path)).get("apps")
-        except FileNotFoundError:
-            raise NotFoundError(f"{path} does not exist: this image was built without preloaded apps") from None
-        if not isinstance(apps, dict) or not all(isinstance(uri, str) for uri in apps.values()):
-            raise CorruptError(f"{path} does not list the preloaded apps")
-        return apps
+        if not self.config.factory_file.exists():
+            raise NotFoundError(f"{self.config.factory_file} does not exist: this image was built without "
+                                "preloaded apps")
+        return factory_apps(self.config)
 
 
 def _wanted(args, agent):
-    """Return the names or references that the command line asks for."""
+    """Return the names or references that the command line asks for; a name means the installed version, if any."""
     if getattr(args, "factory", False) or getattr(args, "installed", False):
         if args.apps:
             raise UsageError("name apps or give --factory or --installed, not both")
         factory = agent.factory() if args.factory else {}
-        return [*factory.values(), *(_running(agent, factory) if getattr(args, "installed", False) else ())]
+        if not getattr(args, "installed", False):
+            return list(factory.values())
+        known = agent.states.factory()
+        # What was updated since the image's version was installed is not taken back to that.
+        wanted = [name if known.get(name) == uri and agent.states.get(name) else uri for name, uri in factory.items()]
+        return [*wanted, *(name for name in _running(agent) if name not in factory)]
     if getattr(args, "all", False):
         if args.apps:
             raise UsageError("name apps or give --all, not both")
@@ -106,17 +122,25 @@ def _wanted(args, agent):
     return args.apps
 
 
-def _running(agent, others):
-    """Return the pinned references of the installed apps that should run, but those that are named in ``others``."""
-    states = {name: agent.states.get(name) for name in agent.states.names() if name not in others}
-    return [state.uri for state in states.values() if state is not None and not state.stopped]
+def _running(agent):
+    """Return the names of the installed apps that should run."""
+    states = {name: agent.states.get(name) for name in agent.states.names()}
+    return [name for name, state in states.items() if state is not None and not state.stopped]
 
 
-def _each(args, agent, names, action, then=None):
+def _name_of(name):
+    """Return the name of the app that a name or a pinned reference means."""
+    from composeapps.reference import parse_pinned
+
+    return parse_pinned(name).app_name if "@" in name else name
+
+
+def _each(args, agent, names, action, then=None, after=lambda: None):
     """Do ``action`` for each app under the lock; one that fails does not keep the others from it.
 
     ``then``, called with what the action returned, runs beside the next app's action: starting one
     app and loading another use different parts of a device. Both return the app's result, a mapping.
+    ``after`` is called at the end, still under the lock.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -125,12 +149,26 @@ def _each(args, agent, names, action, then=None):
     results, first = [], None
     with lock.exclusive(agent.states.lock_file), ThreadPoolExecutor(max_workers=4) as pool:
         steps = []
-        for name in names:
+
+        def do(name):
             try:
                 done = action(name)
                 steps.append((name, pool.submit(then, done).result if then else lambda done=done: done))
             except ComposeAppsError as err:
                 steps.append((name, functools.partial(_raise, err)))
+
+        between = agent.between()
+        later = [name for name in names if _name_of(name) in between]
+        for name in names:
+            if name not in later:
+                do(name)
+        # An app is brought to one version before anything else is done to it, the others meanwhile start.
+        unfinished = _finish_updates(agent, {_name_of(name) for name in later}) if later else {}
+        for name in later:
+            if _name_of(name) in unfinished:
+                steps.append((name, functools.partial(_raise, unfinished[_name_of(name)])))
+            else:
+                do(name)
         for name, finish in steps:
             try:
                 results.append({**finish(), "ok": True})
@@ -138,6 +176,7 @@ def _each(args, agent, names, action, then=None):
                 first = first or err
                 results.append({"name": name, "ok": False, "error": str(err)})
                 output.notify(f"composeapps: {err}")
+        after()
     if args.json:
         output.print_json(results)
     return first.exit_code if first else 0
@@ -147,9 +186,37 @@ def _raise(err):
     raise err
 
 
-def _install_one(agent, name):
-    from composeapps.errors import CorruptError
+def _finish_updates(agent, names):
+    """Bring the updates of apps to an end; return {name: error} of those that are not at one."""
+    from composeapps.errors import RolledBackError
+    from composeapps.update import process
 
+    unfinished = {}
+    for name, result in process.resume(agent.parts, names, begun=True):
+        if isinstance(result, RolledBackError):
+            output.notify(str(result))
+        elif isinstance(result, ComposeAppsError):
+            unfinished[name] = result
+    return unfinished
+
+
+def _install_one(agent, name):
+    """Install a version: the one that a pinned reference names, or of an app's name the installed one."""
+    state = None if "@" in name else agent.states.get(name)
+    candidates = [name] if state is None else list(dict.fromkeys(filter(None, (
+        state.uri, state.previous, agent.states.factory().get(name)))))
+    first = None
+    for candidate in candidates:
+        try:
+            return _install_version(agent, candidate)
+        except (CorruptError, NotFoundError) as err:
+            first = first or err
+            if candidate != candidates[-1]:
+                output.notify(f"composeapps: {err}; trying the version before")
+    raise first
+
+
+def _install_version(agent, name):
     try:
         return _install_from_store(agent, name)
     except (CorruptError, NotFoundError) as err:
@@ -167,6 +234,14 @@ def _install_from_store(agent, name):
     return app, install(app, agent.store, agent.engine, agent.config, agent.states, output.notify)
 
 
+def _note_factory(args, agent):
+    """Write down which preloaded versions were installed, so that later ones are known as new."""
+    if args.factory:
+        agent.states.put_factory({name: uri for name, uri in agent.factory().items()
+                                  if uri in (getattr(agent.states.get(name), "uri", None),
+                                             agent.states.factory().get(name))})
+
+
 def _install(args):
     agent = _Agent(args)
 
@@ -174,7 +249,7 @@ def _install(args):
         app, state = _install_one(agent, name)
         return {"name": app.ref.app_name, "uri": state.uri}
 
-    return _each(args, agent, _wanted(args, agent), action)
+    return _each(args, agent, _wanted(args, agent), action, after=lambda: _note_factory(args, agent))
 
 
 def _run(args):
@@ -185,7 +260,7 @@ def _run(args):
     def start(installed):
         app, state = installed
         name = app.ref.app_name
-        if state.stopped and args.factory:
+        if state.stopped and (args.factory or args.installed):
             output.notify(f"{name}: stays stopped, as 'composeapps stop' left it")
             return {"name": name, "uri": state.uri, "state": "stopped"}
         output.notify(f"{name}: starting")
@@ -193,7 +268,8 @@ def _run(args):
         output.notify(f"{name}: started")
         return {"name": name, "uri": state.uri, "state": "started"}
 
-    return _each(args, agent, _wanted(args, agent), lambda name: _install_one(agent, name), start)
+    return _each(args, agent, _wanted(args, agent), lambda name: _install_one(agent, name), start,
+                 lambda: _note_factory(args, agent))
 
 
 def _stop(args):
