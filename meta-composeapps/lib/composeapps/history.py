@@ -91,7 +91,8 @@ def read(states):
             entry = json.loads(line)
         except (ValueError, RecursionError):
             entry = None
-        if isinstance(entry, dict) and isinstance(entry.get("app"), str):
+        if isinstance(entry, dict) and isinstance(entry.get("app"), str) and not any(
+                isinstance(value, list | dict) for value in entry.values()):
             found.append(entry)
         else:
             bad += 1

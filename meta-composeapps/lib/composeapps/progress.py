@@ -328,7 +328,7 @@ def read_snapshot(state_dir, name):
         os.kill(int(value["pid"]), 0)
     except PermissionError:
         return value
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return value
 

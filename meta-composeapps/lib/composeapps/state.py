@@ -42,7 +42,7 @@ class StateDirectory:
             value = json.loads(self._file(name).read_bytes())
             return AppState(str(value["uri"]), dict(value["images"]), bool(value["stopped"]),
                             str(value.get("previous") or ""))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def remove(self, name):

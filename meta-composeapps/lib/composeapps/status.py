@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from composeapps import COMPOSE_FILE, history, lock
 from composeapps.errors import ComposeAppsError, EngineError, NotFoundError, UsageError
 from composeapps.oci import parse_json
-from composeapps.reference import parse_pinned
+from composeapps.reference import is_digest, parse_pinned
 
 SCHEMA = 1
 # Seconds that dockerd may take for an answer: one that hangs must not hang this.
@@ -196,7 +196,8 @@ def _problem(text, remedy):
 
 
 def _digest(uri):
-    return uri.rpartition("@")[2]
+    digest = uri.rpartition("@")[2]
+    return digest if is_digest(digest) else ""
 
 
 def _update_status(journal, download, error, rejected, known):

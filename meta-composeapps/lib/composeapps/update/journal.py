@@ -167,7 +167,7 @@ def _parse(path):
         value = json.loads(path.read_bytes())
         known = {field.name for field in fields(Journal)}
         journal = Journal(**{key: entry for key, entry in value.items() if key in known})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     texts = (journal.app, journal.source, journal.target, journal.reason, journal.identifier, journal.kind)
     if not all(isinstance(text, str) for text in texts) or journal.step not in STEPS or not journal.target \

@@ -34,14 +34,14 @@ def failures(states):
     """Return {uri: Failures} of the versions that failed, the last one last. Takes no lock."""
     try:
         value = json.loads(_file(states).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     found = {}
     for uri, entry in value.items() if isinstance(value, dict) else ():
         try:
             found[uri] = Failures(uri, int(entry["count"]), str(entry["reason"]), str(entry["update"]),
                                   float(entry["time"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
     return found
 
