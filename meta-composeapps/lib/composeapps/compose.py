@@ -37,9 +37,8 @@ def load(data, what):
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        value = yaml.load(data, Loader=loader)  # noqa: S506 - both loaders are the safe ones
+        value = yaml.load(data, Loader=loader())  # noqa: S506 - made from a safe one
     except yaml.MarkedYAMLError as err:
         line = f", line {err.problem_mark.line + 1}" if err.problem_mark else ""
         raise UsageError(f"{what}{line}: not YAML: {err.problem}") from None
@@ -53,6 +52,35 @@ def load(data, what):
         if not isinstance(service, dict):
             raise UsageError(f"{what}: service '{name}' is not a mapping")
     return value
+
+
+def loader():
+    """Return a YAML loader that takes scalars for what docker compose takes them for.
+
+    YAML 1.1, which PyYAML reads, has numbers of base 60, such as the ports 22:22, and booleans
+    such as the restart policy no; YAML 1.2 and docker compose have neither.
+    """
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        """Safe, as the one it is made from."""
+
+    resolvers = {}
+    for first, entries in Loader.yaml_implicit_resolvers.items():
+        resolvers[first] = [(tag, regexp) for tag, regexp in entries if tag not in _OTHER_SCALARS]
+    Loader.yaml_implicit_resolvers = resolvers
+    for tag, (pattern, firsts) in _OTHER_SCALARS.items():
+        Loader.add_implicit_resolver(tag, re.compile(pattern), list(firsts))
+    return Loader
+
+
+# Tag -> how such a scalar looks, and the characters that it can begin with.
+_OTHER_SCALARS = {
+    "tag:yaml.org,2002:bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    "tag:yaml.org,2002:int": (r"^[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|0|[1-9][0-9_]*)$", "-+0123456789"),
+    "tag:yaml.org,2002:float": (r"^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
+                                r"|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$", "-+0123456789."),
+}
 
 
 def services(data, what):

@@ -18,6 +18,7 @@ then dockerd's images. Whatever a cut leaves of these the next run finds again.
 import contextlib
 import os
 import shutil
+import stat
 from dataclasses import dataclass, field
 
 from composeapps import durable, inventory, staleimages
@@ -68,7 +69,7 @@ def protected(store, states, config, engine=None):
 
     Raises EngineError.
     """
-    return set(_Roots(store, states, config, engine).why)
+    return set(Roots(store, states, config, engine).why)
 
 
 def would_free(store, states, config, engine, keep=()):
@@ -92,14 +93,14 @@ def prune(store, states, config, engine, dry_run=False, keep=(), keep_digests=()
     """
     report = Report()
     try:
-        roots = _Roots(store, states, config, engine)
+        roots = Roots(store, states, config, engine)
     except EngineError as err:
         report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
-        engine, roots = None, _Roots(store, states, config, None)
+        engine, roots = None, Roots(store, states, config, None)
     for uri in keep:
         roots.add(uri, ASKED)
     report.problems += roots.problems
-    plan = _Plan(store, roots, config, keep_digests, report)
+    plan = Plan(store, roots, config, report, keep_digests)
     stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
     if engine is not None:
         stale.count(engine, report)
@@ -113,7 +114,7 @@ def prune(store, states, config, engine, dry_run=False, keep=(), keep_digests=()
     return report
 
 
-class _Roots:
+class Roots:
     """The versions to keep: ``why`` maps pinned references to the reason."""
 
     def __init__(self, store, states, config, engine):
@@ -189,10 +190,19 @@ class _Roots:
                 self.add(uri, RUNNING)
 
 
-class _Plan:
-    """What goes and what stays of a store; ``report`` gets the figures."""
+class Plan:
+    """What goes and what stays of a store.
 
-    def __init__(self, store, roots, config, keep_digests, report):
+    Arguments:
+        store, roots, config: the Store, the Roots, the Config.
+        report: the Report that gets the figures.
+        keep_digests: blobs to keep besides.
+        doomed: the app directories that go (Paths), if all others are to stay. Of the blobs only those
+            go then that these apps name, or ``blobs`` has.
+        blobs: digests.
+    """
+
+    def __init__(self, store, roots, config, report, keep_digests=(), doomed=None, blobs=()):
         self._store, self._report = store, report
         self._doomed, self._kept_directories, kept, lacks = [], [], set(keep_digests), inventory.WHOLE
         factory = [Store(config.factory_store)]
@@ -201,7 +211,8 @@ class _Plan:
             digest = f"sha256:{number}"
             ref = store.app_at(directory)
             uri = keys.get((name, digest)) or (str(ref) if ref else None)
-            if (name, digest) in keys or roots.everything or name in roots.all_of:
+            if directory not in doomed if doomed is not None else (
+                    (name, digest) in keys or roots.everything or name in roots.all_of):
                 self._kept_directories.append(directory)
                 report.kept[uri or str(directory)] = roots.why.get(uri, UNJUDGED)
                 inventories[name, digest] = inventory.take(store, ref or _nameless(name, digest, uri), factory)
@@ -221,19 +232,23 @@ class _Plan:
                 lacks = max(lacks, found.lacks)
                 report.problems += [f"{problem}; blobs that it may need stay: fetch {name} again "
                                     "('composeapps pull'), then prune again" for problem in found.problems]
-        self.lost_images = {}
+        self.lost_images, named = {}, set(blobs)
         for _directory, _uri, ref in self._doomed:
             found = inventory.take(store, ref, factory)
-            self.lost_images.update({image: (facts, found) for image, facts in found.images.items()})
+            named |= found.digests
+            self.lost_images.update(found.images)
+        # The blobs that may go, None for any.
+        self.digests = None if doomed is None else named
         self._blobs = self._unneeded(kept, lacks)
-        self._partials = [] if roots.updating else self._unfinished(kept)
+        self._partials = [] if roots.updating or doomed is not None else self._unfinished(kept)
         self._count()
 
     def _unneeded(self, kept, lacks):
         with contextlib.suppress(FileNotFoundError):
             paths = [self._store.blobs / entry.name for entry in os.scandir(self._store.blobs)
                      if len(entry.name) == 64 and entry.is_file(follow_symlinks=False)
-                     and f"sha256:{entry.name}" not in kept]
+                     and f"sha256:{entry.name}" not in kept
+                     and (self.digests is None or f"sha256:{entry.name}" in self.digests)]
             if lacks == inventory.ANYTHING:
                 return []
             return [path for path in paths if lacks == inventory.WHOLE or not inventory.is_document(path)]
@@ -257,7 +272,7 @@ class _Plan:
                 _, count = names.get(key, (None, 0))
                 names[key] = (status, count + 1)
         for (device, _inode), (status, count) in names.items():
-            if status.st_nlink <= count or path_is_directory(status):
+            if status.st_nlink <= count or _is_directory(status):
                 report.bytes += status.st_blocks * 512
                 report.freed_on[device] = report.freed_on.get(device, 0) + status.st_blocks * 512
 
@@ -277,10 +292,8 @@ class _Plan:
             remove(path)
 
 
-def path_is_directory(status):
+def _is_directory(status):
     """Tell whether an lstat result is a directory's, whose count of links says nothing."""
-    import stat
-
     return stat.S_ISDIR(status.st_mode)
 
 

@@ -23,15 +23,14 @@ class StaleImages:
 
     Arguments:
         states: the StateDirectory.
-        lost: {pinned reference: (ImageFacts, Inventory)} of the images of apps that go.
+        lost: {pinned reference: ImageFacts} of the images of apps that go.
         kept: {pinned reference: ImageFacts} of those of apps that stay.
     """
 
     def __init__(self, states, lost, kept):
         self._file = states.root / "stale-images.json"
-        self._wanted = {uri: sorted(filter(None, facts.configs)) for uri, (facts, _found) in lost.items()}
-        self._facts = {uri: facts for uri, (facts, _found) in lost.items()}
-        self._wanted = {**self._noted(), **self._wanted}
+        self._facts = lost
+        self._wanted = {**self._noted(), **{uri: sorted(filter(None, facts.configs)) for uri, facts in lost.items()}}
         for uri in kept:
             self._wanted.pop(uri, None)
 

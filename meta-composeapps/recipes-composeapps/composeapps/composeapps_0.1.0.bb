@@ -21,10 +21,13 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/callback.py \
     composeapps/cli/__init__.py \
     composeapps/cli/check.py \
+    composeapps/cli/convert.py \
     composeapps/cli/fsck.py \
+    composeapps/cli/housekeeping.py \
     composeapps/cli/main.py \
     composeapps/cli/output.py \
     composeapps/cli/publish.py \
+    composeapps/cli/pull.py \
     composeapps/cli/run_commands.py \
     composeapps/cli/status.py \
     composeapps/cli/store_commands.py \
@@ -33,6 +36,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/compose.py \
     composeapps/config.py \
     composeapps/credentials.py \
+    composeapps/dockerapp.py \
     composeapps/dockerstore/__init__.py \
     composeapps/dockerstore/actions.py \
     composeapps/dockerstore/beneath.py \
@@ -65,6 +69,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/engine.py \
     composeapps/errors.py \
     composeapps/factoryset.py \
+    composeapps/fetching.py \
     composeapps/history.py \
     composeapps/ignorefile.py \
     composeapps/install.py \
@@ -72,14 +77,20 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/layersmeta.py \
     composeapps/loading.py \
     composeapps/lock.py \
+    composeapps/login.py \
     composeapps/oci.py \
+    composeapps/partial.py \
+    composeapps/patience.py \
     composeapps/preload.py \
     composeapps/progress.py \
     composeapps/prune.py \
     composeapps/publish.py \
     composeapps/pull.py \
+    composeapps/ratelimit.py \
     composeapps/reference.py \
     composeapps/registry.py \
+    composeapps/registryconf.py \
+    composeapps/removal.py \
     composeapps/restore.py \
     composeapps/runtime.py \
     composeapps/sizes.py \
@@ -94,6 +105,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/switching/handover.py \
     composeapps/switching/locks.py \
     composeapps/switching/switch.py \
+    composeapps/teardown.py \
     composeapps/transport.py \
     composeapps/update/__init__.py \
     composeapps/update/health.py \
@@ -176,5 +188,6 @@ RDEPENDS:${PN} = "\
     python3-math \
     python3-netclient \
     python3-pyyaml \
+    python3-threading \
     python3-tomllib \
 "

@@ -25,9 +25,12 @@ COMMANDS = {
     "update": ("update_commands", "bring apps to other versions, or go on with updates that were cut off"),
     "rollback": ("update_commands", "bring apps back to the version before, without a network"),
     "allow": ("update_commands", "have versions tried again that failed too often"),
+    "prune": ("housekeeping", "remove what no app on this device needs"),
+    "rm": ("housekeeping", "remove apps; their volumes stay unless asked for"),
     "status": ("status", "show how the apps are: version, health, updates, the last error"),
     "history": ("status", "list the last updates and what became of them"),
     "fsck": ("fsck", "check and repair dockerd's store while dockerd is down"),
+    "convert": ("convert", "make old-style apps (.dockerapp, unpinned compose files) publishable"),
     "publish": ("publish", "pin an app's images and push the app to a registry"),
     "version": ("version", "print the versions of this program and of what it works with"),
 }

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""composeapps convert: from old-style apps to directories that can be published. Takes PyYAML."""
+
+from composeapps.cli import output
+from composeapps.errors import UsageError
+
+EXAMPLES = """\
+PATH is a Docker App (a .dockerapp file or directory, or a directory that has one), the directory of
+an app with an unpinned docker-compose.yml, or the name of an app that --list shows. The parameters of
+a Docker App are filled in. What comes out is a directory for 'composeapps publish', which pins the
+images. With --stop the containers and networks of the old app are removed after that; its volumes
+stay, and the new app takes them over when its directory has the same name.
+
+examples:
+  composeapps convert --list
+  composeapps convert /var/sota/compose-apps/shop --output shop --stop
+  composeapps convert shop.dockerapp --set web.port=8080
+  composeapps publish shop registry.example.com/factory/shop:v1
+"""
+
+
+def configure(name, parser):
+    """Add this command's arguments."""
+    parser.epilog = EXAMPLES
+    output.add_json(parser)
+    parser.add_argument("path", metavar="PATH", nargs="?", help="the old-style app")
+    parser.add_argument("--list", action="store_true", help="list the old-style apps on this device")
+    parser.add_argument("--output", metavar="DIR", help="where to write (default: the app's name, here)")
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[],
+                        help="a parameter's value; can be repeated")
+    parser.add_argument("--stop", action="store_true", help="then remove the old app's containers and networks")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(args):
+    from pathlib import Path
+
+    from composeapps import dockerapp, lock, teardown
+    from composeapps.engine import Engine
+    from composeapps.state import StateDirectory
+
+    if args.list == bool(args.path):
+        raise UsageError("name an app to convert, or give --list, one of the two")
+    config = output.load_config(args)
+    engine, states = Engine(config.docker_host), StateDirectory(config.state_dir)
+    if args.list:
+        return _list(args, dockerapp, config, states, engine)
+    path = Path(args.path)
+    if not path.exists() and "/" not in args.path and (config.compose_root / args.path).is_dir():
+        path = config.compose_root / args.path
+    app = dockerapp.read(path)
+    directory = app.path.parent if app.kind == dockerapp.DOCKERAPP else app.path
+    parameters = dict(_parameter(text) for text in args.set)
+    target = Path(args.output or app.name)
+    dockerapp.convert(app, target, parameters)
+    gone = teardown.Gone()
+    if args.stop:
+        directory = directory.resolve()
+        if directory.name in states.names() and directory.parent == config.compose_root.resolve():
+            raise UsageError(f"{target} was written, but {directory.name} is installed from the store: "
+                             f"'composeapps stop {directory.name}' stops it")
+        with lock.exclusive(states.lock_file):
+            gone = teardown.take_down(engine, directory, [teardown.default_project(directory)], notify=output.notify)
+    if args.json:
+        output.print_json({"name": app.name, "kind": app.kind, "output": str(target), "stopped": gone.containers,
+                           "networks": gone.networks})
+    else:
+        print(f"{app.name}: written to {target}; publish it with 'composeapps publish {target} "
+              f"REGISTRY/FACTORY/{app.name}'")
+    return 0
+
+
+def _list(args, dockerapp, config, states, engine):
+    from composeapps.errors import EngineError
+
+    asked = engine
+    try:
+        engine.containers("composeapps.none")
+    except EngineError as err:
+        output.notify(f"composeapps: {err}")
+        asked = None
+    found = dockerapp.installed(config.compose_root, states, asked)
+    if args.json:
+        output.print_json([{"name": app.name, "kind": app.kind, "directory": str(app.directory),
+                            "running": app.running if asked else None} for app in found])
+    else:
+        output.print_table(("NAME", "KIND", "RUNNING", "DIRECTORY"), [
+            (app.name, app.kind, app.running if asked else "?", app.directory) for app in found])
+    return 0
+
+
+def _parameter(text):
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set '{text}' is not of the form NAME=VALUE")
+    return name, value
+

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""composeapps prune, rm: giving space back."""
+
+from composeapps.cli import output
+from composeapps.errors import ComposeAppsError
+
+EXAMPLES = {
+    "prune": """\
+Kept are of each app the installed version and the one before it, the preloaded apps, what an
+unfinished update or a running container needs, and apps that 'compose_apps' in the configuration
+names and that are not installed yet. All else goes: apps, their blobs, unfinished downloads, and
+the images that the agent loaded into dockerd for these apps, unless a container is made from them.
+
+The exit status is 4 when something could not be judged for damage; it was kept, and the rest is
+pruned all the same.
+
+examples:
+  composeapps prune --dry-run
+  composeapps prune
+  composeapps prune --keep registry.example.com/factory/web@sha256:…
+""",
+    "rm": """\
+Stops and removes the app's containers and networks, its unpacked bundle, its state, and what the
+store and dockerd have for it alone. Named volumes stay unless --volumes is given. The preloaded
+version of an app stays in the store, but is not started at boot any more; 'composeapps run APP'
+brings it back. With a pinned reference only that version goes from the store.
+
+A removal that was cut off is finished by giving the command again.
+
+examples:
+  composeapps rm web
+  composeapps rm --volumes web
+""",
+}
+
+
+def configure(name, parser):
+    """Add the arguments of the command ``name``."""
+    parser.epilog = EXAMPLES[name]
+    output.add_json(parser)
+    if name == "prune":
+        parser.add_argument("--dry-run", action="store_true", help="say what would be removed, remove nothing")
+        parser.add_argument("--keep", metavar="REF", action="append", default=[],
+                            help="a further version to keep, HOST/PATH@sha256:…; can be repeated")
+        parser.set_defaults(run=_prune)
+    else:
+        parser.add_argument("apps", metavar="APP", nargs="+", help="name, or pinned reference of one version")
+        parser.add_argument("--volumes", action="store_true", help="remove the app's volumes, with all data in them")
+        parser.set_defaults(run=_rm)
+
+
+def _parts(args):
+    from composeapps.update.parts import Parts
+
+    return Parts(output.load_config(args), output.notify)
+
+
+def _prune(args):
+    import contextlib
+
+    from composeapps import lock, prune
+    from composeapps.reference import parse_pinned
+
+    parts = _parts(args)
+    keep = [str(parse_pinned(uri, what="--keep")) for uri in args.keep]
+    held = contextlib.nullcontext() if args.dry_run else lock.exclusive(parts.states.lock_file)
+    with held:
+        report = prune.prune(parts.store, parts.states, parts.config, parts.engine, args.dry_run, keep,
+                             notify=output.notify)
+    if args.json:
+        output.print_json({"dry_run": args.dry_run, **report.dump()})
+    else:
+        would = "would be " if args.dry_run else ""
+        for uri in report.apps if args.dry_run else ():
+            print(f"{uri} would be removed")
+        for uri, why in report.kept.items():
+            print(f"{uri} stays: {why}")
+        print(f"{len(report.apps)} versions, {report.blobs} blobs, {report.partials} unfinished downloads and "
+              f"{len(report.images)} images {would}removed: {output.human_size(report.bytes)} in the store, "
+              f"{output.human_size(report.docker_bytes)} in dockerd")
+    return _problems(report.problems)
+
+
+def _problems(problems):
+    for problem in problems:
+        output.notify(f"composeapps: {problem}")
+    return 4 if problems else 0
+
+
+def _rm(args):
+    from composeapps import lock, removal
+    from composeapps.reference import parse_pinned
+
+    parts, results, first, problems = _parts(args), [], None, []
+    with lock.exclusive(parts.states.lock_file):
+        for name in dict.fromkeys(args.apps):
+            try:
+                if "@" in name:
+                    ref, gone = parse_pinned(name), None
+                    report = removal.remove_one_version(ref, parts.store, parts.states, parts.config, parts.engine,
+                                                        output.notify)
+                else:
+                    report, gone = removal.remove_app(name, parts.store, parts.states, parts.config, parts.engine,
+                                                      args.volumes, output.notify)
+            except ComposeAppsError as err:
+                first = first or err
+                results.append({"name": name, "ok": False, "error": str(err)})
+                output.notify(f"composeapps: {err}")
+                continue
+            problems += report.problems
+            found = report.dump()
+            found.pop("kept")
+            results.append({"name": name, "ok": True, **found, "containers": gone.containers if gone else [],
+                            "networks": gone.networks if gone else [], "volumes": gone.volumes if gone else []})
+            if not args.json:
+                print(f"{name}: removed; {output.human_size(report.bytes)} in the store and "
+                      f"{output.human_size(report.docker_bytes)} in dockerd are free")
+    if args.json:
+        output.print_json(results)
+    status = _problems(problems)
+    return first.exit_code if first else status
