@@ -23,6 +23,7 @@ OWNERS = {
     "python3-crypt": "hashlib",
     "python3-ctypes": "ctypes",
     "python3-datetime": "calendar datetime",
+    "python3-email": "email",
     "python3-io": "socket ssl tempfile",
     "python3-json": "json",
     "python3-logging": "logging",

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The device's configuration: ``/etc/composeapps/config.toml``.
 
-The section ``[pacman]`` has the names that LmP's users know; ``[composeapps]`` has ours. Every
-key is optional, an unknown one is an error.
+The section ``[pacman]`` has the names that LmP's users know; ``[composeapps]`` has ours;
+``[registry."HOST"]`` is described in composeapps.registryconf. Every key is optional, an unknown
+one is an error.
 """
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from composeapps.errors import UsageError
@@ -30,7 +31,8 @@ class Config:
     ``soak_time`` is for how many seconds an updated app must be well before the update is committed,
     ``health_timeout`` how many seconds it may take to become so; a version that failed ``max_failures``
     times is rejected. ``bandwidth`` is the limit of a download in bytes a second, 0 for none;
-    ``parallel`` how many blobs are fetched at a time.
+    ``parallel`` how many blobs are fetched at a time. ``registries`` maps registries' names to their
+    registryconf.RegistrySettings.
     """
 
     store: Path = Path("/var/sota/reset-apps")
@@ -48,6 +50,7 @@ class Config:
     max_failures: int = 3
     bandwidth: int = 0
     parallel: int = 3
+    registries: dict = field(default_factory=dict)
 
 
 # Section, key -> field.
@@ -110,9 +113,14 @@ def _read(path, required):
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise UsageError(f"the configuration file {path} is not TOML: {err}") from None
     values = {}
+    if isinstance(document.get("registry"), dict):
+        from composeapps.registryconf import parse_section
+
+        values["registries"] = parse_section(document.pop("registry"), path)
     for section, entries in document.items():
         if not isinstance(entries, dict):
-            raise UsageError(f"{path}: '{section}' belongs into a section, [pacman] or [composeapps]")
+            raise UsageError(f"{path}: '{section}' belongs into a section: [pacman], [composeapps], "
+                             '[registry."HOST"]')
         for key, value in entries.items():
             field = _KEYS.get((section, key))
             if field is None:

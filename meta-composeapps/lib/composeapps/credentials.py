@@ -1,20 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""Who we are to a registry: credentials from the field's authentication files.
+"""Who we are to a registry: credentials from the field's authentication files and helpers.
 
 Format: containers-auth.json(5), which Docker's config.json shares. Files are read in this
 order: the one named (REGISTRY_AUTH_FILE), containers' run-time file, containers' and Docker's
-files in the home directory. Within a file the longest matching namespace wins.
+files in the home directory. Within a file a helper that ``credHelpers`` names for the registry
+comes first, then the longest matching namespace of ``auths``, then the helper of ``credsStore``.
+
+A helper is a program docker-credential-NAME that is given the registry on standard input with
+the argument "get" and prints ``{"Username", "Secret"}``; a user called <token> means that the
+secret is an identity token (docker-credential-helpers' protocol).
 """
 
 import base64
 import binascii
 import json
 import os
+import shutil
+import subprocess
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from composeapps.errors import UsageError
+from composeapps.errors import RegistryError, UsageError
 
+# Seconds that a credential helper may take.
+HELPER_SECONDS = 60
+_HUB_SERVER = "https://index.docker.io/v1/"
 _HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io")
 
 
@@ -48,47 +59,105 @@ def default_files(environ):
 
 
 class Credentials:
-    """Looks logins up by registry and repository.
+    """Looks logins up by registry and repository; may be used by several threads.
 
     Arguments:
         files: authentication files; None for those of the environment.
         environ: the environment, for tests and for BitBake, whose own is filtered.
+        settings: {registry host: RegistrySettings}, whose helper or file is the only one asked.
 
-    Raises UsageError from ``find`` when a file cannot be read or is malformed.
+    Raises UsageError from ``find`` when a file cannot be read or is malformed, or a helper is missing;
+    RegistryError when a helper fails.
     """
 
-    def __init__(self, files=None, environ=None):
-        environ = os.environ if environ is None else environ
-        self._named = files is not None or bool(environ.get("REGISTRY_AUTH_FILE"))
-        self._files = default_files(environ) if files is None else [Path(f) for f in files]
-        self._loaded = None
+    def __init__(self, files=None, environ=None, settings=None):
+        self._environ = os.environ if environ is None else environ
+        self._named = files is not None or bool(self._environ.get("REGISTRY_AUTH_FILE"))
+        self._files = default_files(self._environ) if files is None else [Path(f) for f in files]
+        self._settings = settings or {}
+        self._loaded, self._helped = {}, {}
+        self._lock = threading.Lock()
 
     def find(self, host, path):
         """Return the Login for a repository, or None to go without."""
-        if self._loaded is None:
-            self._loaded = [self._read(file) for file in self._files]
+        with self._lock:
+            own = self._settings.get(host)
+            if own is not None and own.credential_helper:
+                return self._help(own.credential_helper, host)
+            files = [own.auth_file] if own is not None and own.auth_file else self._files
+            return self._find(files, host, path, bool(own is not None and own.auth_file) or self._named)
+
+    def _find(self, files, host, path, required):
         parts = path.split("/")
         keys = [f"{host}/{'/'.join(parts[:n])}" for n in range(len(parts), 0, -1)]
-        keys += _HUB_KEYS if host == "docker.io" else (host, f"https://{host}", f"https://{host}/v1/")
-        for file, auths in self._loaded:
-            for key in keys:
-                if key in auths:
-                    return _login(auths[key], file, key)
+        servers = _HUB_KEYS if host == "docker.io" else (host, f"https://{host}", f"https://{host}/v1/")
+        keys += servers
+        for file in files:
+            if file not in self._loaded:
+                self._loaded[file] = self._read(file, required)
+            auths, helpers, store = self._loaded[file]
+            if name := next((helpers[key] for key in servers if key in helpers), None):
+                return self._help(name, host)
+            key = next((key for key in keys if key in auths), None)
+            login = _login(auths[key], file, key) if key else None
+            if login is None and store:
+                login = self._help(store, host)
+            if login is not None or key:
+                return login
         return None
 
-    def _read(self, file):
+    def _help(self, name, host):
+        if (name, host) not in self._helped:
+            self._helped[name, host] = _ask_helper(name, _HUB_SERVER if host == "docker.io" else host, self._environ)
+        return self._helped[name, host]
+
+    @staticmethod
+    def _read(file, required):
+        """Return (auths, helpers of registries, helper of all others) of a file."""
         try:
             value = json.loads(file.read_bytes())
         except FileNotFoundError:
-            if self._named:
+            if required:
                 raise UsageError(f"the registry authentication file {file} does not exist") from None
-            return file, {}
+            return {}, {}, ""
         except OSError as err:
             raise UsageError(f"the registry authentication file {file} cannot be read: {err.strerror}") from None
         except ValueError:
             raise UsageError(f"the registry authentication file {file} is not JSON") from None
-        auths = value.get("auths") if isinstance(value, dict) else None
-        return file, auths if isinstance(auths, dict) else {}
+        auths, helpers = ((value.get(key) if isinstance(value, dict) else None) for key in ("auths", "credHelpers"))
+        store = value.get("credsStore") if isinstance(value, dict) else ""
+        return (auths if isinstance(auths, dict) else {}, helpers if isinstance(helpers, dict) else {},
+                store if isinstance(store, str) else "")
+
+
+def _ask_helper(name, server, environ):
+    """Run docker-credential-NAME; return its Login, or None when it knows none for ``server``."""
+    program = f"docker-credential-{name}"
+    path = shutil.which(program, path=environ.get("PATH") or os.defpath) if isinstance(name, str) else None
+    if path is None or os.sep in name:
+        raise UsageError(f"the credential helper {program} for registry {server} is not installed")
+    try:
+        done = subprocess.run([path, "get"], input=server.encode(), capture_output=True, timeout=HELPER_SECONDS,
+                              check=False, env=dict(environ))
+    except subprocess.TimeoutExpired:
+        raise RegistryError(f"the credential helper {program} did not answer in {HELPER_SECONDS} s") from None
+    except OSError as err:
+        raise RegistryError(f"the credential helper {program} cannot be run: {err.strerror}") from None
+    if done.returncode:
+        # By the protocol, what went wrong is told on standard output, secrets only by success.
+        text = (done.stdout or done.stderr).decode(errors="replace").strip().partition("\n")[0]
+        if "not found" in text:
+            return None
+        raise RegistryError(f"the credential helper {program} failed for registry {server}: "
+                            f"{text or 'it gave no reason'}")
+    try:
+        value = json.loads(done.stdout)
+        user, secret = value["Username"], value["Secret"]
+        if not isinstance(user, str) or not isinstance(secret, str):
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise RegistryError(f"the credential helper {program} printed no login for registry {server}") from None
+    return Login(identity_token=secret) if user == "<token>" else Login(user, secret)
 
 
 def _login(entry, file, key):

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+from composeapps.sizes import human_size
+
 
 class Progress:
     """Takes note of nothing; the base of what does."""
@@ -181,7 +183,8 @@ class Bars(_Tally):
         with self._lock, contextlib.suppress(OSError, ValueError):
             self._stream.write(f"{self._home()}{text}\n")
             self._drawn = 0
-            self._show()
+            if self._blobs:
+                self._show()
 
     def close(self):
         with self._lock:
@@ -207,7 +210,7 @@ class Bars(_Tally):
         lines = [self._line(digest, width) for digest in rows]
         rate = self.rate()
         left = f", {_duration((self._of - self._total) / rate)} left" if rate and self._total < self._of else ""
-        lines.append(_bar(self._title or "total", self._total, self._of, width, f"{_size(rate)}/s{left}"))
+        lines.append(_bar(self._title or "total", self._total, self._of, width, f"{human_size(rate)}/s{left}"))
         self._stream.write(self._home() + "".join(line + "\n" for line in lines))
         self._stream.flush()
         self._drawn = len(lines)
@@ -238,7 +241,8 @@ class Lines(_Tally):
 
     def _show(self):
         if self._of:
-            self.note(f"{_size(self._total)} of {_size(self._of)} are here ({self._total * 100 // self._of} %)")
+            percent = self._total * 100 // self._of
+            self.note(f"{human_size(self._total)} of {human_size(self._of)} are here ({percent} %)")
 
 
 class JsonLines(_Tally):
@@ -357,19 +361,11 @@ def choose(as_json=False, state_dir=None, ref=None, stream=None, quiet=False):
 def _bar(label, received, size, width, note):
     """Return one line of at most ``width`` - 1 columns."""
     label = label[:24].ljust(24)
-    figures = f"{_size(received):>8} of {_size(size):<8}"
+    figures = f"{human_size(received):>8} of {human_size(size):<8}"
     bar_width = min(max(width - len(label) - len(figures) - 30, 0), 40)
     filled = bar_width if received >= size else bar_width * received // max(size, 1)
     bar = f"[{'#' * filled}{' ' * (bar_width - filled)}] " if bar_width >= 5 else ""
     return f"{label} {bar}{figures} {note}"[:max(width - 1, 1)].rstrip()
-
-
-def _size(size):
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def _duration(seconds):

@@ -5,12 +5,23 @@
 What is complete in the store needs no network.
 """
 
+import contextlib
+import io
+import os
+import tempfile
 from dataclasses import dataclass, field
 
-from composeapps.app import App, load_app
-from composeapps.errors import CorruptError, NotFoundError
-from composeapps.oci import MAX_DOCUMENT, host_platform
+from composeapps import partial
+from composeapps.app import App, Blob, load_app
+from composeapps.errors import CorruptError, NotFoundError, SpaceError
+from composeapps.oci import MAX_DOCUMENT, Descriptor, host_platform
+from composeapps.progress import Progress
 from composeapps.reference import Reference
+
+# Seconds of silence after which a connection to a registry counts as dead.
+SILENCE = 30
+# How many tries in a row may bring nothing, some two minutes of them.
+TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -29,8 +40,8 @@ class Survey:
     documents: dict = field(default_factory=dict, repr=False)
 
 
-def survey(ref, store, client, platform=None, verify=False):
-    """Find out what the store lacks of an app. Writes nothing.
+def survey(ref, store, client, platform=None, verify=False, keep=False):
+    """Find out what the store lacks of an app. Writes nothing, but for ``keep``.
 
     Arguments:
         ref: the app's pinned Reference.
@@ -39,15 +50,21 @@ def survey(ref, store, client, platform=None, verify=False):
             registry.
         platform: the oci.Platform; this machine's by default.
         verify: read all blobs that the store has, and count the damaged ones as missing.
+        keep: the caller holds the agent's lock and is going to fetch: a bundle of more than 4 MiB, which
+            has to be read for the images that it names, goes into the store at once.
 
     Returns a Survey. Raises RegistryError, NotFoundError, CorruptError.
     """
     ref = ref.pinned(ref.digest)
-    source = _Source(store, client)
+    source = _Source(store, client, keep)
     app = load_app(source, ref, [platform or host_platform()])
     missing = tuple(blob for blob in app.blobs() if _lacks(store, blob, source.documents, verify))
     if all(blob.optional for blob in missing) and store.has_app(ref):
         missing = ()
+    elif app.layers_meta in [blob.descriptor for blob in missing]:
+        # What the layers take on the disk has to be known before they are fetched.
+        with contextlib.suppress(NotFoundError):
+            source.blob(ref, app.layers_meta.digest, app.layers_meta.size)
     return Survey(ref, app, missing, sum(blob.descriptor.size for blob in missing), source.documents)
 
 
@@ -61,8 +78,8 @@ def _lacks(store, blob, documents, verify):
 class _Source:
     """Reads an app's documents from the store where it has them whole, else from the registry."""
 
-    def __init__(self, store, client):
-        self._store, self._client = store, client
+    def __init__(self, store, client, keep):
+        self._store, self._client, self._keep = store, client, keep
         self.documents = {}
 
     def document(self, ref, digest):
@@ -75,14 +92,37 @@ class _Source:
 
     def open(self, ref, digest, size):
         """Return a blob of any size as a binary file, verified."""
-        import io
+        if size <= MAX_DOCUMENT:
+            return io.BytesIO(self.blob(ref, digest, size))
+        try:
+            return self._store.open(digest, size)
+        except (NotFoundError, CorruptError):
+            return self._fetch(ref, digest, size)
 
-        return io.BytesIO(self._read(digest, size, lambda: b"".join(self._client().blob(ref, digest, size)), size))
+    def _fetch(self, ref, digest, size):
+        where = self._store.root
+        while not where.is_dir():
+            where = where.parent
+        status = os.statvfs(where)
+        free = status.f_bavail * status.f_frsize + partial.received(self._store, digest)
+        if free <= size:
+            raise SpaceError(f"the bundle of {ref} has {size} bytes, and {where} has room for {free}: free space")
+        if self._keep:
+            from composeapps.fetching import fetch_blobs
 
-    def _read(self, digest, size, fetch, limit=MAX_DOCUMENT):
+            wanted = Blob(ref, "blobs", Descriptor(digest, size))
+            fetch_blobs(self._store, self._client(), Progress(), ref.app_name, [wanted])
+            return self._store.open(digest, size)
+        spool = tempfile.TemporaryFile(dir=where)  # noqa: SIM115 - the caller closes it
+        for chunk in self._client().blob(ref, digest, size):
+            spool.write(chunk)
+        spool.seek(0)
+        return spool
+
+    def _read(self, digest, size, fetch):
         if digest not in self.documents:
             try:
-                return self._store.read(digest, size, limit)
+                return self._store.read(digest, size)
             except (NotFoundError, CorruptError):
                 self.documents[digest] = fetch()
         return self.documents[digest]
@@ -102,28 +142,37 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0):
     Returns the App. What was fetched before it failed is used by the next call. Raises RegistryError,
     CorruptError, NotFoundError, StorageError.
     """
-    blobs = sorted(survey.missing, key=lambda blob: -blob.descriptor.size)
-    progress.expect(blobs)
-    for blob in blobs:
-        digest, size = blob.descriptor.digest, blob.descriptor.size
-        try:
-            if digest in survey.documents:
-                chunks = [survey.documents[digest]]
-            elif blob.kind == "manifests":
-                chunks = [client().manifest(blob.ref, digest)]
-            else:
-                chunks = client().blob(blob.ref, digest, size)
-            store.add_blob(digest, chunks, size)
-        except NotFoundError:
-            if not blob.optional:
-                raise
-        progress.done(digest)
+    from composeapps.fetching import fetch_blobs
+
+    store.remove_stale()
+    digests = [blob.descriptor.digest for blob in survey.missing]
+    partial.collect(store, digests, survey.ref.app_name)
+    received = {digest: partial.received(store, digest) for digest in digests}
+    progress.expect(survey.missing, received)
+    waiting = []
+    for blob in survey.missing:
+        digest = blob.descriptor.digest
+        if digest in survey.documents:
+            store.add_blob(digest, [survey.documents[digest]], blob.descriptor.size)
+            progress.done(digest)
+        else:
+            waiting.append(blob)
+    if waiting:
+        fetch_blobs(store, client(), progress, survey.ref.app_name, waiting, parallel=parallel, bandwidth=bandwidth,
+                    received=received)
     store.add_app(survey.app)
     return survey.app
 
 
 def registry_client(config, environ=None):
-    """Return a RegistryClient made from a Config and the environment."""
+    """Return a RegistryClient made from a Config and the environment, as patient as a device has to be."""
+    from composeapps.credentials import Credentials
+    from composeapps.fetching import chunk_size
+    from composeapps.patience import Patience
     from composeapps.registry import RegistryClient
 
-    return RegistryClient(environ=environ)
+    environ = os.environ if environ is None else environ
+    return RegistryClient(
+        credentials=Credentials(environ=environ, settings=config.registries), timeout=SILENCE, environ=environ,
+        settings=config.registries, patience=Patience(tries=TRIES, stubborn=True),
+        receive_buffer=chunk_size(config.parallel))

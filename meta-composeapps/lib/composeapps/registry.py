@@ -2,13 +2,12 @@
 """A client of OCI registries (distribution specification v1.1), stdlib-only.
 
 Reads manifests and blobs by digest and checks each before handing it on; pushes them;
-logs in with basic authentication or the bearer-token exchange. A transfer that breaks
-off is taken up at the byte where it stopped.
+logs in with basic authentication or the bearer-token exchange; asks mirrors first. A
+transfer that breaks off is taken up at the byte where it stopped.
 """
 
 import hashlib
 import os
-import random
 import re
 import socket
 import ssl
@@ -19,16 +18,33 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from composeapps import __version__
 from composeapps.credentials import Credentials
 from composeapps.errors import CorruptError, NotFoundError, RegistryError, UsageError
-from composeapps.oci import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, parse_json, sha256
+from composeapps.login import Logins, message
+from composeapps.oci import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, sha256
+from composeapps.patience import Patience, retry_after
+from composeapps.registryconf import Registries
 from composeapps.transport import TRANSIENT, Transport
 
 CHUNK = 256 * 1024
-ATTEMPTS = 4
 ACCEPT = ", ".join(sorted(INDEX_TYPES | MANIFEST_TYPES))
-# Another try changes nothing: nobody listens, the name does not resolve, the certificate is another's.
-PERMANENT = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
-_RETRY_STATUS = {429, 500, 502, 503, 504}
+# Another try seldom changes anything: nobody listens, the name does not resolve.
+PERMANENT = (ConnectionRefusedError, socket.gaierror)
+# Seconds for which a mirror that failed is not asked again.
+MIRROR_REST = 60
+_RETRY_STATUS = {408, 429, 500, 502, 503, 504}
 _REDIRECTS = {301, 302, 303, 307, 308}
+
+
+class Unavailable(RegistryError):
+    """A try failed for a reason that may pass.
+
+    ``after`` is for how many seconds the registry asked to be left alone, or None; ``permanent`` tells
+    that another try seldom helps, ``hopeless`` that none will; ``reached`` that the registry has answered before.
+    """
+
+    def __init__(self, text, problem, after=None, permanent=False, hopeless=False, reached=False):
+        super().__init__(text)
+        self.problem, self.after = problem, after
+        self.permanent, self.hopeless, self.reached = permanent, hopeless, reached
 
 
 def parse_endpoints(text):
@@ -45,6 +61,14 @@ def parse_endpoints(text):
     return endpoints
 
 
+class _Shared:
+    """What a client and its twins have in common: the registries, the logins, which mirrors rest, who ever answered."""
+
+    def __init__(self, registries, logins):
+        self.registries, self.logins = registries, logins
+        self.resting, self.reached = {}, set()
+
+
 class RegistryClient:
     """Talks to any number of registries.
 
@@ -52,34 +76,50 @@ class RegistryClient:
         endpoints: {registry host: base URL} for registries that listen elsewhere than their name says.
         credentials: a Credentials; those of the environment by default.
         timeout: seconds of silence on a connection before it counts as dead.
+        context: an ssl.SSLContext for all registries.
         environ: the environment to read endpoints, credentials and proxies from.
+        settings: {registry host: RegistrySettings}.
+        patience: a Patience.
+        receive_buffer: see transport.Transport.
+
+    ``notify`` is called with a line of text when a try failed and another follows.
 
     Every method raises RegistryError when the registry cannot be reached or refuses,
     NotFoundError when it lacks what was asked for, and CorruptError when what it sent
-    does not match its digest.
+    does not match its digest. A client serves one thread; others take its ``twin``.
     """
 
-    def __init__(self, endpoints=None, credentials=None, timeout=60, context=None, environ=None):
+    def __init__(self, endpoints=None, credentials=None, timeout=60, context=None, environ=None, settings=None,
+                 patience=None, receive_buffer=None):
         environ = os.environ if environ is None else environ
-        self._endpoints = endpoints if endpoints is not None else parse_endpoints(environ.get("COMPOSEAPPS_ENDPOINTS"))
-        self._credentials = credentials or Credentials(environ=environ)
-        self._transport = Transport(timeout, context, environ)
-        self._tokens = {}
-        self._basic = set()
+        if endpoints is None:
+            endpoints = parse_endpoints(environ.get("COMPOSEAPPS_ENDPOINTS"))
+        self._shared = _Shared(Registries(settings, endpoints, context),
+                               Logins(credentials or Credentials(environ=environ)))
+        self._transport_options = (timeout, environ, receive_buffer)
+        self._transport = Transport(*self._transport_options)
+        self.patience = patience or Patience()
+        self.timeout = timeout
+        self.notify = lambda text: None
+
+    def twin(self):
+        """Return a client with connections of its own that shares logins and everything else."""
+        other = object.__new__(RegistryClient)
+        other.__dict__.update(self.__dict__)
+        other._transport = Transport(*self._transport_options)
+        return other
 
     def close(self):
         """Close all connections."""
         self._transport.close()
 
+    def abort(self):
+        """Have a request that another thread is in fail at once, and all later ones."""
+        self._transport.abort()
+
     def base_url(self, host):
         """Return the URL under which ``host``'s API lives: loopback names speak plain http."""
-        if host in self._endpoints:
-            return self._endpoints[host]
-        if host == "docker.io":
-            return "https://registry-1.docker.io"
-        name = urlsplit(f"//{host}").hostname or ""
-        plain = name in ("localhost", "::1") or name.startswith("127.")
-        return f"{'http' if plain else 'https'}://{host}"
+        return self._shared.registries.base_url(host)
 
     def manifest(self, ref, digest=None):
         """Fetch a manifest or an index.
@@ -93,30 +133,63 @@ class RegistryClient:
         wanted = digest or ref.digest
         name = wanted or ref.tag or "latest"
         what = f"{ref.repository}{'@' if wanted else ':'}{name}"
-        response = self._call("GET", ref, f"manifests/{name}", what, headers={"Accept": ACCEPT})
-        data = self._read(response, MAX_DOCUMENT, what)
-        if wanted and sha256(data) != wanted:
-            raise CorruptError(f"{what}: the registry sent a manifest whose digest is {sha256(data)}")
-        return data
+        for direct in (False, True):
+            data = self._document(ref, name, what, direct)
+            if not wanted or sha256(data) == wanted:
+                return data
+        raise CorruptError(f"{what}: the registry sent a manifest whose digest is {sha256(data)}")
 
-    def blob(self, ref, digest, size=None):
+    def _document(self, ref, name, what, direct):
+        failures = 0
+        while True:
+            try:
+                response = self._once("GET", ref, f"manifests/{name}", what, headers={"Accept": ACCEPT}, direct=direct)
+                return self._read(response, MAX_DOCUMENT, what)
+            except Unavailable as err:
+                failures += 1
+                self._pause(err, failures)
+
+    def open_blob(self, ref, digest, start=0, direct=False):
+        """Ask for a blob once, from a byte on, with no second try.
+
+        Arguments:
+            ref: any Reference into the repository.
+            digest: the blob's digest.
+            start: the first byte that is wanted.
+            direct: pass the mirrors by.
+
+        Returns (response, offset): the body begins at that byte of the blob, which is 0 when the
+        registry cannot begin elsewhere. Raises Unavailable for what may pass.
+        """
+        what = f"blob {digest} of {ref.repository}"
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        response = self._once("GET", ref, f"blobs/{digest}", what, headers=headers, direct=direct)
+        if not start or response.status != HTTPStatus.PARTIAL_CONTENT:
+            return response, 0
+        found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
+        if found and int(found[1]) == start:
+            return response, start
+        # Whatever part this is, it is not the one that was asked for.
+        response.close()
+        return self._once("GET", ref, f"blobs/{digest}", what, direct=direct), 0
+
+    def blob(self, ref, digest, size=None, direct=False):
         """Yield the chunks of a blob (bytes); the last one is yielded only if the whole matched its digest.
 
         Arguments:
             ref: any Reference into the repository.
             digest: the blob's digest.
             size: its size in bytes where known: more than that is not read.
+            direct: pass the mirrors by.
         """
         what = f"blob {digest} of {ref.repository}"
         hasher, received, failures, pending = hashlib.sha256(), 0, 0, b""
         while True:
-            headers = {"Range": f"bytes={received}-"} if received else {}
-            response = self._call("GET", ref, f"blobs/{digest}", what, headers=headers)
-            if received and response.status != HTTPStatus.PARTIAL_CONTENT:
-                # This registry cannot resume: pass over what we have.
-                self._skip(response, received, what)
             before = received
             try:
+                response, offset = self.open_blob(ref, digest, received, direct)
+                # This registry cannot resume: pass over what we have.
+                self._skip(response, received - offset, what)
                 while chunk := response.read(CHUNK):
                     if pending:
                         yield pending
@@ -127,13 +200,13 @@ class RegistryClient:
                     pending = chunk
                 if not _short(response, size, received):
                     break
-                problem = f"the connection ended after {received} bytes"
+                failure = Unavailable(f"{what}: the connection ended after {received} bytes", "", reached=True)
+            except Unavailable as err:
+                failure = err
             except (OSError, *TRANSIENT) as err:
-                problem = _reason(err)
+                failure = Unavailable(f"{what}: {reason(err)}", "", reached=True)
             failures = failures + 1 if received == before else 1
-            if failures >= ATTEMPTS:
-                raise RegistryError(f"{what}: {problem}; gave up after {ATTEMPTS} tries")
-            _pause(failures)
+            self._pause(failure, failures)
         if size is not None and received != size:
             raise CorruptError(f"{what} has {received} bytes, not {size}")
         if "sha256:" + hasher.hexdigest() != digest:
@@ -145,7 +218,11 @@ class RegistryClient:
         """Return a small blob as bytes; raises CorruptError when ``size`` is above ``limit`` bytes."""
         if size > limit:
             raise CorruptError(f"blob {digest} of {ref.repository} claims {size} bytes, more than the {limit} allowed")
-        return b"".join(self.blob(ref, digest, size))
+        try:
+            return b"".join(self.blob(ref, digest, size))
+        except CorruptError:
+            # Damaged on the way, or by a mirror: once more from the registry itself.
+            return b"".join(self.blob(ref, digest, size, direct=True))
 
     def exists(self, ref, kind, digest):
         """Tell whether the repository has a blob (kind "blobs") or a manifest (kind "manifests")."""
@@ -170,7 +247,7 @@ class RegistryClient:
         if self.exists(ref, "blobs", digest):
             return False
         what = f"blob {digest} to {ref.repository}"
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, self.patience.tries + 1):
             response = self._call("POST", ref, "blobs/uploads/", what, push=True, body=b"")
             response.read()
             location = response.headers.get("Location")
@@ -185,9 +262,7 @@ class RegistryClient:
                 done.read()
                 return True
             except TRANSIENT as err:
-                if attempt == ATTEMPTS:
-                    raise RegistryError(f"{what}: {_reason(err)}; gave up after {ATTEMPTS} tries") from None
-                _pause(attempt)
+                self._pause(Unavailable(f"{what}: {reason(err)}", "", reached=True), attempt)
         return True
 
     def push_manifest(self, ref, data, media_type):
@@ -197,116 +272,143 @@ class RegistryClient:
                               headers={"Content-Type": media_type})
         response.read()
 
-    def _call(self, method, ref, target, what, push=False, headers=None, body=None):
-        """Send a request, logging in, following redirects and trying again as needed; return a good answer."""
-        url = target if "://" in target else f"{self.base_url(ref.host)}/v2/{quote(ref.path)}/{target}"
-        scope = f"repository:{ref.path}:{'pull,push' if push else 'pull'}"
-        repeatable = body is None or isinstance(body, bytes)
-        logged_in = False
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                response = self._follow(method, url, ref, scope, headers, body)
-                if response.status == HTTPStatus.UNAUTHORIZED and not logged_in:
-                    response.read()
-                    logged_in = True
-                    self._log_in(response.headers.get("WWW-Authenticate") or "", ref, scope)
-                    if not repeatable:
-                        raise ConnectionResetError("the registry asked for a login in the middle of an upload")
-                    response = self._follow(method, url, ref, scope, headers, body)
-            except (OSError, *TRANSIENT) as err:
-                problem = _reason(err)
-                if isinstance(err, PERMANENT):
-                    break
-                if not repeatable:
-                    raise
-            else:
-                if response.status not in _RETRY_STATUS or not repeatable or attempt == ATTEMPTS:
-                    return self._accept(response, ref, what)
-                response.close()
-            if attempt < ATTEMPTS:
-                _pause(attempt)
-        base = self.base_url(ref.host)
-        raise RegistryError(f"registry {ref.host} ({base}) cannot be reached: {problem}")
+    def next_pause(self, failure, failures):
+        """Return the seconds until another try, or raise ``failure`` when that makes no sense any more.
 
-    def _follow(self, method, url, ref, scope, headers, body):
+        Arguments:
+            failure: the Unavailable that the last try ended with.
+            failures: how many tries in a row brought nothing, that one included.
+        """
+        patience = self.patience
+        tries = patience.tries if failure.reached else min(patience.first_tries, patience.tries)
+        if failure.hopeless or (failure.permanent and not patience.stubborn):
+            raise RegistryError(str(failure)) from None
+        if failures >= tries:
+            raise RegistryError(f"{failure}; gave up after {tries} tries") from None
+        return patience.pause(failures, failure.after)
+
+    def _pause(self, failure, failures):
+        seconds = self.next_pause(failure, failures)
+        self.notify(f"{failure}; trying again in {seconds:.0f} s")
+        time.sleep(seconds)
+
+    def _call(self, method, ref, target, what, push=False, headers=None, body=None, direct=False):
+        """Send a request, again and again as needed; return a good answer."""
+        failures = 0
+        while True:
+            try:
+                return self._once(method, ref, target, what, push, headers, body, direct)
+            except Unavailable as err:
+                if body is not None and not isinstance(body, bytes):
+                    raise ConnectionResetError(err.problem or str(err)) from None
+                failures += 1
+                self._pause(err, failures)
+
+    def _once(self, method, ref, target, what, push=False, headers=None, body=None, direct=False):
+        """Send a request to the mirrors and then to the registry; return the first good answer.
+
+        Raises Unavailable when the registry's own failure may pass, else what its answer means.
+        """
+        if not push and not direct and "://" not in target:
+            for name, base in self._shared.registries.mirrors(ref.host):
+                if self._shared.resting.get(base, 0) > time.monotonic():
+                    continue
+                problem = self._try_mirror(name, base, method, ref, target, headers)
+                if not isinstance(problem, str):
+                    return problem
+                if problem:
+                    self._shared.resting[base] = time.monotonic() + MIRROR_REST
+                    self.notify(f"mirror {base}: {problem}; asking registry {ref.host}")
+        base = self.base_url(ref.host)
+        unreachable = f"registry {ref.host} ({base}) cannot be reached"
+        try:
+            response = self._answered(ref.host, base, method, ref, target, push, headers, body)
+        except ssl.SSLCertVerificationError as err:
+            raise Unavailable(f"{unreachable}: {reason(err)}", reason(err), hopeless=True) from None
+        except (OSError, *TRANSIENT) as err:
+            raise Unavailable(f"{unreachable}: {reason(err)}", reason(err), permanent=isinstance(err, PERMANENT),
+                              reached=ref.host in self._shared.reached) from None
+        self._shared.reached.add(ref.host)
+        if response.status in _RETRY_STATUS:
+            after = retry_after(response.headers.get("Retry-After"))
+            text = message(response)
+            response.close()
+            raise Unavailable(f"registry {ref.host} failed on {what}: {text}", text, after, reached=True)
+        return self._accept(response, ref, what)
+
+    def _try_mirror(self, name, base, method, ref, target, headers):
+        """Return a mirror's good answer, "" when it lacks what is asked for, or what is wrong with it."""
+        try:
+            response = self._answered(name, base, method, ref, target, False, headers, None)
+        except RegistryError as err:
+            return str(err)
+        except (OSError, *TRANSIENT) as err:
+            return reason(err)
+        if response.status < 300:
+            return response
+        text = "" if response.status == HTTPStatus.NOT_FOUND else message(response)
+        response.close()
+        return text
+
+    def _answered(self, host, base, method, ref, target, push, headers, body):
+        """Send a request to one registry or mirror, logging in when it asks for that."""
+        url = target if "://" in target else f"{base}/v2/{quote(ref.path)}/{target}"
+        scope = f"repository:{ref.path}:{'pull,push' if push else 'pull'}"
+        logins = self._shared.logins
+        login = logins.authorization(host, ref.path, scope)
+        response = self._follow(method, url, host, base, login, headers, body)
+        if response.status != HTTPStatus.UNAUTHORIZED:
+            return response
+        response.read()
+        logins.answer(response.headers.get("WWW-Authenticate") or "", host, ref.path, scope, login,
+                      lambda *request: self._send(host, *request))
+        if body is not None and not isinstance(body, bytes):
+            raise ConnectionResetError("the registry asked for a login in the middle of an upload")
+        return self._follow(method, url, host, base, logins.authorization(host, ref.path, scope), headers, body)
+
+    def _send(self, host, method, url, headers, body):
+        registries = self._shared.registries
+        return self._transport.send(method, url, headers, body, lambda: registries.context(host),
+                                    registries.settings(host).proxy)
+
+    def _follow(self, method, url, host, base, login, headers, body):
         """Send one request and follow its redirects; our login never goes to another origin."""
-        home = urlsplit(self.base_url(ref.host)).netloc
+        home = urlsplit(base)[:2]
         for _hop in range(6):
             sent = {"User-Agent": f"composeapps/{__version__}", **(headers or {})}
-            if urlsplit(url).netloc == home and (login := self._authorization(ref, scope)):
+            if login and urlsplit(url)[:2] == home:
                 sent["Authorization"] = login
-            response = self._transport.send(method, url, sent, body)
+            response = self._send(host, method, url, sent, body)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location or method not in ("GET", "HEAD"):
                 return response
             response.read()
             target = urljoin(url, location)
             if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-                raise RegistryError(f"registry {ref.host} redirects from https to {urlsplit(target).scheme}: refused")
+                raise RegistryError(f"registry {host} redirects from https to {urlsplit(target).scheme}: refused")
             url = target
-        raise RegistryError(f"registry {ref.host} redirects in circles")
-
-    def _authorization(self, ref, scope):
-        if token := self._tokens.get((ref.host, scope)):
-            return f"Bearer {token}"
-        if ref.host in self._basic and (login := self._credentials.find(ref.host, ref.path)):
-            return login.basic()
-        return None
-
-    def _log_in(self, challenge, ref, scope):
-        """Answer a ``WWW-Authenticate`` challenge (RFC 7235; token exchange: distribution's auth/token)."""
-        scheme, _, rest = challenge.partition(" ")
-        login = self._credentials.find(ref.host, ref.path)
-        if scheme.lower() == "basic":
-            if login is None:
-                raise RegistryError(f"registry {ref.host} wants a login for {ref.path}: put one in REGISTRY_AUTH_FILE")
-            self._basic.add(ref.host)
-            return
-        params = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        if scheme.lower() != "bearer" or not params.get("realm"):
-            raise RegistryError(f"registry {ref.host} asks for the login method '{scheme}', which is not supported")
-        query = {"scope": params.get("scope") or scope}
-        if params.get("service"):
-            query["service"] = params["service"]
-        headers, body, method = {"User-Agent": f"composeapps/{__version__}"}, None, "GET"
-        if login is not None and login.identity_token:
-            method, headers["Content-Type"] = "POST", "application/x-www-form-urlencoded"
-            body = urlencode({**query, "grant_type": "refresh_token", "refresh_token": login.identity_token,
-                              "client_id": "composeapps"}).encode()
-            url = params["realm"]
-        else:
-            url = params["realm"] + ("&" if "?" in params["realm"] else "?") + urlencode(query)
-            if login is not None:
-                headers["Authorization"] = login.basic()
-        response = self._transport.send(method, url, headers, body)
-        what = f"the token server of registry {ref.host}"
-        if response.status != HTTPStatus.OK:
-            known = "refused the login" if login else "wants a login: put one in REGISTRY_AUTH_FILE"
-            raise RegistryError(f"{what} {known} for {ref.path} ({_message(response)})")
-        answer = parse_json(self._read(response, MAX_DOCUMENT, what), what)
-        token = answer.get("token") or answer.get("access_token")
-        if not isinstance(token, str) or not token.isprintable():
-            raise RegistryError(f"{what} sent no token")
-        self._tokens[(ref.host, scope)] = token
+        raise RegistryError(f"registry {host} redirects in circles")
 
     def _accept(self, response, ref, what):
         """Return a response with a good status; turn any other into the error it means."""
         if response.status < 300:
             return response
-        message = _message(response)
+        text = message(response)
         if response.status == HTTPStatus.NOT_FOUND:
             raise NotFoundError(f"{what} is not in the registry {ref.host}")
         if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise RegistryError(f"registry {ref.host} denies access to {ref.path} ({message}): "
+            raise RegistryError(f"registry {ref.host} denies access to {ref.path} ({text}): "
                                 "check the login in REGISTRY_AUTH_FILE")
-        raise RegistryError(f"registry {ref.host} failed on {what}: {message}")
+        raise RegistryError(f"registry {ref.host} failed on {what}: {text}")
 
     @staticmethod
     def _read(response, limit, what):
         try:
             data = response.read(limit + 1)
-        except TRANSIENT as err:
-            raise RegistryError(f"{what}: the connection broke off ({_reason(err)})") from None
+        except (OSError, *TRANSIENT) as err:
+            raise Unavailable(f"{what}: the connection broke off ({reason(err)})", "", reached=True) from None
+        if len(data) <= limit and response.length:
+            raise Unavailable(f"{what}: the connection ended after {len(data)} bytes", "", reached=True)
         if len(data) > limit:
             raise CorruptError(f"{what} is longer than the {limit} bytes allowed")
         return data
@@ -327,23 +429,8 @@ def _short(response, size, received):
     return bool(response.length)
 
 
-def _reason(err):
+def reason(err):
+    """Say in a few words why the network failed."""
     if isinstance(err, TimeoutError):
         return "no answer in time"
     return getattr(err, "strerror", None) or str(err) or type(err).__name__
-
-
-def _message(response):
-    """The registry's own words for a failure, else the HTTP status."""
-    status = f"HTTP {response.status} {response.reason}".strip()
-    try:
-        errors = parse_json(response.read(64 * 1024), "answer").get("errors")
-        text = errors[0].get("message") or errors[0].get("code")
-    except (CorruptError, AttributeError, IndexError, TypeError, KeyError, *TRANSIENT):
-        return status
-    return f"{status}: {text}" if isinstance(text, str) and text.isprintable() else status
-
-
-def _pause(attempt):
-    """Wait before another try: half a second, doubling, with jitter so that a fleet does not march in step."""
-    time.sleep(0.5 * 2 ** (attempt - 1) * (0.5 + random.random()))

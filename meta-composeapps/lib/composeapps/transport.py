@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""HTTP for the registry client: one kept connection an origin, proxies, clear errors.
+"""HTTP for the registry client: kept connections, proxies, clear errors.
 
 The standard library's http.client and not urllib3, because BitBake imports this and
 BitBake has nothing else.
 """
 
 import base64
+import contextlib
 import http.client
 import os
+import socket
 import ssl
+import struct
 from urllib.parse import unquote, urlsplit
 
 from composeapps.errors import RegistryError
 
 # What a broken or slow network looks like from here: worth another try on a new connection.
-TRANSIENT = (ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLEOFError)
+TRANSIENT = (ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError)
+# Below this round-trip time, in microseconds, a small receive buffer costs no speed.
+NEAR = 5000
+# linux/tcp.h: where tcpi_rtt (u32, microseconds) lies in struct tcp_info.
+_TCPI_RTT = 68
 
 
 def proxy_for(url, environ):
@@ -36,20 +43,27 @@ class Transport:
 
     Arguments:
         timeout: seconds of silence after which a connection counts as dead.
-        context: an ssl.SSLContext; the system's trust by default.
         environ: where proxies are looked up.
+        receive_buffer: bytes that the kernel may hold back for us on a connection over a short way,
+            None for what it likes. What lies there when the process is killed was fetched for nothing.
 
-    Not safe for use from several threads: each takes a Transport of its own.
+    Not safe for use from several threads, but for ``abort``: each takes a Transport of its own.
     """
 
-    def __init__(self, timeout=60, context=None, environ=None):
+    def __init__(self, timeout=60, environ=None, receive_buffer=None):
         self._timeout = timeout
-        self._context = context
         self._environ = os.environ if environ is None else environ
+        self._receive_buffer = receive_buffer
         self._connections = {}
+        self._aborted = False
 
-    def send(self, method, url, headers=None, body=None):
+    def send(self, method, url, headers=None, body=None, context=ssl.create_default_context, proxy=None):
         """Send one request and return the http.client.HTTPResponse, whatever its status.
+
+        Arguments:
+            context: called for the ssl.SSLContext when a connection needs one; connections are kept
+                apart by it.
+            proxy: the proxy's URL, "" for none, None for the environment's.
 
         A kept connection that the peer closed in the meantime is replaced once, silently, if the
         body can be sent again. Raises the exceptions in ``TRANSIENT`` and other OSErrors.
@@ -57,62 +71,83 @@ class Transport:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RegistryError(f"'{url}' is not an http or https address")
-        origin = (parts.scheme, parts.netloc)
+        secure = context() if parts.scheme == "https" else None
+        key = (parts.scheme, parts.netloc, id(secure), proxy)
         target = parts.path or "/"
         if parts.query:
             target += "?" + parts.query
-        kept = self._connections.get(origin)
+        kept = self._connections.get(key)
         if kept is not None:
             # The answer before must have been read to its end for the connection to be free.
             if kept.pending is not None and not kept.pending.isclosed():
-                self._drop(origin)
+                self._drop(key)
             else:
                 try:
                     return self._exchange(kept, method, target, headers, body)
                 except TRANSIENT:
-                    self._drop(origin)
+                    self._drop(key)
                     if body is not None and not isinstance(body, bytes):
                         raise
-        kept = self._connections[origin] = self._connect(parts)
+        kept = self._connections[key] = self._connect(parts, secure, proxy)
         try:
             return self._exchange(kept, method, target, headers, body)
         except BaseException:
-            self._drop(origin)
+            self._drop(key)
             raise
 
     def close(self):
         """Close every connection."""
-        for origin in list(self._connections):
-            self._drop(origin)
+        for key in list(self._connections):
+            self._drop(key)
+
+    def abort(self):
+        """Wake whoever waits for the network, with an error; nothing is sent any more."""
+        self._aborted = True
+        for kept in list(self._connections.values()):
+            with contextlib.suppress(OSError, AttributeError):
+                kept.connection.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError, AttributeError):
+                kept.sock.shutdown(socket.SHUT_RDWR)
 
     def _exchange(self, kept, method, target, headers, body):
+        if self._aborted:
+            raise ConnectionAbortedError("stopped")
+        if kept.connection.sock is None:
+            kept.connection.connect()
+            kept.sock = kept.connection.sock
+            self._tune(kept.sock)
         kept.connection.request(method, kept.prefix + target, body=body, headers={**kept.headers, **(headers or {})})
         kept.pending = kept.connection.getresponse()
         return kept.pending
 
-    def _drop(self, origin):
-        kept = self._connections.pop(origin, None)
+    def _tune(self, sock):
+        with contextlib.suppress(OSError, struct.error):
+            if self._receive_buffer:
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_RTT + 4)
+                if struct.unpack_from("=I", info, _TCPI_RTT)[0] < NEAR:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+
+    def _drop(self, key):
+        kept = self._connections.pop(key, None)
         if kept is not None:
             kept.connection.close()
 
-    def _connect(self, parts):
-        secure = parts.scheme == "https"
-        proxy = proxy_for(parts.geturl(), self._environ)
-        host, port = parts.hostname, parts.port or (443 if secure else 80)
-        if secure and self._context is None:
-            self._context = ssl.create_default_context()
+    def _connect(self, parts, context, proxy):
+        if proxy is None:
+            proxy = proxy_for(parts.geturl(), self._environ)
+        host, port = parts.hostname, parts.port or (443 if context else 80)
         if not proxy:
-            if secure:
-                return _Kept(http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._context))
+            if context:
+                return _Kept(http.client.HTTPSConnection(host, port, timeout=self._timeout, context=context))
             return _Kept(http.client.HTTPConnection(host, port, timeout=self._timeout))
         via = urlsplit(proxy if "//" in proxy else "http://" + proxy)
         headers = {}
         if via.username:
             login = f"{unquote(via.username)}:{unquote(via.password or '')}"
             headers["Proxy-Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
-        if secure:
+        if context:
             connection = http.client.HTTPSConnection(
-                via.hostname, via.port or 3128, timeout=self._timeout, context=self._context)
+                via.hostname, via.port or 3128, timeout=self._timeout, context=context)
             connection.set_tunnel(host, port, headers)
             return _Kept(connection)
         connection = http.client.HTTPConnection(via.hostname, via.port or 3128, timeout=self._timeout)
@@ -127,3 +162,4 @@ class _Kept:
         self.prefix = prefix
         self.headers = headers or {}
         self.pending = None
+        self.sock = None

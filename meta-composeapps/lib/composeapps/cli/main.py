@@ -18,6 +18,7 @@ COMMANDS = {
     "ls": ("store_commands", "list the apps in the store"),
     "show": ("store_commands", "show an app's version, services, images and sizes"),
     "check": ("check", "verify apps: blobs in the store, unpacked bundles, images in dockerd"),
+    "pull": ("pull", "fetch apps from a registry into the store"),
     "install": ("run_commands", "install apps from the store, without starting them"),
     "run": ("run_commands", "install apps from the store where needed and start them"),
     "stop": ("run_commands", "stop apps; they stay stopped over a reboot"),

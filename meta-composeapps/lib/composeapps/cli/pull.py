@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""composeapps pull: from a registry into the store. Needs no dockerd."""
+
+from composeapps.cli import output
+
+EXAMPLES = """\
+What the store has already is not fetched, and an app that is complete there needs no network. A pull
+that was cut off, by whatever, goes on at the byte where it stopped. With nothing to fetch, all of the
+app is read and what is damaged fetched again; --verify does so in any case. A lost connection is tried
+again for about two minutes in which nothing arrives.
+
+Where registries listen, their mirrors, certificates, proxies and logins: the sections
+[registry."HOST"] of the configuration.
+
+The exit status is 0 when all is there, 5 when the registry fails, 4 when it sends damaged data, 3 when it
+lacks something, 7 when the file system refuses, 12 when there is too little room, 9 when another
+composeapps is at work.
+
+examples:
+  composeapps pull registry.example.com/factory/web@sha256:…
+  composeapps pull --limit 500k --parallel 2 registry.example.com/factory/web@sha256:…
+  composeapps pull --verify web             check an app of the store, and mend it
+  composeapps pull --json registry.example.com/factory/web@sha256:… | jq .
+"""
+
+
+def configure(name, parser):
+    """Add this command's arguments."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("--json", action="store_true", help="print JSON objects, one a line, while it goes on")
+    parser.add_argument("refs", metavar="REF", nargs="+",
+                        help="an app's version, HOST/PATH@sha256:…, or the name of an app in the store")
+    parser.add_argument("--limit", metavar="RATE", help="bytes a second that may be used: 500k, 2M (0: no limit)")
+    parser.add_argument("--parallel", metavar="N", type=int, help="how many blobs are fetched at a time (1 to 32)")
+    parser.add_argument("--verify", action="store_true", help="read what the store has already, and mend it")
+    parser.add_argument("--no-space-check", action="store_true", help="begin even if the disk may become too full")
+    parser.set_defaults(run=_pull)
+
+
+def _pull(args):
+    from composeapps import lock
+    from composeapps.errors import ComposeAppsError
+    from composeapps.state import StateDirectory
+    from composeapps.store import Store
+
+    config = _configured(args)
+    store, client = Store(config.store), _Lazy(config)
+    refs = [_reference(text, store) for text in args.refs]
+    failure = None
+    try:
+        with lock.exclusive(StateDirectory(config.state_dir).lock_file):
+            for ref in refs:
+                try:
+                    _pull_one(args, config, store, client, ref)
+                except ComposeAppsError as err:
+                    failure = failure or err
+                    if args.json:
+                        _tell(event="result", uri=str(ref), ok=False, error=str(err), exit_code=err.exit_code)
+                    output.notify(f"composeapps: {err}")
+    finally:
+        client.close()
+    return failure.exit_code if failure else 0
+
+
+class _Lazy:
+    """The registry client, made when it is first called for."""
+
+    def __init__(self, config):
+        self._config, self._client, self.notify = config, None, lambda text: None
+
+    def __call__(self):
+        from composeapps.pull import registry_client
+
+        if self._client is None:
+            self._client = registry_client(self._config)
+            self._client.notify = lambda text: self.notify(text)
+        return self._client
+
+    def close(self):
+        if self._client is not None:
+            self._client.close()
+
+
+def _configured(args):
+    from dataclasses import replace
+
+    from composeapps.errors import UsageError
+
+    config = output.load_config(args)
+    if args.limit is not None:
+        from composeapps.ratelimit import parse_rate
+
+        limit = parse_rate(args.limit)
+        if limit is None:
+            raise UsageError(f"--limit '{args.limit}' is not a number of bytes a second: write 750k or 2M, for example")
+        config = replace(config, bandwidth=limit)
+    if args.parallel is not None:
+        if not 1 <= args.parallel <= 32:
+            raise UsageError(f"--parallel {args.parallel} is not a number from 1 to 32")
+        config = replace(config, parallel=args.parallel)
+    return config
+
+
+def _reference(text, store):
+    from composeapps.errors import NotFoundError, UsageError
+    from composeapps.reference import parse_pinned
+
+    if "@" not in text:
+        try:
+            return store.find_app(text)
+        except NotFoundError:
+            raise UsageError(f"'{text}' is neither an app in the store nor a pinned reference: name the version as "
+                             "HOST/PATH@sha256:…, as 'composeapps publish' printed it") from None
+    ref = parse_pinned(text, what="app")
+    return ref.pinned(ref.digest)
+
+
+def _pull_one(args, config, store, client, ref):
+    import time
+
+    from composeapps import progress as progresses
+    from composeapps import pull
+
+    started = time.monotonic()
+    progress = progresses.choose(args.json, config.state_dir, ref)
+    client.notify = progress.note
+    try:
+        found = pull.survey(ref, store, client, verify=args.verify, keep=True)
+        if not found.missing and not args.verify:
+            found = pull.survey(ref, store, client, verify=True, keep=True)
+        if found.missing and not args.no_space_check:
+            from composeapps import space
+
+            space.check(space.needs(found.app, found.missing, store, None, config, found.documents))
+        pull.fetch(found, store, client, progress, config.parallel, config.bandwidth)
+    finally:
+        progress.close()
+    seconds = time.monotonic() - started
+    if args.json:
+        _tell(event="result", uri=str(ref), ok=True, blobs=len(found.missing), bytes=found.size,
+              seconds=round(seconds, 3))
+    elif found.missing:
+        output.notify(f"{ref.app_name}: {output.human_size(found.size)} in {len(found.missing)} blobs fetched "
+                      f"in {seconds:.1f} s")
+    else:
+        output.notify(f"{ref.app_name}: all of it is in the store")
+
+
+def _tell(**values):
+    import json
+
+    print(json.dumps(values), flush=True)

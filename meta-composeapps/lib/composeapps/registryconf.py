@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""What is known of each registry: where it listens, its mirrors, certificates, proxy and logins.
+
+From sections of the configuration, ``[registry."HOST"]``, HOST being the name with its port as
+references have it::
+
+    url = "https://10.0.0.5:5000"          where it listens, if not where its name says
+    mirrors = ["https://mirror.lan"]       asked first, in this order
+    ca_file = "/etc/…/ca.pem"              trusted beside the system's authorities
+    cert_file, key_file                    the client's certificate and key (PEM)
+    proxy = "http://proxy.lan:3128"        "" for none, whatever the environment says
+    credential_helper = "secretservice"    docker-credential-secretservice knows the login
+    auth_file = "/etc/…/auth.json"         the only file that its login is looked up in
+
+and from the directories that Docker and Podman use, ``certs.d/HOST/`` with ``*.crt`` (authorities),
+``*.cert`` and ``*.key`` (a client's pair). A section's files win over those. A mirror is a registry
+too: what is said of its HOST holds for it.
+"""
+
+import threading
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from composeapps.errors import UsageError
+
+CERTIFICATES = (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"))
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """One registry's section; see the module. Empty means: as by default."""
+
+    url: str = ""
+    mirrors: tuple = ()
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    proxy: str | None = None
+    credential_helper: str = ""
+    auth_file: Path | None = None
+
+
+def parse_section(hosts, where):
+    """Check the content of the sections ``[registry."HOST"]``.
+
+    Arguments:
+        hosts: {HOST: {key: value}} as read from the file.
+        where: how errors name the file.
+
+    Returns {HOST: RegistrySettings}. Raises UsageError naming the key at fault.
+    """
+    known = [field.name for field in fields(RegistrySettings)]
+    settings = {}
+    for host, entries in hosts.items():
+        section = f'{where}: [registry."{host}"]'
+        if not isinstance(entries, dict):
+            raise UsageError(f"{where}: '{host}' belongs into a section of its own, [registry.\"HOST\"]")
+        values = {}
+        for key, value in entries.items():
+            if key not in known:
+                raise UsageError(f"{section}: unknown key '{key}'; known: {', '.join(known)}")
+            values[key] = _checked(section, key, value)
+        if bool(values.get("cert_file")) != bool(values.get("key_file")):
+            raise UsageError(f"{section}: 'cert_file' and 'key_file' go together")
+        settings[host] = RegistrySettings(**values)
+    return settings
+
+
+def _checked(section, key, value):
+    if key == "mirrors":
+        if not isinstance(value, list):
+            raise UsageError(f"{section}: 'mirrors' is not a list of addresses")
+        return tuple(_url(section, key, item) for item in value)
+    if not isinstance(value, str) or not (value or key == "proxy"):
+        raise UsageError(f"{section}: '{key}' is not a text")
+    if key == "url":
+        return _url(section, key, value)
+    if key == "proxy" and value:
+        return _url(section, key, value if "//" in value else f"http://{value}", ("http",))
+    if key == "credential_helper" and not value.replace("-", "").replace("_", "").isalnum():
+        raise UsageError(f"{section}: 'credential_helper' is not the end of a program's name, docker-credential-NAME")
+    if key.endswith("_file"):
+        if not value.startswith("/"):
+            raise UsageError(f"{section}: '{key}' is not an absolute path")
+        return Path(value)
+    return value
+
+
+def _url(section, key, value, schemes=("http", "https")):
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in schemes or not parts.hostname or parts.query:
+        raise UsageError(f"{section}: '{key}' is not an address of the form {'|'.join(schemes)}://HOST[:PORT]")
+    return value.rstrip("/")
+
+
+class Registries:
+    """Answers where and how a registry is spoken to; may be used by several threads.
+
+    Arguments:
+        settings: {HOST: RegistrySettings}.
+        endpoints: {HOST: base URL}, which win over the settings' ``url``.
+        context: an ssl.SSLContext for all registries; made for each from its settings by default.
+        certificates: directories with a directory of certificates for each HOST.
+    """
+
+    def __init__(self, settings=None, endpoints=None, context=None, certificates=CERTIFICATES):
+        self._settings = dict(settings or {})
+        for host, url in (endpoints or {}).items():
+            self._settings[host] = replace(self._settings.get(host, RegistrySettings()), url=url)
+        self._context, self._certificates = context, certificates
+        self._contexts = {}
+        self._lock = threading.Lock()
+
+    def settings(self, host):
+        """Return the RegistrySettings of ``host``."""
+        return self._settings.get(host) or RegistrySettings()
+
+    def base_url(self, host):
+        """Return the URL under which ``host``'s API lives: loopback names speak plain http."""
+        if url := self.settings(host).url:
+            return url
+        if host == "docker.io":
+            return "https://registry-1.docker.io"
+        name = urlsplit(f"//{host}").hostname or ""
+        plain = name in ("localhost", "::1") or name.startswith("127.")
+        return f"{'http' if plain else 'https'}://{host}"
+
+    def mirrors(self, host):
+        """Return [(name, base URL)] of the mirrors of ``host``; the name is what their settings go by."""
+        return [(urlsplit(url).netloc, url) for url in self.settings(host).mirrors]
+
+    def context(self, host):
+        """Return the ssl.SSLContext for ``host``; raises UsageError when a certificate cannot be read."""
+        if self._context is not None:
+            return self._context
+        with self._lock:
+            if host not in self._contexts:
+                self._contexts[host] = self._make_context(host)
+            return self._contexts[host]
+
+    def _make_context(self, host):
+        import ssl
+
+        settings = self.settings(host)
+        authorities = [settings.ca_file] if settings.ca_file else []
+        pair = (settings.cert_file, settings.key_file) if settings.cert_file else None
+        for directory in self._certificates:
+            place = Path(directory, host)
+            authorities += [] if settings.ca_file else sorted(place.glob("*.crt"))
+            for certificate in [] if pair else sorted(place.glob("*.cert")):
+                pair = (certificate, certificate.with_suffix(".key"))
+        context = ssl.create_default_context()
+        for file in authorities:
+            _load(host, file, lambda file=file: context.load_verify_locations(cafile=file))
+        if pair:
+            # Without a function that says no, OpenSSL asks for the key's pass phrase on the terminal.
+            _load(host, pair[0], lambda: context.load_cert_chain(*pair, password=lambda: ""))
+        return context
+
+
+def _load(host, file, action):
+    try:
+        action()
+    except (OSError, ValueError) as err:
+        # An ssl.SSLError has a reason of its own; the number in it is none of the system's.
+        reason = getattr(err, "reason", None) or getattr(err, "strerror", None)
+        raise UsageError(f"the certificate {file} for registry {host} cannot be used: "
+                         f"{reason or 'it or its key is not PEM, or they do not belong together'}") from None
