@@ -201,7 +201,12 @@ class Update:
         except KeyboardInterrupt:
             self._interrupted()
             raise
-        except (RolledBackError, UpdateLockedError):
+        except RolledBackError:
+            raise
+        except UpdateLockedError as err:
+            # One that was found while switching has led back, which is noted already.
+            if not self.entry.begun:
+                self._note("deferred", str(err), err.exit_code)
             raise
         except ComposeAppsError as err:
             self._failed(err)
