@@ -102,7 +102,7 @@ python () {
 
 # A change of what lays out the store must lay it out again; the signature sees
 # only the text of the task itself.
-COMPOSEAPPS_BUILD_MODULES = "app bundle compose durable errors ignorefile oci preload reference store"
+COMPOSEAPPS_BUILD_MODULES = "app appdir bundle compose durable errors ignorefile oci preload reference store"
 
 def composeapps_build_files(d):
     """Return the checksum entries (path:exists) of the modules that build a store."""

@@ -118,6 +118,10 @@ class StoreSource:
         """Return a blob of any size as a binary file, verified."""
         return self._store.open(digest, size)
 
+    def layout(self, ref):
+        """Return the index.json that an app's directory has for an image (bytes), or None."""
+        return self._store.image_layout(ref)
+
 
 class RegistrySource:
     """Reads an app's documents from a registry, each once.
@@ -198,7 +202,13 @@ def load_image(source, ref, platforms=None):
     platform that its config names.
     """
     what = f"image {ref}"
-    data = source.document(ref, ref.digest)
+    try:
+        data = source.document(ref, ref.digest)
+    except NotFoundError:
+        layout = getattr(source, "layout", lambda ref: None)(ref)
+        if layout is None:
+            raise
+        return _layout_image(source, ref, layout, platforms, what)
     root = parse_document(data, what)
     if len(data) > MAX_IMAGE_ROOT:
         raise CorruptError(f"{what}: its manifest has {len(data)} bytes, more than the {MAX_IMAGE_ROOT} allowed")
@@ -221,6 +231,21 @@ def load_image(source, ref, platforms=None):
             raise CorruptError(f"{what}: {descriptor.digest} is an index in an index, which nothing here reads")
         variants.append(_variant(source, ref, descriptor, document, descriptor.platform))
     return Image(ref, own, True, tuple(variants))
+
+
+def _layout_image(source, ref, data, platforms, what):
+    """Read an image of which the store has no index but a list of the manifests that were fetched: skopeo's layout."""
+    variants = []
+    for descriptor in parse_document(data, f"the index.json of {what}").manifests:
+        document = parse_document(source.document(ref, descriptor.digest), f"manifest {descriptor.digest} of {what}")
+        if document.kind == "manifest":
+            variants.append(_variant(source, ref, descriptor, document, descriptor.platform))
+    for platform in platforms or ():
+        if not any(platform.matches(variant.platform) for variant in variants):
+            have = ", ".join(str(variant.platform) for variant in variants) or "none"
+            raise NotFoundError(f"{what} has no image for {platform}; it has: {have}")
+    wanted = [v for v in variants if platforms is None or any(p.matches(v.platform) for p in platforms)]
+    return Image(ref, Descriptor(ref.digest, 0), False, tuple(wanted))
 
 
 def _variant(source, ref, descriptor, document, platform):

@@ -22,13 +22,12 @@ import hashlib
 import os
 from pathlib import Path
 
-from composeapps import COMPOSE_FILE, durable
+from composeapps import durable
 from composeapps.errors import CorruptError, NotFoundError, UsageError
-from composeapps.oci import MAX_DOCUMENT, dump_json
+from composeapps.oci import MAX_DOCUMENT
 from composeapps.reference import is_digest, parse_pinned
 
 CHUNK = 1024 * 1024
-OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class Store:
@@ -207,21 +206,12 @@ class Store:
             app: a composeapps.app.App loaded from this store.
 
         Nothing is verified here: loading the app did that for its documents, and the caller
-        for its layers. Running it again repairs what is missing or damaged.
+        for its layers. Running it again repairs what is missing or damaged, and nothing else.
         """
-        directory = self.app_dir(app.ref)
+        from composeapps import appdir
+
         with durable.storage_errors(f"adding app {app.ref}"):
-            durable.make_directories(directory)
-            self._link(app.ref.digest, directory / "manifest.json")
-            self._link(app.bundle.digest, directory / f"{app.bundle.digest.partition(':')[2]}.tgz")
-            _write_once(directory / COMPOSE_FILE, app.compose)
-            for image in app.images.values():
-                home = directory.joinpath("images", image.ref.host, image.ref.path, image.ref.hex)
-                durable.make_directories(home)
-                manifests = [variant.descriptor.dump() for variant in image.variants]
-                _write_once(home / "index.json", dump_json({"schemaVersion": 2, "manifests": manifests}))
-                _write_once(home / "oci-layout", OCI_LAYOUT)
-            _write_once(directory / "uri", str(app.ref).encode())
+            appdir.write(self, app)
 
     def has_app(self, ref):
         """Tell whether an app's version is complete in the store, as its writer vouched. Reads no blob."""
@@ -233,16 +223,6 @@ class Store:
     def app_dir(self, ref):
         """Return the directory of an app's version; ``ref`` carries a digest."""
         return self.apps.joinpath(ref.app_name, ref.hex)
-
-    def _link(self, digest, target):
-        blob = self.blob_path(digest)
-        with contextlib.suppress(FileNotFoundError):
-            if target.samefile(blob):
-                return
-        temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        os.link(blob, temporary)
-        durable.replace(temporary, target)
 
     def list_apps(self):
         """Return the References of the apps in the store, sorted by name.
@@ -274,6 +254,14 @@ class Store:
                 else:
                     yield from self.app_directories(entry.path)
 
+    def image_layout(self, ref):
+        """Return the index.json that an app's directory has for an image (bytes), None without one."""
+        for _name, _number, directory in self.app_directories():
+            path = directory.joinpath("images", ref.host, ref.path, ref.hex, "index.json")
+            with contextlib.suppress(OSError):
+                return path.read_bytes()
+        return None
+
     def find_app(self, name):
         """Return the Reference of one app, named by its name or by its pinned reference.
 
@@ -293,13 +281,3 @@ class Store:
         """Remove what killed writers left under ``ingest``; the caller holds the store's lock."""
         for temporary in self.ingest.glob("*.tmp"):
             temporary.unlink(missing_ok=True)
-
-
-def _write_once(path, data):
-    """Write a file unless it has this very content."""
-    try:
-        if path.read_bytes() == data:
-            return
-    except FileNotFoundError:
-        pass
-    durable.write_file(path, data)

@@ -16,6 +16,7 @@ FILESEXTRAPATHS:prepend := "${THISDIR}/../../lib:"
 COMPOSEAPPS_SOURCES = "\
     composeapps/__init__.py \
     composeapps/app.py \
+    composeapps/appdir.py \
     composeapps/bbfetch.py \
     composeapps/bundle.py \
     composeapps/callback.py \
