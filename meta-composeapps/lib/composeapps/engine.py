@@ -5,8 +5,10 @@ The standard library and not the docker package: that one costs the device megab
 start-up several times our budget. API: Docker Engine 1.41 and later.
 """
 
+import base64
 import contextlib
 import http.client
+import io
 import json
 import socket
 import tarfile
@@ -80,6 +82,44 @@ class Engine:
         """Stop a container, giving it its own time for that; return when it is stopped or gone."""
         self._json("POST", f"/containers/{quote(container)}/stop")
 
+    def rename(self, container, name):
+        """Give a container another name; raises EngineError when that is taken."""
+        self._json("POST", f"/containers/{quote(container)}/rename?{urlencode({'name': name})}")
+
+    def network(self, identifier):
+        """Return what dockerd tells of one network, with the containers on it, or None when it has none."""
+        status, answer = self._json("GET", f"/networks/{quote(identifier)}")
+        return None if status == 404 else answer
+
+    def file_status(self, container, path):
+        """Return {"name", "size", "mode", "mtime", "linkTarget"} of a path in a container, None when it has none.
+
+        Works for any container, running or not, and sees its volumes, but no tmpfs in it.
+        """
+        status, headers, data = self._request_all("HEAD", _archive_of(container, path))
+        if status == 404:
+            return None
+        try:
+            if status >= 400:
+                raise ValueError(status)
+            return json.loads(base64.b64decode(headers["X-Docker-Container-Path-Stat"]))
+        except (ValueError, TypeError):
+            raise EngineError(f"dockerd at {self.host} does not tell of {path} in container {container[:12]}: "
+                              f"HTTP {status}") from None
+
+    def file_head(self, container, path, limit):
+        """Return the first ``limit`` bytes of a regular file in a container, b"" when there is no such file."""
+        status, _headers, data = self._request_all("GET", _archive_of(container, path), limit + 4 * tarfile.BLOCKSIZE)
+        if status != 200:
+            return b""
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as archive:
+                info = archive.next()
+                content = archive.extractfile(info) if info is not None and info.isreg() else None
+                return content.read(min(limit, info.size)) if content else b""
+        except (tarfile.TarError, EOFError):
+            return b""
+
     def remove(self, kind, name, **options):
         """Remove one thing, without force.
 
@@ -150,11 +190,15 @@ class Engine:
         return status, answer
 
     def _request(self, method, path):
+        status, _headers, data = self._request_all(method, path)
+        return status, data
+
+    def _request_all(self, method, path, limit=None):
         connection = UnixConnection(self._path, self._timeout)
         try:
             connection.request(method, API + path)
             response = connection.getresponse()
-            return response.status, response.read()
+            return response.status, response.headers, response.read(limit)
         except (OSError, http.client.HTTPException) as err:
             raise self._unreachable(err) from None
         finally:
@@ -163,6 +207,10 @@ class Engine:
     def _unreachable(self, err):
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
         return EngineError(f"dockerd at {self.host} cannot be reached: {reason}; is docker.service running?")
+
+
+def _archive_of(container, path):
+    return f"/containers/{quote(container)}/archive?{urlencode({'path': path})}"
 
 
 def _labelled(label):

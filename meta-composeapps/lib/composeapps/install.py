@@ -5,11 +5,7 @@ Nothing here needs a network, and every step finds out by itself whether it is s
 an installation that was cut off is finished by running it again.
 """
 
-import ctypes
-import os
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 from composeapps import bundle as bundles
 from composeapps import compose, durable, loading
@@ -17,9 +13,6 @@ from composeapps.app import StoreSource, load_app
 from composeapps.errors import CorruptError
 from composeapps.oci import host_platform
 from composeapps.state import AppState
-
-AT_FDCWD = -100
-RENAME_EXCHANGE = 2
 
 
 def load_from_store(store, ref, platform=None):
@@ -43,7 +36,7 @@ def install(app, store, engine, config, states, notify=lambda text: None):
     name = app.ref.app_name
     before = states.get(name)
     images = load_images(app, store, engine, notify, certain=before is not None and before.uri == str(app.ref))
-    if place_bundle(app, store, config):
+    if place_bundle(app, store, config, engine):
         notify(f"{name}: bundle unpacked")
     state = state_of(app, images, before)
     if state != before:
@@ -140,36 +133,25 @@ def bundle_problems(app, store, config):
         return bundles.differences(packed, app_directory(config, app.ref), f"the bundle of app {app.ref}")
 
 
-def place_bundle(app, store, config):
+def place_bundle(app, store, config, engine=None):
     """Unpack an app's bundle unless it is there already; return whether it was to be done.
 
     The new directory is complete and durable before it takes the place of the old one, in one step.
+    What the app's containers use of the old one stays theirs: see composeapps.switching.trees.
+
+    Arguments:
+        app: an App loaded from ``store``.
+        config: the Config.
+        engine: the Engine; without it nothing is kept for containers that run.
+
+    Raises CorruptError or NotFoundError for damage in the store, EngineError, StorageError.
     """
-    if not bundle_problems(app, store, config):
-        return False
+    from composeapps.switching import trees
+
     target = app_directory(config, app.ref)
-    staging = target.with_name(f".staging-{target.name}")
     with durable.storage_errors(f"unpacking the bundle of app {app.ref}"):
-        durable.make_directories(target.parent)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(mode=0o755)
-        try:
-            with store.open(app.bundle.digest, app.bundle.size) as packed:
-                bundles.extract(packed, staging, f"the bundle of app {app.ref}")
-            _swap(staging, target)
-        finally:
-            # After the swap this is the old version; before it, what could not be finished.
-            shutil.rmtree(staging, ignore_errors=True)
-    return True
-
-
-def _swap(new, old):
-    """Put the directory ``new`` in the place of ``old``, atomically."""
-    if not os.path.lexists(old):
-        os.rename(new, old)
-    else:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(old))
-    durable.fsync_directory(Path(old).parent)
+        if bundle_problems(app, store, config):
+            trees.place(app, store, target, engine)
+            return True
+        trees.settle(target, engine)
+    return False

@@ -1,21 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Running installed apps with docker compose, and asking dockerd how they are."""
 
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from composeapps import COMPOSE_FILE, compose
-from composeapps.errors import EngineError
+from composeapps import compose
+from composeapps.engine import Engine
 from composeapps.install import app_directory
-
-# The plugin also works as a program of its own; distributions put it in different places.
-PLUGINS = ("/usr/libexec/docker/cli-plugins/docker-compose", "/usr/lib/docker/cli-plugins/docker-compose",
-           "/usr/local/lib/docker/cli-plugins/docker-compose")
-WORKING_DIR = "com.docker.compose.project.working_dir"
-SERVICE = "com.docker.compose.service"
+from composeapps.project import SERVICE, WORKING_DIR, Project
 
 
 @dataclass(frozen=True)
@@ -47,27 +38,17 @@ class ServiceStatus:
         return (self.finished or self.state == "running" and self.health != "unhealthy") and self.current
 
 
-def compose_command(config):
-    """Return the argument list that starts docker compose; raises EngineError when there is none."""
-    if config.compose_command:
-        return list(config.compose_command)
-    if found := shutil.which("docker-compose"):
-        return [found]
-    for plugin in PLUGINS:
-        if Path(plugin).exists():
-            return [plugin]
-    raise EngineError("docker compose is not installed: install it, or set compose_command in the configuration")
-
-
 def start(app, state, states, config):
     """Start an installed app's services, or bring them to the installed version; return when they started.
 
-    Raises EngineError with compose's own last words.
+    Only what is missing, is not running or is of another version is touched. Raises EngineError with
+    compose's own last words, CorruptError or NotFoundError when the store has lost the app's bundle.
     """
-    name = app.ref.app_name
-    _compose(app.ref, state, states, config, "up", "--detach", "--remove-orphans", "--no-build", "--quiet-pull")
+    from composeapps.switching import switch
+
+    switch.start(project_of(app, state, states, config))
     if state.stopped:
-        states.put(name, replace(state, stopped=False))
+        states.put(app.ref.app_name, replace(state, stopped=False))
 
 
 def stop(app, state, states, config):
@@ -75,27 +56,16 @@ def stop(app, state, states, config):
     # First the wish, then the deed: after a power cut in between, the app stays stopped.
     if not state.stopped:
         states.put(app.ref.app_name, replace(state, stopped=True))
-    _compose(app.ref, state, states, config, "stop")
+    Project(app, state.images, states, config, Engine(config.docker_host)).compose("stop")
 
 
-def _compose(ref, state, states, config, *arguments):
-    directory = app_directory(config, ref)
-    override = states.write_override(ref.app_name, state.images)
-    argv = [
-        *compose_command(config), "--ansi", "never", "--progress", "plain", "--project-directory", str(directory),
-        "--file", str(directory / COMPOSE_FILE), "--file", str(override), *arguments,
-    ]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
-    environment["DOCKER_HOST"] = config.docker_host
-    try:
-        done = subprocess.run(argv, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
-    except OSError as err:
-        raise EngineError(f"app {ref.app_name}: {argv[0]} cannot be run in {directory}: {err.strerror}") from None
-    if done.returncode:
-        words = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        tail = "; ".join(words[-3:]) or f"exit status {done.returncode}"
-        raise EngineError(f"app {ref.app_name}: docker compose {arguments[0]} failed: {tail}")
+def project_of(app, state, states, config):
+    """Return the Project of an installed app, ready to be started."""
+    from composeapps.store import Store
+    from composeapps.switching import definition
+
+    described = definition.from_store(app, Store(config.store))
+    return Project(app, state.images, states, config, Engine(config.docker_host), described)
 
 
 def status(app, engine, config):

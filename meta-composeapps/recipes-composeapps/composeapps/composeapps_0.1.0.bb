@@ -84,6 +84,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/patience.py \
     composeapps/preload.py \
     composeapps/progress.py \
+    composeapps/project.py \
     composeapps/prune.py \
     composeapps/publish.py \
     composeapps/pull.py \
@@ -106,6 +107,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/switching/handover.py \
     composeapps/switching/locks.py \
     composeapps/switching/switch.py \
+    composeapps/switching/trees.py \
     composeapps/teardown.py \
     composeapps/transport.py \
     composeapps/update/__init__.py \

@@ -115,6 +115,11 @@ class Definition:
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    def managed_networks(self):
+        """Return the keys of the networks that services are attached to and that compose makes."""
+        used = {key for service in self.services.values() for key in service.networks}
+        return {key for key in used if not json.loads(self.networks.get(key, "{}")).get("external")}
+
     def ordered(self):
         """Return the names of the services, each behind those that it is started after."""
         result, begun = [], set()
@@ -157,6 +162,12 @@ def read(app, bundle):
         services, networks, {key: _text(entry or {}) for key, entry in tops["volumes"].items()},
         {(kind, key): _text(entry) for kind in ("configs", "secrets") for key, entry in tops[kind].items()},
         environment, members, value.get("name") if isinstance(value.get("name"), str) else "", tuple(warnings))
+
+
+def from_store(app, store):
+    """Return the Definition of an App whose bundle is in the store; raises NotFoundError too."""
+    with store.open(app.bundle.digest, app.bundle.size) as bundle:
+        return read(app, bundle)
 
 
 def _service(name, value, pinned, tops, environment, contents, warnings):

@@ -1,5 +1,37 @@
 # SPDX-License-Identifier: MIT
-"""Bringing an app's containers from one version to another."""
+"""Bringing an app's containers from one version to another, touching only those that differ.
+
+What is to be done follows from what is there: a container is of the wanted version when its
+fingerprint says so. So each of these steps can be repeated, and cut off in the middle:
+
+1. What an interrupted docker compose left is tidied up: a new container under a temporary name.
+2. The bundle is placed. A cut leaves the old one or the new one (see ``trees``).
+3. The containers of removed services go, and those on a network that is defined otherwise now, with the
+   network. A cut leaves some of them, or the network missing.
+4. In the order of ``depends_on``, services are replaced by docker compose, handed over, or started. A cut
+   leaves a service with its old container, with both, with the new one stopped, or with none.
+5. Old trees of the bundle that no container uses any more are removed.
+
+Volumes are never touched: compose keeps a named volume that is there, however it is defined now, and
+a replaced container takes its anonymous ones over.
+"""
+
+import itertools
+import re
+import time
+
+from composeapps import compose, install
+from composeapps.errors import EngineError
+from composeapps.project import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, Project, label, number
+from composeapps.switching import changes as differences
+from composeapps.switching import definition, handover, locks, trees
+
+START, UP, HAND_OVER = "start", "up", "hand-over"
+_UP = ("up", "--detach", "--no-deps", "--no-build", "--quiet-pull")
+# A recreated container's name until the old one is gone.
+_TEMPORARY = re.compile(r"/?([0-9a-f]{12})_(.+)")
+# Seconds that dockerd may take to finish a removal that it has begun.
+_REMOVAL = 30
 
 
 def before_download(old, new, changes, states, engine, config, force=False, notify=lambda text: None):
@@ -7,7 +39,7 @@ def before_download(old, new, changes, states, engine, config, force=False, noti
 
     Arguments:
         old: the App that is installed, or None: then nothing is done.
-        new: the App that is to take its place; only its images' references are looked at.
+        new: the App that is to take its place.
         changes: the Changes between the two.
         states: the StateDirectory; its lock is held by the caller.
         engine: the Engine.
@@ -15,17 +47,41 @@ def before_download(old, new, changes, states, engine, config, force=False, noti
         force: override update locks.
         notify: called with a line of text at each step that takes time.
 
-    Returns whether anything was stopped: then the old version no longer runs in whole. Raises
-    UpdateLockedError before anything was touched, EngineError.
+    Returns whether anything was stopped: then the old version no longer runs in whole, and starting it again
+    brings it back from the store. Raises UpdateLockedError before anything was touched, EngineError.
     """
-    return False
+    wanted = {change.name: change for change in changes.of(differences.CHANGED)
+              if change.strategy in (definition.KILL_THEN_DOWNLOAD, definition.DELETE_THEN_DOWNLOAD)
+              and change.old_image != change.new_image}
+    if old is None or not wanted:
+        return False
+    project = Project(old, {}, states, config, engine)
+    affected = {name: found for name, found in project.containers().items() if name in wanted}
+    running = [each for found in affected.values() for each in found if each["State"].get("Running")]
+    locks.check(engine, running, force, notify)
+    for container in running:
+        notify(f"{project.app_name}: stopping {_name(container)} before the download")
+        engine.stop(container["Id"])
+    for name, found in affected.items():
+        if wanted[name].strategy == definition.DELETE_THEN_DOWNLOAD:
+            for container in found:
+                _remove(engine, container)
+            _remove_image(engine, old.images[wanted[name].old_image], notify)
+    return bool(running)
 
 
 def check_locks(old, new, changes, states, engine, config, force=False, notify=lambda text: None):
-    """Raise UpdateLockedError when a container that ``apply`` would stop holds its update lock; touch nothing."""
+    """Raise UpdateLockedError when a container that ``apply`` would stop holds its update lock; touch nothing.
+
+    Arguments are those of ``before_download``.
+    """
+    touched = {change.name for change in changes.of(differences.CHANGED, differences.REMOVED)}
+    containers = Project(new, {}, states, config, engine).containers()
+    locks.check(engine, [each for name in sorted(touched) for each in containers.get(name, [])], force, notify)
 
 
-def apply(old, new, images, changes, states, engine, config, store, force=False, notify=lambda text: None):
+def apply(old, new, images, changes, states, engine, config, store, force=False, notify=lambda text: None,
+          hand_over=True):
     """Bring the app's containers to the version ``new``; running it again from any state ends in the same.
 
     Arguments:
@@ -33,20 +89,259 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
         new: the App to run; its images are loaded.
         images: what install.load_images returned for ``new``.
         changes: the Changes between the two.
-        states: the StateDirectory; its lock is held by the caller. An app that the user stopped gets its
-            bundle and loses removed services, and stays stopped.
+        states: the StateDirectory; its lock is held by the caller. Of an app that the user stopped only the
+            bundle is placed, and the next start does the rest.
         engine: the Engine.
         config: the Config.
         store: the Store, for the bundle.
         force: override update locks.
         notify: called with a line of text at each step that takes time.
+        hand_over: False replaces also those services at once that hand over: the way back waits for nobody.
 
-    Raises UpdateLockedError before anything was touched; EngineError, NotRunningError (a hand-over
-    failed: the old container still runs), CorruptError, NotFoundError, StorageError.
+    Raises UpdateLockedError before anything was touched, or when a hand-over waited too long for a lock;
+    EngineError, NotRunningError (a hand-over failed: the old container still runs), CorruptError,
+    NotFoundError, StorageError.
     """
-    from composeapps import install, runtime
-    from composeapps.state import AppState
+    project = Project(new, install.service_images(new, images), states, config, engine,
+                      definition.from_store(new, store))
+    state = states.get(project.app_name)
+    stopped = state is not None and state.stopped
+    work = _Work(project, changes, force, hand_over, notify)
+    if not stopped:
+        work.tidy()
+        work.check_locks()
+    if install.place_bundle(new, store, config, engine):
+        notify(f"{project.app_name}: bundle unpacked")
+    if not stopped:
+        work.run()
+        install.place_bundle(new, store, config, engine)
 
-    install.place_bundle(new, store, config)
-    state = AppState(str(new.ref), install.service_images(new, images))
-    runtime.start(new, state, states, config)
+
+def start(project, notify=lambda text: None):
+    """Start an installed app's services: those that do not run, are missing, or are of another version.
+
+    Arguments:
+        project: the Project, with its definition.
+        notify: called with a line of text at each step that takes time.
+
+    Locks are not looked at, and nothing is handed over. Raises EngineError.
+    """
+    work = _Work(project, None, True, False, notify)
+    work.tidy()
+    work.run()
+    trees.settle(project.directory, project.engine)
+
+
+class _Work:
+    """What is to be done to bring a project's containers to its definition.
+
+    Arguments:
+        project: the Project.
+        changes: the Changes that led to it; None when only the containers tell, and when all of them are to
+            run again.
+        force, hand_over, notify: as ``apply`` has them.
+    """
+
+    def __init__(self, project, changes, force, hand_over, notify):
+        self._project, self._engine, self._definition = project, project.engine, project.definition
+        self._changes, self._force, self._hand_over, self._notify = changes, force, hand_over, notify
+        self._changed = {change.name for change in changes.of(differences.CHANGED)} if changes else set()
+        self._hashes = {service.name: service.config_hash for service in self._definition.services.values()}
+        self._ids = {}
+
+    def tidy(self):
+        """Remove or rename the containers that an interrupted compose left under a temporary name."""
+        for found in self._project.containers().values():
+            for container in found:
+                match = _TEMPORARY.fullmatch(container["Name"])
+                if match is None:
+                    if container["State"].get("Status") in ("removing", "dead"):
+                        _remove(self._engine, container)
+                elif any(each["Id"].startswith(match[1]) for each in found):
+                    _remove(self._engine, container)
+                else:
+                    try:
+                        self._engine.rename(container["Id"], match[2])
+                    except EngineError:
+                        _remove(self._engine, container)
+
+    def check_locks(self):
+        """Raise UpdateLockedError when a container that is to be replaced or removed holds its lock."""
+        containers = self._project.containers()
+        affected = [each for _network, users in self._networks(containers) for each in users]
+        old = [each for name, found in containers.items() for each in found if not self._is_current(name, each)]
+        locks.check(self._engine, list({each["Id"]: each for each in (*old, *affected)}.values()),
+                    self._force, self._notify)
+
+    def run(self):
+        """Do it."""
+        for name, found in self._project.containers().items():
+            if name not in self._definition.services:
+                for container in found:
+                    self._end(container)
+        self._replace_networks()
+        containers = self._project.containers()
+        modes = [(name, mode) for name in self._definition.ordered()
+                 if (mode := self._mode(name, containers)) is not None]
+        for mode, group in itertools.groupby(self._with_bound(modes, containers), key=lambda each: each[1]):
+            names = [name for name, _mode in group]
+            if mode == HAND_OVER:
+                for name in names:
+                    old = [each for each in containers.get(name, []) if not self._is_current(name, each)]
+                    handover.run(self._project, self._definition.services[name], old,
+                                 lambda each, name=name: self._is_current(name, each), self._end, self._force,
+                                 self._notify)
+            else:
+                self._notify(f"{self._project.app_name}: {'starting' if mode == START else 'bringing up'} "
+                             f"{', '.join(names)}")
+                self._project.compose(*_UP, *(("--no-recreate",) if mode == START else ()), *names)
+        self._remove_networks()
+
+    def _mode(self, name, containers):
+        """Return how a service gets to where it should be, None when it is there."""
+        service, found = self._definition.services[name], containers.get(name, [])
+        if not self._is_wanted(service) and not any(each["State"].get("Running") for each in found):
+            return None
+        current = [each for each in found if self._is_current(name, each) and not _is_dangling(each, containers)]
+        old = [each for each in found if each not in current]
+        wanted = service.replicas if service.replicas is not None else max(1, len(current))
+        if old and current and len(current) >= wanted and not self._is_waiting(service, old, current):
+            for container in old:
+                self._end(container)
+            old = []
+        if old:
+            return HAND_OVER if self._is_handed_over(service, old) else UP
+        if len(current) > wanted:
+            return UP
+        if len(current) < wanted or any(self._needs_start(each) for each in current):
+            return START
+        return None
+
+    def _is_waiting(self, service, old, current):
+        """Tell whether a hand-over was interrupted: the new containers came after the old ones, which still run."""
+        return self._is_handed_over(service, old) and min(map(number, current)) > max(map(number, old))
+
+    def _is_handed_over(self, service, old):
+        return self._hand_over and service.strategy == definition.HAND_OVER \
+            and any(each["State"].get("Running") for each in old)
+
+    def _is_wanted(self, service):
+        active = self._definition.environment.get("COMPOSE_PROFILES", "").strip("'\"").split(",")
+        return not service.profiles or "*" in active or any(profile in active for profile in service.profiles)
+
+    def _with_bound(self, modes, containers):
+        """Add the services that have to be replaced or restarted with others to what is to be done, in order."""
+        known = dict(modes)
+        for name in self._definition.ordered():
+            service = self._definition.services[name]
+            if any(known.get(needed) in (UP, HAND_OVER) for needed in service.bound_to) and containers.get(name):
+                known[name] = UP
+        return [(name, known[name]) for name in self._definition.ordered() if name in known]
+
+    def _is_current(self, name, container):
+        """Tell whether a container is of the wanted version."""
+        service = self._definition.services.get(name)
+        if service is None:
+            return False
+        mark = label(container, FINGERPRINT)
+        if mark:
+            return mark == self._definition.fingerprint(service)
+        # One that another agent made: what has not changed is left alone.
+        if name in self._changed or label(container, compose.CONFIG_HASH) != self._hashes[name]:
+            return False
+        if name not in self._ids:
+            self._ids[name] = (self._engine.image(self._project.images[name]) or {}).get("Id")
+        return container.get("Image") == self._ids[name]
+
+    def _needs_start(self, container):
+        state = container["State"]
+        if state.get("Running") or state.get("Restarting"):
+            return False
+        policy = ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
+        if self._changes is None or state.get("Status") != "exited" or state.get("ExitCode") \
+                or policy not in ("no", "on-failure"):
+            return True
+        # One that did its work rests, unless it was the shutdown of the device that ended it.
+        with open("/proc/uptime") as uptime:
+            booted = time.time() - float(uptime.read().split()[0])
+        return locks.instant(state.get("FinishedAt")) < booted
+
+    def _networks(self, containers):
+        """Return (network as dockerd describes it, the project's containers on it) of those to be made anew."""
+        found = []
+        for key in sorted(self._definition.managed_networks()):
+            listed = self._project.network(key)
+            mark = (listed.get("Labels") or {}).get(NETWORK_DEFINITION) if listed else None
+            changed = self._changes is not None and key in self._changes.networks
+            if listed is None or mark == self._project.network_definition(key) or not mark and not changed:
+                continue
+            network = self._engine.network(listed["Id"])
+            users = [each for found in containers.values() for each in found
+                     if network["Name"] in ((each.get("NetworkSettings") or {}).get("Networks") or {})]
+            if set(network.get("Containers") or {}) - {each["Id"] for each in users}:
+                self._notify(f"{self._project.app_name}: network {key} is defined otherwise now, but containers of "
+                             "others are on it: it is kept as it is")
+            else:
+                found.append((network, users))
+        return found
+
+    def _replace_networks(self):
+        for network, users in self._networks(self._project.containers()):
+            self._notify(f"{self._project.app_name}: making network {network['Name']} anew")
+            for container in users:
+                self._end(container)
+            self._engine.remove("networks", network["Id"])
+
+    def _remove_networks(self):
+        """Remove the networks that no service is attached to any more."""
+        for network in self._engine.networks(f"{PROJECT}={self._project.name}") if self._project.name else ():
+            key = (network.get("Labels") or {}).get(NETWORK)
+            if key and key not in self._definition.managed_networks():
+                described = self._engine.network(network["Id"])
+                if described is not None and not described.get("Containers"):
+                    self._engine.remove("networks", network["Id"])
+
+    def _end(self, container):
+        self._notify(f"{self._project.app_name}: removing {_name(container)}")
+        self._engine.stop(container["Id"])
+        _remove(self._engine, container)
+
+
+def _name(container):
+    return container["Name"].lstrip("/")
+
+
+def _is_dangling(container, containers):
+    """Tell whether a container shares something with another one that is gone."""
+    host = container.get("HostConfig") or {}
+    shared = [str(host.get(key) or "").removeprefix("container:") for key in ("NetworkMode", "IpcMode", "PidMode")
+              if str(host.get(key) or "").startswith("container:")]
+    shared += [str(entry).partition(":")[0] for entry in host.get("VolumesFrom") or ()]
+    present = {each["Id"] for found in containers.values() for each in found}
+    return any(re.fullmatch("[0-9a-f]{64}", identifier) and identifier not in present for identifier in shared)
+
+
+def _remove(engine, container):
+    """Remove a container; wait for a removal that has begun already."""
+    deadline = time.monotonic() + _REMOVAL
+    while True:
+        try:
+            engine.remove("containers", container["Id"], force="1")
+            return
+        except EngineError:
+            if engine.container(container["Id"]) is None:
+                return
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _remove_image(engine, image, notify):
+    """Remove an image from dockerd unless a container or another name needs it; the store keeps its blobs."""
+    identifier = install.find_image(image, engine)
+    if identifier is None:
+        return
+    try:
+        engine.remove("images", identifier)
+    except EngineError as err:
+        notify(f"image {image.ref.repository} stays in dockerd: {err}")
