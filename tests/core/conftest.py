@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from composeapps.registry import RegistryClient, parse_endpoints
+from support.engine import DockerDaemon
 from support.images import multi_platform, push_image
 
 
@@ -50,3 +51,10 @@ def small_disk(tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], check=True)
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture(scope="session")
+def dockerd(device_root, tmp_path_factory):
+    """One stock dockerd for the tests that do not mind what others have loaded into it."""
+    with DockerDaemon(device_root, tmp_path_factory.mktemp("shared-dockerd")) as daemon:
+        yield daemon

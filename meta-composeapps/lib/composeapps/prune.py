@@ -119,7 +119,7 @@ class Roots:
 
     def __init__(self, store, states, config, engine):
         self.why, self.problems, self.all_of, self.everything = {}, [], set(), False
-        self.updating = []
+        self.updating, self.factory = [], set()
         self._installed(states)
         self._factory(config)
         self._updates(states)
@@ -132,7 +132,7 @@ class Roots:
         with contextlib.suppress(ComposeAppsError):
             self.why.setdefault(str(parse_pinned(uri)), why)
 
-    def keys(self):
+    def versions(self):
         """Return {(app name, digest): pinned reference}."""
         refs = [parse_pinned(uri) for uri in self.why]
         return {(ref.app_name, ref.digest): str(ref) for ref in refs}
@@ -154,13 +154,25 @@ class Roots:
 
         try:
             for uri in factory_apps(config).values():
-                self.add(uri, FACTORY)
+                self._add_factory(uri)
         except ComposeAppsError as err:
             listed = Store(config.factory_store).list_apps()
             self.everything = not listed
             for ref in listed:
-                self.add(str(ref), FACTORY)
+                self._add_factory(str(ref))
             self.problems.append(f"{err}: " + ("the apps of the factory store stay" if listed else "all apps stay"))
+
+    def _add_factory(self, uri):
+        self.add(uri, FACTORY)
+        with contextlib.suppress(ComposeAppsError):
+            self.factory.add(str(parse_pinned(uri)))
+
+    def forget(self, name):
+        """Drop an app's versions but those of the factory set, whatever else they are."""
+        refs = {uri: parse_pinned(uri) for uri in self.why}
+        self.why = {uri: FACTORY if refs[uri].app_name == name else why for uri, why in self.why.items()
+                    if refs[uri].app_name != name or uri in self.factory}
+        self.all_of.discard(name)
 
     def _updates(self, states):
         from composeapps.update import journal
@@ -206,7 +218,7 @@ class Plan:
         self._store, self._report = store, report
         self._doomed, self._kept_directories, kept, lacks = [], [], set(keep_digests), inventory.WHOLE
         factory = [Store(config.factory_store)]
-        keys, inventories = roots.keys(), {}
+        keys, inventories = roots.versions(), {}
         for name, number, directory in store.app_directories():
             digest = f"sha256:{number}"
             ref = store.app_at(directory)

@@ -19,8 +19,7 @@ from urllib.parse import quote
 
 from composeapps import COMPOSE_FILE, durable, staleimages, teardown
 from composeapps.errors import EngineError, NotFoundError, UsageError
-from composeapps.prune import FACTORY, Plan, Report, Roots, remove
-from composeapps.reference import parse_pinned
+from composeapps.prune import Plan, Report, Roots, remove
 
 
 def remove_app(name, store, states, config, engine, volumes=False, notify=lambda text: None):
@@ -43,9 +42,10 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     versions = [path for found, _number, path in store.app_directories() if found == name]
     installed = name in states.names() or os.path.lexists(directory)
     roots = Roots(store, states, config, None)
-    factory = {ref.hex for ref in map(parse_pinned, (uri for uri, why in roots.why.items() if why == FACTORY))
-               if ref.app_name == name}
-    doomed = [path for path in versions if path.name not in factory]
+    roots.forget(name)
+    factory = {digest.partition(":")[2] for found, digest in roots.versions() if found == name}
+    # Which version is the factory's cannot be told while their list is unreadable.
+    doomed = [] if roots.everything else [path for path in versions if path.name not in factory]
     if not (note or installed or doomed):
         if versions:
             raise NotFoundError(f"app '{name}' is removed already; its preloaded version stays in the store for a "
@@ -93,7 +93,7 @@ def remove_one_version(ref, store, states, config, engine, notify=lambda text: N
     if not directory.is_dir():
         raise NotFoundError(f"{ref} is not in the store {store.root}")
     roots = Roots(store, states, config, engine)
-    why = roots.why.get(roots.keys().get((ref.app_name, ref.digest)))
+    why = roots.why.get(roots.versions().get((ref.app_name, ref.digest)))
     if why:
         raise UsageError(f"{ref} is needed ({why}): 'composeapps rm {ref.app_name}' removes the app with all its "
                          "versions")

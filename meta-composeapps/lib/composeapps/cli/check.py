@@ -3,10 +3,13 @@
 
 from composeapps.cli import output
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
+from composeapps.reference import is_digest
 
 EXAMPLES = """\
-Of each app the blobs in the store are verified; of an installed app also its unpacked
-bundle and its images in dockerd. --store-only leaves out the latter two.
+Of each app the blobs in the store are verified, and the files beside them that other tools
+read; of an installed app also its unpacked bundle and its images in dockerd. --store-only
+leaves out the latter two. Without APP every other file of the store is verified as well.
+'composeapps pull' mends what the store has damaged, and nothing else.
 
 examples:
   composeapps check
@@ -32,11 +35,14 @@ def _check(args):
     config = output.load_config(args)
     store, states = Store(config.store), StateDirectory(config.state_dir)
     refs = [store.find_app(name) for name in args.apps] or store.list_apps()
-    results = []
+    results, seen = [], set()
     for ref in refs:
         state = states.get(ref.app_name)
         installed = state is not None and state.uri == str(ref) and not args.store_only
-        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None))
+        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None, seen))
+    if not args.apps:
+        rest = _check_rest(store, refs, seen, states)
+        results += [rest] if rest["problems"] else []
     if args.json:
         output.print_json(results)
     else:
@@ -50,12 +56,17 @@ def _check(args):
     return max(codes, default=0)
 
 
-def _check_app(ref, store, config, engine):
-    """Check one app; ``engine`` is None for an app that is not installed."""
+def _result(name, uri, installed):
+    return {"name": name, "uri": uri, "installed": installed, "ok": False, "blobs": 0, "size": 0, "problems": [],
+            "exit_code": 0}
+
+
+def _check_app(ref, store, config, engine, seen):
+    """Check one app; ``engine`` is None for an app that is not installed. ``seen`` gets the digests that were read."""
+    from composeapps import appdir
     from composeapps.install import bundle_problems, find_image, load_from_store
 
-    result = {"name": ref.app_name, "uri": str(ref), "installed": engine is not None, "ok": False, "blobs": 0,
-              "size": 0, "problems": [], "exit_code": 0}
+    result = _result(ref.app_name, str(ref), engine is not None)
     try:
         app = load_from_store(store, ref)
         for blob in app.blobs():
@@ -64,9 +75,12 @@ def _check_app(ref, store, config, engine):
                 continue
             result["blobs"] += 1
             result["size"] += descriptor.size
+            seen.add(descriptor.digest)
             if problem := store.verify(descriptor.digest, descriptor.size):
                 missing = store.size_of(descriptor.digest) is None
                 _add(result, problem, NotFoundError if missing else CorruptError)
+        for path, problem in appdir.problems(store, app):
+            _add(result, f"{path} {problem}; 'composeapps pull {ref}' writes it anew", CorruptError)
         if engine is not None and not result["problems"]:
             for problem in bundle_problems(app, store, config):
                 text = f"unpacked bundle: {problem}; 'composeapps install {ref.app_name}' repairs it"
@@ -77,6 +91,25 @@ def _check_app(ref, store, config, engine):
                     _add(result, text, NotFoundError)
     except ComposeAppsError as err:
         _add(result, str(err), type(err))
+    result["ok"] = not result["problems"]
+    return result
+
+
+def _check_rest(store, refs, seen, states):
+    """Check what none of the apps ``refs`` has: directories that name no app, and all blobs that were not ``seen``."""
+    result = _result("store", "", False)
+    uris = {state.uri for state in map(states.get, states.names()) if state is not None}
+    listed = {store.app_dir(ref) for ref in refs}
+    for name, number, directory in store.app_directories():
+        # One without a uri was not finished, or is about to go: no app, and no damage.
+        if directory not in listed and (directory / "uri").exists():
+            uri = next((uri for uri in uris if uri.endswith(f"/{name}@sha256:{number}")), f"…/{name}@sha256:{number}")
+            _add(result, f"{directory / 'uri'} is damaged; 'composeapps pull {uri}' writes it anew", CorruptError)
+    for path in sorted(store.blobs.glob("?" * 64)):
+        digest = f"sha256:{path.name}"
+        if digest not in seen and is_digest(digest) and (problem := store.verify(digest)):
+            _add(result, f"{problem}; no app needs it here: if none does at all, 'composeapps prune' removes it",
+                 CorruptError)
     result["ok"] = not result["problems"]
     return result
 
