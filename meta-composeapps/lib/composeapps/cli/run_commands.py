@@ -15,7 +15,8 @@ examples:
     "run": """\
 An app that 'composeapps stop' stopped is left alone by --factory and --installed, and started by its
 name. --factory alone means the very versions that the image was preloaded with. With --installed, an
-app that was updated since stays at its version until an image with another preloaded version comes.
+app that was updated since stays at its version until an image with another preloaded version comes,
+and one that 'composeapps rm' removed stays away until it is run or installed by its name.
 An update that was cut off in the middle of switching is brought to an end first.
 
 examples:
@@ -109,10 +110,11 @@ def _wanted(args, agent):
         factory = agent.factory() if args.factory else {}
         if not getattr(args, "installed", False):
             return list(factory.values())
-        known = agent.states.factory()
+        known, gone = agent.states.factory(), agent.states.removals()
         # What was updated since the image's version was installed is not taken back to that.
-        wanted = [name if known.get(name) == uri and agent.states.get(name) else uri for name, uri in factory.items()]
-        return [*wanted, *(name for name in _running(agent) if name not in factory)]
+        wanted = [name if known.get(name) == uri and agent.states.get(name) else uri for name, uri in factory.items()
+                  if name not in gone]
+        return [*wanted, *(name for name in _running(agent) if name not in factory and name not in gone)]
     if getattr(args, "all", False):
         if args.apps:
             raise UsageError("name apps or give --all, not both")
