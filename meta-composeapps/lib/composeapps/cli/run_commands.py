@@ -86,12 +86,6 @@ class _Agent:
 
         return Parts(self.config, output.notify)
 
-    def between(self):
-        """Return the names of the apps that an update may have left between two versions."""
-        from composeapps.update import journal
-
-        return {entry.app for entry in journal.pending(self.states) if entry.begun}
-
     def factory(self):
         """Return {name: pinned reference} of the preloaded apps; raises NotFoundError, CorruptError."""
         from composeapps.factoryset import factory_apps
@@ -147,6 +141,7 @@ def _each(args, agent, names, action, then=None, after=lambda: None):
     from concurrent.futures import ThreadPoolExecutor
 
     from composeapps import lock
+    from composeapps.update import journal
 
     results, first = [], None
     with lock.exclusive(agent.states.lock_file), ThreadPoolExecutor(max_workers=4) as pool:
@@ -159,7 +154,9 @@ def _each(args, agent, names, action, then=None, after=lambda: None):
             except ComposeAppsError as err:
                 steps.append((name, functools.partial(_raise, err)))
 
-        between = agent.between()
+        for note in journal.set_aside(agent.states):
+            output.notify(note)
+        between = {entry.app for entry in journal.pending(agent.states) if entry.begun}
         later = [name for name in names if _name_of(name) in between]
         for name in names:
             if name not in later:

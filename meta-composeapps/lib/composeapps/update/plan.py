@@ -79,27 +79,27 @@ class Plan:
         if self.source == self.target:
             return [f"{self.app}: {self.target} is installed already, nothing would be done"]
         lines = [f"{self.app}: from {source}", f"{' ' * len(self.app)}    to {self.target}"]
-        lines.append(f"  fetch    {human_size(self.fetch_bytes)} ({self.fetch_bytes} bytes) in {len(self.fetch)} blobs"
-                     if self.fetch else "  fetch    nothing: the store has all of it")
+        lines.append(f"  fetch     {human_size(self.fetch_bytes)} ({self.fetch_bytes} bytes) in {len(self.fetch)} blobs"
+                     if self.fetch else "  fetch     nothing: the store has all of it")
         if self.load is None:
-            lines.append("  load     unknown: dockerd does not answer")
+            lines.append("  load      unknown: dockerd does not answer")
         elif not self.load:
-            lines.append("  load     nothing: dockerd has the images")
+            lines.append("  load      nothing: dockerd has the images")
         for image, size, layers in self.load or ():
-            lines.append(f"  load     {image}: {human_size(size)} ({size} bytes) in {layers} layers")
+            lines.append(f"  load      {image}: {human_size(size)} ({size} bytes) in {layers} layers")
         for action in (RESTARTED, STARTED, REMOVED, KEPT):
             for service in self.services:
                 if _ACTIONS[service.kind] == action:
-                    lines.append(f"  {action:<9}{_service_line(service, self.stopped)}")
+                    lines.append(f"  {action:<10}{_service_line(service, self.stopped)}")
         if self.stopped:
             lines.append("  the app was stopped by 'composeapps stop' and stays stopped")
         else:
-            lines.append(f"  commit   when all services were well for {self.soak} s")
+            lines.append(f"  commit    when all services were well for {self.soak} s")
         for need in self.volumes:
-            lines.append(f"  space    {need.path}: {human_size(need.needed)} of the {human_size(need.allowed)} that "
+            lines.append(f"  space     {need.path}: {human_size(need.needed)} of the {human_size(need.allowed)} that "
                          "may be taken" + ("" if need.enough else ": NOT ENOUGH"))
-        lines += [f"  warning  {warning}" for warning in self.warnings]
-        lines += [f"  obstacle {obstacle}" for obstacle in self.obstacles]
+        lines += [f"  warning   {warning}" for warning in self.warnings]
+        lines += [f"  obstacle  {obstacle}" for obstacle in self.obstacles]
         return lines
 
 
