@@ -37,29 +37,41 @@ def wait(app, engine, config, soak, timeout, notify=lambda text: None):
     """
     expected = expected_services(app)
     deadline, intervals = time.monotonic() + timeout, iter(_INTERVALS)
-    since = identity = None
+    since, before, unsteady = None, {}, ""
     while True:
+        failure = None
         try:
             problem, final, found = look(app, engine, config, expected)
-            failure = None
         except EngineError as err:
             # A dockerd that restarts may come back in time.
-            problem, final, found, failure = "dockerd does not answer", False, None, err
+            problem, final, found, failure = "dockerd does not answer", False, {}, err
         now = time.monotonic()
-        if problem is None and (found == identity or now <= deadline):
-            if found != identity or since is None:
-                since, identity = now, found
+        if problem is None and since is not None and found != before:
+            unsteady = _unsteady(app, engine, before, found)
+            since = None
+            problem = unsteady if now >= deadline else None
+        if problem is None:
+            if since is None and now > deadline:
+                raise NotRunningError(unsteady or f"app {app.ref.app_name} did not become well within {timeout} s")
+            if since is None:
+                since, before = now, found
                 if soak:
                     notify(f"{app.ref.app_name}: all services are well, watching them for {soak} s")
             if now - since >= soak:
                 return
         else:
             if final or now >= deadline:
-                if failure is not None:
-                    raise failure
-                raise NotRunningError(problem or f"app {app.ref.app_name}: services restart again and again")
-            since = identity = None
+                raise failure or NotRunningError(problem)
+            since = None
         time.sleep(next(intervals, _LONGEST))
+
+
+def _unsteady(app, engine, before, found):
+    """Return the sentence about a service whose container was replaced or restarted."""
+    identifier = next((each for each in found if before.get(each) != found[each]), next(iter(before), ""))
+    service = (found.get(identifier) or before.get(identifier) or ("",))[0]
+    words = _last_line(engine, identifier)
+    return f"app {app.ref.app_name}: service {service} does not keep running, it restarts again and again{words}"
 
 
 def expected_services(app):
@@ -71,7 +83,7 @@ def look(app, engine, config, expected):
     """Look at an app's services once.
 
     Returns (the sentence about the first service that is not well or None, whether waiting cannot help
-    it, what changes when a container is replaced or restarted). Raises EngineError.
+    it, {container: what changes when it is restarted}). Raises EngineError.
     """
     directory = app_directory(config, app.ref)
     containers = {}
@@ -80,13 +92,14 @@ def look(app, engine, config, expected):
         if container is not None:
             labels = container["Config"].get("Labels") or {}
             containers.setdefault(labels.get(SERVICE), []).append(container)
-    problem, final, identity = None, False, set()
+    problem, final, identity = None, False, {}
     for service in expected:
         found = containers.get(service.name, [])
         if not found and problem is None:
             problem = f"app {app.ref.app_name}: service {service.name} has no container"
         for container in found:
-            identity.add((container["Id"], container["State"].get("StartedAt"), container.get("RestartCount")))
+            identity[container["Id"]] = (service.name, container["State"].get("StartedAt"),
+                                         container.get("RestartCount"))
             what, hopeless = _problem(service, container)
             if what is not None and (problem is None or hopeless and not final):
                 problem = f"app {app.ref.app_name}: service {service.name} {what}{_last_words(engine, container)}"
@@ -118,13 +131,14 @@ _HEALTH = {"starting": "not healthy yet: its healthcheck did not succeed once"}
 
 
 def _last_words(engine, container):
-    """Return "; its last words: …" for a container that logged something dockerd can still read."""
-    state = container["State"]
-    words = state.get("Error") or ""
-    if not words:
-        try:
-            lines = engine.logs(container["Id"], 1)
-        except EngineError:
-            lines = []
-        words = lines[-1] if lines else ""
-    return f"; its last words: {words.strip()[:300]}" if words.strip() else ""
+    """Return "; its last words: …" for a container that said something, or of which dockerd does."""
+    error = (container["State"].get("Error") or "").strip()
+    return f"; its last words: {error[:300]}" if error else _last_line(engine, container["Id"])
+
+
+def _last_line(engine, identifier):
+    try:
+        lines = [line.strip() for line in engine.logs(identifier, 5) if line.strip()]
+    except EngineError:
+        lines = []
+    return f"; its last words: {lines[-1][:300]}" if lines else ""

@@ -370,7 +370,7 @@ class Update:
         source, target = self._read(entry.source, heal=True), self._readable(entry.target)
         self._images = None
         switch.apply(target, source, self._load_images(source), self._between(target, source), parts.states,
-                     parts.engine, parts.config, parts.store, True, parts.notify)
+                     parts.engine, parts.config, parts.store, True, parts.notify, hand_over=False)
         state = parts.states.get(self.name)
         if state is None or state.uri != entry.source:
             self._put_state(entry.source, state.previous if state else "")
