@@ -44,3 +44,19 @@ def make_server_certificate(directory):
         "-extfile", extensions, "-out", cert,
     )
     return ServerCertificate(ca, cert, key)
+
+
+def make_client_certificate(directory, server):
+    """Make a client's certificate, signed by the CA of ``server`` (a ServerCertificate); return (certificate, key)."""
+    directory = Path(directory)
+    cert, key, request = directory / "client.pem", directory / "client.key", directory / "client.csr"
+    extensions = directory / "client-extensions"
+    extensions.write_text("basicConstraints=critical,CA:FALSE\nextendedKeyUsage=clientAuth\n")
+    _openssl(
+        "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=composeapps test device", "-keyout", key, "-out", request,
+    )
+    _openssl(
+        "x509", "-req", "-in", request, "-CA", server.ca, "-CAkey", server.ca.with_suffix(".key"), "-CAcreateserial",
+        "-days", "7", "-extfile", extensions, "-out", cert,
+    )
+    return cert, key

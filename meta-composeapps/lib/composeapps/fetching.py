@@ -111,6 +111,8 @@ class Fetcher:
             if not blob.optional:
                 raise
             part.close()
+            # One that is there is damaged, or it would not be fetched.
+            self._store.blob_path(digest).unlink(missing_ok=True)
             self._progress.note(f"{what} is not in the registry; it is not needed")
             self._progress.done(digest)
         except BaseException:

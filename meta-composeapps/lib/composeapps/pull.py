@@ -59,7 +59,8 @@ def survey(ref, store, client, platform=None, verify=False, keep=False):
     source = _Source(store, client, keep)
     app = load_app(source, ref, [platform or host_platform()])
     missing = tuple(blob for blob in app.blobs() if _lacks(store, blob, source.documents, verify))
-    if all(blob.optional for blob in missing) and store.has_app(ref):
+    if store.has_app(ref) and all(blob.optional and store.size_of(blob.descriptor.digest) is None for blob in missing):
+        # The registry had nothing else when the app was fetched.
         missing = ()
     elif app.layers_meta in [blob.descriptor for blob in missing]:
         # What the layers take on the disk has to be known before they are fetched.
