@@ -92,14 +92,9 @@ def prune(store, states, config, engine, dry_run=False, keep=(), keep_digests=()
     Returns the Report. Raises StorageError when the file system refuses.
     """
     report = Report()
-    try:
-        roots = Roots(store, states, config, engine)
-    except EngineError as err:
-        report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
-        engine, roots = None, Roots(store, states, config, None)
+    roots, engine = find_roots(store, states, config, engine, report)
     for uri in keep:
         roots.add(uri, ASKED)
-    report.problems += roots.problems
     plan = Plan(store, roots, config, report, keep_digests)
     stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
     if engine is not None:
@@ -114,13 +109,24 @@ def prune(store, states, config, engine, dry_run=False, keep=(), keep_digests=()
     return report
 
 
+def find_roots(store, states, config, engine, report):
+    """Return (Roots, Engine), the latter None when dockerd cannot be reached, which ``report`` then says."""
+    try:
+        roots = Roots(store, states, config, engine)
+    except EngineError as err:
+        report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
+        engine, roots = None, Roots(store, states, config, None)
+    report.problems += roots.problems
+    return roots, engine
+
+
 class Roots:
     """The versions to keep: ``why`` maps pinned references to the reason."""
 
     def __init__(self, store, states, config, engine):
         self.why, self.problems, self.all_of, self.everything = {}, [], set(), False
         self.updating, self.factory = [], set()
-        self._installed(states)
+        self._installed(store, states)
         self._factory(config)
         self._updates(states)
         self._shortlist(store, states, config)
@@ -137,7 +143,7 @@ class Roots:
         refs = [parse_pinned(uri) for uri in self.why]
         return {(ref.app_name, ref.digest): str(ref) for ref in refs}
 
-    def _installed(self, states):
+    def _installed(self, store, states):
         for name in states.names():
             state = states.get(name)
             if state is None:
@@ -146,8 +152,19 @@ class Roots:
                                      "it is installed again")
                 continue
             self.add(state.uri, INSTALLED)
+            if not self._present(store, state.uri):
+                # The state may be what is damaged.
+                self.all_of.add(name)
+                self.problems.append(f"the installed version {state.uri} is not in the store: all versions of {name} "
+                                     "stay")
             if state.previous:
                 self.add(state.previous, PREVIOUS)
+
+    def _present(self, store, uri):
+        try:
+            return store.app_dir(parse_pinned(uri)).is_dir()
+        except ComposeAppsError:
+            return False
 
     def _factory(self, config):
         from composeapps.factoryset import factory_apps
@@ -276,8 +293,8 @@ class Plan:
         """Count what goes; a file that has a name elsewhere, in a factory store, frees nothing."""
         report, names = self._report, {}
         report.blobs, report.partials = len(self._blobs), len(self._partials)
-        for path in (*self._blobs, *(path for directory, _uri, _ref in self._doomed for path in directory.rglob("*")),
-                     *self._partials, *(path for place in self._partials for path in place.rglob("*"))):
+        places = [*self._partials, *(directory for directory, _uri, _ref in self._doomed)]
+        for path in (*self._blobs, *places, *(path for place in places for path in place.rglob("*"))):
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 key = (status.st_dev, status.st_ino)

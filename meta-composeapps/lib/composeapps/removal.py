@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from composeapps import COMPOSE_FILE, durable, staleimages, teardown
 from composeapps.errors import EngineError, NotFoundError, UsageError
-from composeapps.prune import Plan, Report, Roots, remove
+from composeapps.prune import Plan, Report, Roots, find_roots, remove
 
 
 def remove_app(name, store, states, config, engine, volumes=False, notify=lambda text: None):
@@ -92,19 +92,21 @@ def remove_one_version(ref, store, states, config, engine, notify=lambda text: N
     directory = store.app_dir(ref)
     if not directory.is_dir():
         raise NotFoundError(f"{ref} is not in the store {store.root}")
-    roots = Roots(store, states, config, engine)
+    report = Report()
+    roots, engine = find_roots(store, states, config, engine, report)
     why = roots.why.get(roots.versions().get((ref.app_name, ref.digest)))
     if why:
         raise UsageError(f"{ref} is needed ({why}): 'composeapps rm {ref.app_name}' removes the app with all its "
                          "versions")
-    report = Report(problems=roots.problems)
     plan = Plan(store, roots, config, report, doomed=[directory])
     stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
     with durable.storage_errors(f"removing {ref}"):
         stale.note()
-        stale.count(engine, report)
+        if engine is not None:
+            stale.count(engine, report)
         plan.carry_out(notify)
-        stale.remove(engine, report)
+        if engine is not None:
+            stale.remove(engine, report)
     return report
 
 
