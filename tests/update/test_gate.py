@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The health gate, going back, and the rejection of versions that failed too often."""
+
+import json
+import os
+
+import pytest
+
+from composeapps.errors import NotRunningError
+from composeapps.install import load_from_store
+from composeapps.reference import parse_pinned
+from composeapps.update import health, journal
+from support.updating import SICK, WELL, service, shell
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def first(device, run, name, publisher):
+    """The version that runs; "db" is the same in the later ones."""
+    version = publisher.version(name, {"db": service("db"), "web": service("1", healthcheck=WELL)}, {"note": "1"})
+    assert run("update", version)[0] == 0
+    return version
+
+
+BROKEN = {
+    "healthcheck": (service("2", shell("echo warming up; exec /bin/busybox sleep 100000"), healthcheck=SICK),
+                    ("service web", "unhealthy", "warming up")),
+    "crash": (service("2", shell("echo no such table; exit 3"), restart="always"),
+              ("service web", "status 3", "no such table")),
+    "exit": (service("2", shell("echo cannot go on >&2; exit 4")),
+             ("service web", "ended with status 4", "cannot go on")),
+    "never starts": (service("2", ("/bin/absent",)), ("/bin/absent",)),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_version_that_is_not_well_is_taken_back(device, run, name, publisher, first, kind, monkeypatch, registry):
+    description, words = BROKEN[kind]
+    device.configure(health_timeout=2, soak_time=1)
+    version = publisher.version(name, {"db": service("db"), "web": description}, {"note": "2"})
+    assert run("pull", version)[0] == 0 if kind == "exit" else True
+    if kind == "exit":
+        # Neither the update nor the way back needs a network now.
+        monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", f"{registry.host}=http://127.0.0.1:9")
+    before = device.started(name)
+    status, _, err = run("update", version)
+    assert status == 14, err
+    last = err.splitlines()[-1]
+    assert all(word in last for word in (*words, version, f"{first} runs again")), last
+    assert device.problems(name, first) == []
+    assert device.started(name)["db"] == before["db"]
+    assert (device.compose_root / name / "note").read_text() == "1"
+    assert journal.read(device.states, name) is None
+
+
+def test_work_that_is_done_and_well_is_no_failure(device, run, name, publisher, first):
+    version = publisher.version(name, {
+        "db": service("db"), "web": service("1", healthcheck=WELL),
+        "once": service("2", ("/bin/busybox", "true")), "retried": service("2", ("/bin/busybox", "true"),
+                                                                          restart="on-failure")})
+    status, _, err = run("update", version, "--soak", "1")
+    assert status == 0, err
+    assert device.installed(name) == version
+
+
+def test_a_restart_within_the_soak_time_begins_it_anew(device, run, name, publisher):
+    # It lives for longer than a look at it takes, and dies within the soak time, always.
+    version = publisher.version(name, {"web": service("1", shell("/bin/busybox sleep 1"), restart="always")})
+    assert run("update", version, "--soak", "0")[0] == 0
+    app = load_from_store(device.store, parse_pinned(version))
+    with pytest.raises(NotRunningError, match="service"):
+        health.wait(app, device.engine, device.load_config(), 3, 5)
+
+
+def test_a_first_version_that_fails_leaves_no_app(device, run, name, publisher):
+    version = publisher.version(name, {"web": service("1", shell("exit 1"), volumes=["kept:/data"])},
+                                volumes={"kept": {}})
+    status, _, err = run("update", version, "--soak", "1")
+    assert status == 14 and "is not installed, as before" in err
+    assert device.containers(name) == {} and device.installed(name) is None
+    assert not (device.compose_root / name).exists()
+    assert device.engine.volumes(f"com.docker.compose.project={name}")
+
+
+def test_a_version_that_failed_too_often_is_rejected_until_it_is_allowed(device, run, name, publisher, first,
+                                                                        tmp_path):
+    (tmp_path / "callback").write_text(f'#!/bin/sh\necho "$MESSAGE" >> {tmp_path}/messages\n')
+    os.chmod(tmp_path / "callback", 0o755)
+    device.configure(max_failures=2, soak_time=1)
+    device.config.write_text(device.config.read_text().replace(
+        "[composeapps]", f'callback_program = "{tmp_path}/callback"\n[composeapps]'))
+    version = publisher.version(name, {"db": service("db"), "web": service("2", shell("echo broken; exit 1"))})
+    assert run("update", version)[0] == 14
+    status, _, err = run("update", version)
+    assert status == 14 and "after 2 failures this version is rejected" in err
+    assert "rejected" in (tmp_path / "messages").read_text().split()
+    before = device.started(name)
+    status, _, err = run("update", version)
+    assert status == 15 and "broken" in err and f"composeapps allow {version}" in err and err.count("\n") == 1
+    assert device.started(name) == before
+    assert "rejected" in run("update", "--plan", version)[1]
+    assert run("allow", version)[0] == 0
+    assert run("update", version)[0] == 14
+    assert run("allow", first)[0] == 3
+    results = [entry["result"] for entry in json.loads(run("history", "--json")[1])]
+    assert results.count("rolled-back") == 3

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""composeapps update against a real registry and a real dockerd: what changes, what stays, what is told."""
+
+import json
+import re
+
+import pytest
+
+from support.updating import SICK, WELL, service, shell
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def versions(publisher, name):
+    """Two versions of an app: of three services one has another image in the second, one is new, one is gone."""
+    first = {"db": service("db"), "web": service("web 1", healthcheck=WELL), "gone": service("gone")}
+    second = {"db": first["db"], "web": service("web 2", healthcheck=WELL), "new": service("gone")}
+    return publisher.version(name, first), publisher.version(name, second)
+
+
+def test_an_update_touches_only_what_changed(device, run, name, versions):
+    status, out, err = run("update", versions[0], "--json")
+    assert status == 0, err
+    assert json.loads(out) == [{"app": name, "source": "", "target": versions[0], "result": "updated", "ok": True}]
+    assert device.problems(name, versions[0]) == []
+    before = device.started(name)
+
+    plan = json.loads(run("update", versions[1], "--plan", "--json")[1])[0]
+    text = run("update", versions[1], "--plan")[1]
+    assert device.started(name) == before and device.installed(name) == versions[0]
+
+    status, _, err = run("update", versions[1])
+    assert status == 0, err
+    assert device.problems(name, versions[1]) == []
+    after = device.started(name)
+    assert after["db"] == before["db"]
+    assert after["web"] != before["web"]
+    assert set(after) == {"db", "web", "new"}
+    # What is gone back to without a network is kept.
+    assert device.states.get(name).previous == versions[0]
+    assert {str(ref) for ref in device.store.list_apps()} == set(versions)
+
+    # The plan said so before.
+    assert {each["name"]: each["action"] for each in plan["services"]} == {
+        "db": "unchanged", "web": "restarted", "new": "started", "gone": "removed"}
+    assert next(each for each in plan["services"] if each["name"] == "web")["reasons"] == ["image"]
+    sizes = {blob["digest"]: blob["size"] for blob in plan["fetch"]["blobs"]}
+    assert sizes == {digest: device.store.size_of(digest) for digest in sizes} and len(sizes) >= 5
+    assert plan["fetch"]["bytes"] == sum(sizes.values())
+    assert [each["layers"] for each in plan["load"]["images"]] == [2, 2]
+    for word, action in (("restarted", "web"), ("started", "new"), ("removed", "gone"), ("unchanged", "db")):
+        assert re.search(rf"^  {word} +{action}\b", text, re.M), text
+    assert f"({plan['fetch']['bytes']} bytes) in {len(sizes)} blobs" in text
+    for image in plan["load"]["images"]:
+        assert f"{image['image']}: " in text and f"({image['size']} bytes) in 2 layers" in text
+    assert all(f"space    {volume['path']}:" in text for volume in plan["volumes"]) and plan["volumes"]
+
+
+def test_the_installed_version_needs_no_registry_and_changes_nothing(device, run, name, publisher, no_registry,
+                                                                     registry, monkeypatch):
+    monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", registry.endpoint)
+    version = publisher.version(name, {"web": service("1")})
+    assert run("update", version)[0] == 0
+    before = device.started(name)
+    monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", f"{registry.host}=http://127.0.0.1:9")
+    status, out, err = run("update", version, "--json")
+    assert (status, json.loads(out)[0]["result"]) == (0, "unchanged"), err
+    assert "would be done" in run("update", "--plan", version)[1]
+    assert device.started(name) == before
+    assert run("update") == (0, "no update is unfinished\n", "")
+
+
+def test_a_stopped_app_gets_the_version_and_stays_stopped(device, run, name, publisher):
+    # The second could never become healthy, so it also shows that nothing was waited for.
+    versions = [publisher.version(name, {"web": service(number, healthcheck=check)}, {"note": number})
+                for number, check in (("1", WELL), ("2", SICK))]
+    assert run("update", versions[0])[0] == 0
+    assert run("stop", name)[0] == 0
+    status, _, err = run("update", versions[1])
+    assert status == 0, err
+    assert device.installed(name) == versions[1] and device.states.get(name).stopped
+    assert (device.compose_root / name / "note").read_text() == "2"
+    states = [c["State"]["Status"] for each in device.containers(name).values() for c in each]
+    assert "running" not in states
+
+
+def test_one_apps_failure_keeps_no_other_from_its_update(device, run, name, publisher):
+    good = [publisher.version(name, {"web": service(number)}) for number in "12"]
+    other = f"other{name}"
+    bad = [publisher.version(other, {"web": service("1")}),
+           publisher.version(other, {"web": service("2", shell("exit 3"))})]
+    assert run("update", good[0], bad[0])[0] == 0
+    absent = f"hub.demo.test/x/absent@sha256:{'0' * 64}"
+    status, out, err = run("update", bad[1], absent, good[1], "--soak", "1", "--json")
+    assert status == 14, err
+    results = {each["app"]: (each["result"], each["ok"]) for each in json.loads(out)}
+    assert results == {other: ("rolled-back", False), "absent": ("failed", False), name: ("updated", True)}
+    assert device.problems(name, good[1]) == []
+    assert device.problems(other, bad[0]) == []
+    # Of the one that nobody can fetch nothing is left that would be tried for ever.
+    assert run("update")[1] == "no update is unfinished\n"
+
+
+def test_bad_references_are_refused_in_one_sentence(run, name):
+    pinned = f"hub.demo.test/x/{name}@sha256:"
+    for refs, words in (((f"hub.demo.test/x/{name}:latest",), "digest"),
+                        ((pinned + "0" * 64, pinned + "1" * 64), "two versions")):
+        status, _, err = run("update", *refs)
+        assert status == 2 and words in err and err.count("\n") == 1
+
+
+def test_an_app_of_which_two_versions_are_in_the_store_is_started_by_its_name(device, run, name, publisher):
+    versions = [publisher.version(name, {"web": service(number)}) for number in "12"]
+    for version in versions:
+        assert run("update", version)[0] == 0
+    device.remove_containers()
+    status, _, err = run("run", name)
+    assert status == 0, err
+    assert device.problems(name, versions[1]) == []
+
+
+def test_a_boot_keeps_what_was_updated_until_an_image_brings_another_version(device, run, name, publisher):
+    versions = [publisher.version(name, {"web": service(number)}) for number in "123"]
+    factory = device.root / "factory.json"
+    for version in versions:
+        assert run("update", version)[0] == 0
+    device.remove_containers()
+    # The image's version is the first one, as it was at the first boot.
+    device.states.put_factory({name: versions[0]})
+    factory.write_text(json.dumps({"apps": {name: versions[0]}}))
+    assert run("run", "--factory", "--installed")[0] == 0
+    assert device.problems(name, versions[2]) == []
+    factory.write_text(json.dumps({"apps": {name: versions[1]}}))
+    for _boot in range(2):
+        assert run("run", "--factory", "--installed")[0] == 0
+        assert device.problems(name, versions[1]) == []
+    # And an update from there lasts again.
+    assert run("update", versions[2])[0] == 0
+    assert run("run", "--factory", "--installed")[0] == 0
+    assert device.problems(name, versions[2]) == []
