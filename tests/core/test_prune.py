@@ -348,8 +348,8 @@ def test_pruning_cut_off_at_any_change_leaves_whole_apps_and_is_finished_by_the_
 
 
 def test_a_removal_cut_off_at_any_change_is_finished_by_the_next(device, tmp_path, monkeypatch):
-    kept, doomed = device.add("blog", "1"), device.add("shop", "2")
-    older = device.add("shop", "3")
+    kept, doomed = device.add("blog", shared="1"), device.add("shop", shared="2")
+    older = device.add("shop", shared="1")
     device.installed("blog", kept)
     device.installed("shop", doomed, previous=older)
     journal.write(device.states, journal.new("shop", older, doomed))
@@ -359,7 +359,7 @@ def test_a_removal_cut_off_at_any_change_is_finished_by_the_next(device, tmp_pat
     (device.config.compose_root / "blog").mkdir()
     device.states.write_override("shop", {})
     # Fetched in advance: the removal of another app is no reason to lose it.
-    waiting = device.add("soon", "4")
+    waiting = device.add("soon", shared="4")
     place = tmp_path / "copy"
     for directory in (device.config.store, device.config.state_dir, device.config.compose_root):
         shutil.copytree(directory, place / directory.name)
