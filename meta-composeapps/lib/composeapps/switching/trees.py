@@ -16,7 +16,7 @@ Names beside the app's directory NAME, where I is the inode number of a tree::
     .bundle-NAME-I/      inode I: a new tree that is being made; another inode: an old tree
     .bundle-NAME-I.json  what is known of the tree I: "members", the files of its bundle; "users",
                          [container, start] of those that had it mounted when it was replaced; "kept",
-                         {directory: inode} of those that stay
+                         {directory: inode} of those that stay; "obsolete", files that are to go
 
 A power cut leaves, before the exchange, an unfinished tree, which is removed by the next run; after it,
 an old tree whose files are not all carried over, which the next run goes on with.
@@ -28,7 +28,7 @@ import os
 import re
 import shutil
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from composeapps import bundle as bundles
 from composeapps import durable
@@ -57,29 +57,36 @@ def place(app, store, target, engine=None):
         with store.open(app.bundle.digest, app.bundle.size) as packed:
             bundles.extract(packed, new, what)
             packed.seek(0)
-            members = sorted(info.name for info, _content in bundles.members(packed, what))
+            members = _names(packed, what)
         _write_record(target, _inode(new), {"members": members})
-        if not os.path.lexists(target):
-            os.rename(new, target)
-            durable.fsync_directory(target.parent)
-            return
         if target.is_symlink() or not target.is_dir():
-            target.unlink()
+            target.unlink(missing_ok=True)
             os.rename(new, target)
             durable.fsync_directory(target.parent)
-            return
-        record = {**_record(target, _inode(target)), **_usage(target, new, engine)}
-        if "." in record["kept"]:
-            _update(new, target, record.get("members"), members)
-            _write_record(target, _inode(target), {"members": members})
-            return
-        _write_record(target, _inode(target), record)
-        _exchange(new, target)
-        durable.fsync_directory(target.parent)
+        else:
+            _replace(new, target, members, engine)
     finally:
         # After the exchange this has another inode, and is left alone.
         _remove_unfinished(target, new)
     settle(target, engine)
+
+
+def _replace(new, target, members, engine):
+    record = {**_record(target, _inode(target)), **_usage(target, new, engine)}
+    if "." in record["kept"]:
+        obsolete = sorted(set(record.get("members") or ()) - set(members))
+        _write_record(target, _inode(target), {"members": members, "obsolete": obsolete})
+        _move_into(new, target)
+    else:
+        _write_record(target, _inode(target), record)
+        _exchange(new, target)
+        durable.fsync_directory(target.parent)
+
+
+def _names(packed, what):
+    """Return the names of all that a bundle holds, with the directories that it does not mention."""
+    names = {info.name for info, _content in bundles.members(packed, what)}
+    return sorted(names | {str(parent) for name in names for parent in PurePosixPath(name).parents} - {"."})
 
 
 def settle(target, engine=None):
@@ -98,6 +105,10 @@ def settle(target, engine=None):
             inode = _inode(tree)
             shutil.rmtree(tree)
             _record_path(target, inode).unlink(missing_ok=True)
+    record = _record(target, _inode(target)) if target.is_dir() else {}
+    if record.pop("obsolete", None) is not None:
+        _remove_members(target, _record(target, _inode(target))["obsolete"])
+        _write_record(target, _inode(target), record)
 
 
 def remove(target):
@@ -160,20 +171,27 @@ def _write_record(target, inode, record):
 
 def _usage(target, new, engine):
     """Return {"users", "kept"} of the tree at ``target``, that ``new`` is to replace."""
-    users, written = [], set()
+    mounted, written = [], set()
     for container in _running(engine):
-        places = [(mount, place) for mount in container.get("Mounts") or () if mount.get("Type") == "bind"
-                  and (place := _place(mount.get("Source"), target)) is not None]
-        if places:
-            users.append([container["Id"], container["State"].get("StartedAt")])
-        written |= {place for mount, place in places if mount.get("RW") and (target / place).is_dir()}
-    topmost = [place for place in written if not any(_below(place, other) for other in written if other != place)]
+        for mount in container.get("Mounts") or ():
+            place = _place(mount.get("Source"), target) if mount.get("Type") == "bind" else None
+            # A file that is mounted stays with its container, whatever becomes of its name.
+            if place is not None and (target / place).is_dir():
+                mounted.append((place, [container["Id"], container["State"].get("StartedAt")]))
+                if mount.get("RW"):
+                    written.add(place)
     if _has_mounts(target):
         # What is mounted below would go with the old tree.
-        return {"users": users, "kept": {".": _inode(target)}}
-    members = _record(target, _inode(target)).get("members")
-    kept = {place: _inode(target / place) for place in sorted(topmost)
-            if _extras(target, place, members) or _same(target / place, new / place)}
+        kept = {".": _inode(target)}
+    else:
+        topmost = [place for place in written if not any(_below(place, each) for each in written if each != place)]
+        members = _record(target, _inode(target)).get("members")
+        kept = {place: _inode(target / place) for place in sorted(topmost)
+                if _extras(target, place, members) or _same(target / place, new / place)}
+    # One that has run since before an earlier tree was replaced has that one mounted.
+    earlier = [user for tree in _trees(target) for user in _record(target, _inode(tree)).get("users") or ()]
+    users = [user for place, user in mounted
+             if user not in earlier and not any(place == each or _below(place, each) for each in kept)]
     return {"users": users, "kept": kept}
 
 
@@ -314,36 +332,45 @@ def _keep_directory(old, target, place, inode, members, new_members):
     # From here on ``ours`` is what the new bundle has there.
     if not os.path.lexists(theirs) or _inode(theirs) != inode:
         return
-    prefix = f"{place}/"
-    _update(ours, theirs, None if members is None else [n.removeprefix(prefix) for n in members if _below(n, place)],
-            [n.removeprefix(prefix) for n in new_members if _below(n, place)])
+    if ours.is_dir():
+        _move_into(ours, theirs)
+    _remove_members(target, [name for name in sorted(set(members or ()) - set(new_members)) if _below(name, place)])
 
 
-def _update(new, target, members, new_members):
-    """Move what is in ``new`` into the directory ``target``, and remove what only the old bundle had there."""
+def _move_into(new, target):
+    """Move all that is in ``new`` into the directory ``target``, each file in one step."""
     touched = {target}
-    if new.is_dir():
-        _copy_mode(new, target)
-        for name, entry in _walk(new):
-            there = target / name
-            if entry.is_dir(follow_symlinks=False):
-                if there.is_symlink() or os.path.lexists(there) and not there.is_dir():
-                    there.unlink()
-                if not os.path.lexists(there):
-                    there.mkdir()
-                _copy_mode(entry.path, there)
-            else:
-                if there.is_dir() and not there.is_symlink():
-                    shutil.rmtree(there)
-                os.rename(entry.path, there)
-            touched |= {there.parent} | ({there} if there.is_dir() and not there.is_symlink() else set())
-    for name in sorted(set(members or ()) - set(new_members), reverse=True):
+    _copy_mode(new, target)
+    for name, entry in _walk(new):
+        there = target / name
+        touched.add(there.parent)
+        if entry.is_dir(follow_symlinks=False):
+            if os.path.lexists(there) and (there.is_symlink() or not there.is_dir()):
+                there.unlink()
+            if not there.is_dir():
+                there.mkdir()
+            _copy_mode(entry.path, there)
+        else:
+            if there.is_dir() and not there.is_symlink():
+                shutil.rmtree(there)
+            os.rename(entry.path, there)
+    for directory in sorted(touched):
+        durable.fsync_directory(directory)
+
+
+def _remove_members(target, names):
+    """Remove what only the old bundle had, and directories when nothing is left in them."""
+    touched = set()
+    for name in sorted(names, reverse=True):
         there = target / name
         if there.is_dir() and not there.is_symlink():
-            if not any(there.iterdir()):
-                there.rmdir()
+            if any(there.iterdir()):
+                continue
+            there.rmdir()
         elif os.path.lexists(there):
             there.unlink()
+        else:
+            continue
         touched.add(there.parent)
     for directory in sorted(touched):
         if directory.is_dir():
