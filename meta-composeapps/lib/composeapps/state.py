@@ -109,6 +109,12 @@ class StateDirectory:
                 path.unlink()
                 durable.fsync_directory(path.parent)
 
+    def remove_stale(self):
+        """Remove what killed writers left; the caller holds the lock."""
+        for directory in ("", "apps", "overrides", "removed", "updates"):
+            for temporary in (self.root / directory).glob(".tmp-*"):
+                temporary.unlink(missing_ok=True)
+
     def write_override(self, name, document):
         """Write the compose file that stands over an app's own, a mapping; return its path. Raises StorageError."""
         path = self.root / "overrides" / f"{quote(name, safe='')}.json"

@@ -119,6 +119,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/update/process.py \
     composeapps/update/rejection.py \
     composeapps/update/removal.py \
+    composeapps/update/telling.py \
 "
 COMPOSEAPPS_UNITS = "composeapps-start.service composeapps-update.service"
 SRC_URI = "\

@@ -154,7 +154,7 @@ def _each(args, agent, names, action, then=None, after=lambda: None):
             except ComposeAppsError as err:
                 steps.append((name, functools.partial(_raise, err)))
 
-        for note in journal.set_aside(agent.states):
+        for note in journal.tidy(agent.states):
             output.notify(note)
         between = {entry.app for entry in journal.pending(agent.states) if entry.begun}
         later = [name for name in names if _name_of(name) in between]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """composeapps update, rollback, allow: bringing apps to other versions."""
 
+import contextlib
+
 from composeapps.cli import output
 from composeapps.errors import ComposeAppsError, NotFoundError, RolledBackError, UsageError
 
@@ -45,7 +47,7 @@ def configure(name, parser):
                             help="an app's version, HOST/PATH@sha256:…")
     if name == "update":
         parser.add_argument("--plan", action="store_true", help="print what would be done, and do nothing")
-        parser.add_argument("--limit", metavar="SIZE", help="bytes a second for the download, as in 500k or 2M")
+        parser.add_argument("--limit", metavar="RATE", help="bytes a second that may be used: 500k, 2M (0: no limit)")
     if name in ("update", "rollback"):
         parser.add_argument("--force", action="store_true", help="override the update locks of containers")
         parser.add_argument("--soak", metavar="SECONDS", type=int,
@@ -60,10 +62,13 @@ def _parts(args):
     from composeapps.update.parts import Parts
 
     config = output.load_config(args)
-    if getattr(args, "limit", None):
-        from composeapps.sizes import parse_size
+    if getattr(args, "limit", None) is not None:
+        from composeapps.ratelimit import parse_rate
 
-        config = replace(config, bandwidth=parse_size(args.limit))
+        limit = parse_rate(args.limit)
+        if limit is None:
+            raise UsageError(f"--limit '{args.limit}' is not a number of bytes a second: write 750k or 2M, for example")
+        config = replace(config, bandwidth=limit)
     if (getattr(args, "soak", None) or 0) < 0:
         raise UsageError("--soak takes a number of seconds, 0 or more")
     return Parts(config, output.notify, lambda ref: progress.choose(state_dir=config.state_dir, ref=ref))
@@ -132,7 +137,7 @@ def _run(args, parts, action, nothing=None):
     # A shutdown asks the agent to end with this: what it is at is then brought to an orderly stop.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     results, first = [], None
-    with lock.exclusive(parts.states.lock_file):
+    with contextlib.closing(parts), lock.exclusive(parts.states.lock_file):
         for name, result in action():
             if isinstance(result, ComposeAppsError):
                 first = first or result
@@ -163,12 +168,13 @@ def _plan(args, parts, refs):
     if not refs:
         refs = [_reference(entry.target) for entry in journal.pending(parts.states)]
     plans, first = [], None
-    for ref in refs:
-        try:
-            plans.append(plan.make(parts, ref, args.soak))
-        except ComposeAppsError as err:
-            first = first or err
-            output.notify(f"composeapps: {err}")
+    with contextlib.closing(parts):
+        for ref in refs:
+            try:
+                plans.append(plan.make(parts, ref, args.soak))
+            except ComposeAppsError as err:
+                first = first or err
+                output.notify(f"composeapps: {err}")
     if args.json:
         output.print_json([each.dump() for each in plans])
     else:

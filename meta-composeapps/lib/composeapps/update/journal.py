@@ -113,9 +113,6 @@ def remove(states, app):
         if path.exists():
             path.unlink()
             durable.fsync_directory(path.parent)
-        # A killed writer leaves one; nobody else writes here while the lock is held.
-        for temporary in path.parent.glob(".tmp-*"):
-            temporary.unlink(missing_ok=True)
         if not pending(states):
             free_reserve(states)
 
@@ -131,19 +128,20 @@ def pending(states):
     return sorted(found, key=lambda journal: (journal.started, journal.app))
 
 
-def set_aside(states):
-    """Rename journals that cannot be read, so that the apps' state files decide; return sentences about them.
+def tidy(states):
+    """Rename journals that cannot be read, so that the apps' state files decide, and remove what killed writers left.
 
-    The caller holds the agent's lock. Raises StorageError.
+    Returns sentences about the former. The caller holds the agent's lock. Raises StorageError.
     """
     notes = []
-    for path in sorted(_directory(states).glob("*.json")):
-        if _parse(path) is None:
-            aside = path.with_name(path.name + ".unreadable")
-            with durable.storage_errors("setting an unreadable journal aside"):
+    with durable.storage_errors("setting an unreadable journal aside"):
+        states.remove_stale()
+        for path in sorted(_directory(states).glob("*.json")):
+            if _parse(path) is None:
+                aside = path.with_name(path.name + ".unreadable")
                 durable.replace(path, aside)
-            notes.append(f"the update journal {path} cannot be read and was renamed to {aside.name}: "
-                         "the app stays at the version it is recorded at")
+                notes.append(f"the update journal {path} cannot be read and was renamed to {aside.name}: "
+                             "the app stays at the version it is recorded at")
     return notes
 
 

@@ -34,12 +34,7 @@ def mend(parts, ref):
     except ComposeAppsError as err:
         parts.notify(f"{ref.app_name}: {err}")
     try:
-        survey = pull.survey(ref, parts.store, parts.client, verify=True)
-        progress = parts.progress(ref)
-        try:
-            pull.fetch(survey, parts.store, parts.client, progress, parts.config.parallel, parts.config.bandwidth)
-        finally:
-            progress.close()
+        parts.fetch(pull.survey(ref, parts.store, parts.client, verify=True, keep=True))
     except ComposeAppsError as err:
         parts.notify(f"{ref.app_name}: {err}")
         return False

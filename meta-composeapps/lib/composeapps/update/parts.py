@@ -22,6 +22,7 @@ class Parts:
     config: Any
     notify: Any = lambda text: None
     progress: Any = lambda ref: Progress()
+    _client: Any = None
 
     @cached_property
     def store(self):
@@ -38,12 +39,27 @@ class Parts:
         """The Engine."""
         return Engine(self.config.docker_host)
 
-    @cached_property
-    def _client(self):
-        from composeapps.pull import registry_client
-
-        return registry_client(self.config)
-
     def client(self):
         """Return the RegistryClient, made when it is first asked for."""
+        from composeapps.pull import registry_client
+
+        if self._client is None:
+            self._client = registry_client(self.config)
+            self._client.notify = self.notify
         return self._client
+
+    def fetch(self, survey):
+        """Get what a pull.Survey found missing into the store; raises what pull.fetch does."""
+        from composeapps.pull import fetch
+
+        progress = self.progress(survey.ref) if survey.missing else Progress()
+        try:
+            fetch(survey, self.store, self.client, progress, self.config.parallel, self.config.bandwidth)
+        finally:
+            progress.close()
+
+    def close(self):
+        """Close the connections to registries."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None

@@ -39,10 +39,9 @@ go on without it, since the step on record leads to the same end; only ``committ
 """
 
 import contextlib
-import time
 from dataclasses import replace
 
-from composeapps import callback, history, install
+from composeapps import callback, install
 from composeapps.errors import (
     ComposeAppsError,
     CorruptError,
@@ -55,10 +54,11 @@ from composeapps.errors import (
     UpdateLockedError,
 )
 from composeapps.reference import parse_pinned
+from composeapps.sizes import human_size
 from composeapps.state import AppState
 from composeapps.switching import changes as differences
 from composeapps.switching import switch
-from composeapps.update import health, journal, mending, plan, rejection, removal
+from composeapps.update import health, journal, mending, plan, rejection, removal, telling
 
 UNCHANGED, UPDATED, DROPPED = "unchanged", "updated", "dropped"
 
@@ -159,7 +159,7 @@ def resume(parts, names=None, but=(), begun=False):
     Returns (app, result or error) of each, in the order in which they were begun; an error is a
     ComposeAppsError, RolledBackError for one whose old version is in place.
     """
-    for note in journal.set_aside(parts.states):
+    for note in journal.tidy(parts.states):
         parts.notify(note)
     done = []
     for entry in journal.pending(parts.states):
@@ -184,6 +184,7 @@ class Update:
         self.parts, self.entry, self.name = parts, entry, entry.app
         self._left_behind = entry.begun
         self._images, self._cause, self._over = None, None, None
+        self._tell = telling.Telling(parts)
 
     def finish(self):
         """Go on until the end; returns and raises as ``update`` does, with RolledBackError for going back."""
@@ -206,10 +207,10 @@ class Update:
         except UpdateLockedError as err:
             # One that was found while switching has led back, which is noted already.
             if not self.entry.begun:
-                self._note("deferred", str(err), err.exit_code)
+                self._tell.note(self.entry, "deferred", str(err), err.exit_code)
             raise
         except ComposeAppsError as err:
-            self._failed(err)
+            self._tell.failed(self.entry, err)
             raise
 
     def _record(self, must=True, **changes):
@@ -230,45 +231,45 @@ class Update:
         parts, entry = self.parts, self.entry
         if entry.source:
             mending.ensure_whole(parts, parse_pinned(entry.source))
-        survey = pull.survey(parse_pinned(entry.target), parts.store, parts.client)
+        survey = pull.survey(parse_pinned(entry.target), parts.store, parts.client, keep=True)
         old = self._readable(entry.source)
         changes = differences.between(old, survey.app, parts.store, survey.documents)
         space.check(space.needs(survey.app, survey.missing, parts.store, parts.engine, parts.config,
                                 survey.documents))
         self._record()
-        if survey.missing:
-            self._ask(callback.DOWNLOAD_PRE)
-            parts.notify(f"{self.name}: fetching {len(survey.missing)} blobs")
-        # When an earlier run was cut off, what is down now was stopped by that one.
-        stopped = old is not None and any(service.strategy in plan.STOPS_BEFORE for service in changes.touched)
         try:
             if survey.missing:
-                switch.before_download(old, survey.app, changes, parts.states, parts.engine, parts.config,
-                                       entry.force, parts.notify)
-            progress = parts.progress(survey.ref)
-            try:
-                pull.fetch(survey, parts.store, parts.client, progress, parts.config.parallel,
-                           parts.config.bandwidth)
-            finally:
-                progress.close()
+                self._tell.ask(self.entry, callback.DOWNLOAD_PRE)
+                self._make_way(old, survey.app, changes)
+                parts.notify(f"{self.name}: fetching {human_size(survey.size)} in {len(survey.missing)} blobs")
+            parts.fetch(survey)
         except BaseException:
-            if stopped:
+            # What is down now may have been stopped by an earlier run, which was cut off.
+            if old is not None and any(service.strategy in plan.STOPS_BEFORE for service in changes.touched):
                 _restart(parts, entry.source)
             raise
         if survey.missing:
-            self._call(callback.DOWNLOAD_POST, callback.OK)
+            self._tell.call(self.entry, callback.DOWNLOAD_POST, callback.OK)
         self._record(must=False, step=journal.FETCHED)
 
+    def _make_way(self, old, new, changes):
+        parts = self.parts
+        try:
+            switch.before_download(old, new, changes, parts.states, parts.engine, parts.config, self.entry.force,
+                                   parts.notify)
+        except UpdateLockedError as err:
+            parts.notify(f"{self.name}: {err}; nothing is stopped for the download")
+
     def _load(self):
-        self._load_images(self._read(self.entry.target))
+        self._load_images(self._read(self.entry.target, heal=True))
         self._record(must=False, step=journal.INSTALLED)
 
     def _begin(self):
         parts, entry = self.parts, self.entry
-        new, old = self._read(entry.target), self._readable(entry.source)
+        new, old = self._read(entry.target, heal=True), self._readable(entry.source)
         changes = self._between(old, new)
         switch.check_locks(old, new, changes, parts.states, parts.engine, parts.config, entry.force, parts.notify)
-        self._ask(callback.INSTALL_PRE)
+        self._tell.ask(self.entry, callback.INSTALL_PRE)
         self._record(step=journal.SWITCHING, attempt=1)
 
     # From here on, what fails leads back.
@@ -278,7 +279,7 @@ class Update:
         _ping(self.parts.engine)
         if self.entry.step not in (journal.SWITCHING, journal.VERIFYING):
             return
-        self._call(callback.INSTALL_FINAL_PRE)
+        self._tell.call(self.entry, callback.INSTALL_FINAL_PRE)
         attempt = self.entry.attempt + 1
         if attempt > self.parts.config.max_failures:
             self._record(must=False, step=journal.ROLLING_BACK, counts=True,
@@ -338,8 +339,8 @@ class Update:
             self._put_state(entry.target, entry.source)
         with contextlib.suppress(StorageError):
             rejection.forget(parts.states, entry.target)
-        self._note("committed")
-        self._call(callback.INSTALL_POST, callback.OK)
+        self._tell.note(self.entry, "committed")
+        self._tell.call(self.entry, callback.INSTALL_POST, callback.OK)
         with self._still_unfinished("is in place, but its journal cannot be removed"):
             journal.remove(parts.states, self.name)
         self._over = _result(self.name, entry.source, entry.target, UPDATED)
@@ -353,7 +354,7 @@ class Update:
             except StorageError as err:
                 parts.notify(f"{self.name}: {err}")
         parts.notify(f"{self.name}: going back to {back_to}: {entry.reason}")
-        self._call(callback.ROLLBACK_PRE, reason=entry.reason)
+        self._tell.call(self.entry, callback.ROLLBACK_PRE, reason=entry.reason)
         try:
             if entry.source:
                 self._apply_source()
@@ -377,12 +378,12 @@ class Update:
 
     def _end_back(self):
         parts, entry = self.parts, self.entry
-        self._note("rolled-back", entry.reason, RolledBackError.exit_code)
-        self._call(callback.ROLLBACK_POST, callback.OK, reason=entry.reason)
-        self._call(callback.INSTALL_POST, callback.FAILED, reason=entry.reason)
+        self._tell.note(self.entry, "rolled-back", entry.reason, RolledBackError.exit_code)
+        self._tell.call(self.entry, callback.ROLLBACK_POST, callback.OK, reason=entry.reason)
+        self._tell.call(self.entry, callback.INSTALL_POST, callback.FAILED, reason=entry.reason)
         refused = rejection.rejected(parts.states, entry.target, parts.config.max_failures)
         if entry.counts and refused:
-            self._call(callback.REJECTED, reason=entry.reason)
+            self._tell.call(self.entry, callback.REJECTED, reason=entry.reason)
         with self._still_unfinished("was rolled back, but its journal cannot be removed"):
             journal.remove(parts.states, self.name)
         if isinstance(self._cause, UpdateLockedError):
@@ -418,13 +419,16 @@ class Update:
             return differences.between(None, new, self.parts.store)
 
     def _load_images(self, app):
-        """Load the images of an app that dockerd lacks, and what the store lacks of them from the factory store."""
+        """Load the images of an app that dockerd lacks, and return them.
+
+        Damage in the store is mended for the version to go back to, and for the new one until something is touched.
+        """
         if self._images is None:
             parts = self.parts
             try:
                 self._images = install.load_images(app, parts.store, parts.engine, parts.notify)
             except (CorruptError, NotFoundError):
-                if str(app.ref) != self.entry.source or not mending.mend(parts, app.ref):
+                if str(app.ref) == self.entry.target and self.entry.begun or not mending.mend(parts, app.ref):
                     raise
                 self._images = install.load_images(app, parts.store, parts.engine, parts.notify)
         return self._images
@@ -442,36 +446,6 @@ class Update:
             if not journal.free_reserve(self.parts.states):
                 raise
             self.parts.states.put(self.name, wanted)
-
-    # Who is told.
-
-    def _call(self, message, result="", reason=""):
-        entry = self.entry
-        return callback.call(self.parts.config, message, result, app=self.name, source=entry.source,
-                             target=entry.target, reason=reason, notify=self.parts.notify,
-                             attempt=entry.attempt or None)
-
-    def _ask(self, message):
-        put_off = self._call(message)
-        if put_off:
-            raise UnfinishedError(f"{self.name}: {put_off}; the next 'composeapps update' asks again")
-
-    def _note(self, result, reason="", code=None):
-        entry = self.entry
-        known = {"app": self.name, "action": entry.kind, "source": entry.source, "target": entry.target,
-                 "result": result, "reason": reason, "code": code, "attempt": entry.attempt or None,
-                 "started": _timestamp(entry.started)}
-        history.append(self.parts.states, {key: value for key, value in known.items() if value not in ("", None)},
-                       self.parts.notify)
-
-    def _failed(self, err):
-        """Tell of an update that is not at its end."""
-        if self.entry.begun:
-            self._call(callback.INSTALL_POST, callback.NEEDS_COMPLETION, reason=str(err))
-            return
-        self._note("deferred" if isinstance(err, UnfinishedError) else "failed", str(err), err.exit_code)
-        message = callback.DOWNLOAD_POST if self.entry.step == journal.FETCHING else callback.INSTALL_POST
-        self._call(message, callback.FAILED, reason=str(err))
 
     def _interrupted(self):
         """An attempt that a user ended says nothing about the version."""
@@ -523,8 +497,3 @@ def _reachable(engine):
 
 def _result(app, source, target, result):
     return {"app": app, "source": source, "target": target, "result": result}
-
-
-def _timestamp(seconds):
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
