@@ -122,6 +122,7 @@ class Checker:
         findings.quiet += [f"listed and damaged: {problem}" for problem in after.content_problems()]
 
     def _check_running(self, place, findings):
+        self._guarded(findings, lambda: self.workload.restock(place) or [])
         for name in sorted(place.world.apps):
             self._guarded(findings, lambda name=name: place.load(name) or [])
         self._guarded(findings, lambda: _listed(place))

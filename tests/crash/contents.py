@@ -132,21 +132,23 @@ def make_base(draw):
     return [first.bytes(), second.bytes()], second.files
 
 
-def build(directory, seed, count=3, small=25, large=1, versions=1):
+def build(directory, seed, count=3, small=25, large=1, versions=1, image_each=False):
     """Make ``count`` apps of one image each in a new store ``directory``; return their World.
 
-    Further ``versions`` of an app have another bundle; the World knows them as "app0@2" and so on.
+    Further ``versions`` of an app have another bundle, and with ``image_each`` another image; the World knows
+    them as "app0@2" and so on, its ``images`` are in the order of the apps' names.
     """
     draw, store = random.Random(f"contents {seed}"), Store(directory)
     base, facts, made = make_base(draw), [], {}
     for number in range(count):
         name = f"app{number}"
-        image, says = make_image(draw, base, name, draw.randrange(1, 4), small, large)
-        reference = f"{HOST}/crash/{name}-image@{image.digest}"
-        config = image.document["config"]["digest"]
-        diff_ids = json.loads(image.blobs[config])["rootfs"]["diff_ids"]
-        facts.append(ImageFacts(reference, config, diff_ids, says))
         for version in range(1, versions + 1):
+            if version == 1 or image_each:
+                image, says = make_image(draw, base, name, draw.randrange(1, 4), small, large)
+                reference = f"{HOST}/crash/{name}-image@{image.digest}"
+                config = image.document["config"]["digest"]
+                diff_ids = json.loads(image.blobs[config])["rootfs"]["diff_ids"]
+                facts.append(ImageFacts(reference, config, diff_ids, says))
             key = name if version == 1 else f"{name}@{version}"
             made[key] = add_app(store, name, reference, image, _bundle_files(draw, version))
     return World(facts, made, {})

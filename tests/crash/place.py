@@ -66,7 +66,7 @@ class Place:
         """Return the ImageFacts of an app's image."""
         return self.world.images[sorted(self.world.apps).index(name)]
 
-    def agent(self, *words, check=True):
+    def agent(self, *words, check=True, env=None):
         """Run the command composeapps for this disk; see ``run_agent``."""
         config = HOME / "config.toml"
         words_of_compose = ", ".join(f'"{word}"' for word in self.engine.compose_command)
@@ -75,16 +75,18 @@ class Place:
             f'[composeapps]\nstate_dir = "{self.layout.state}"\ndocker_host = "unix://{self.socket}"\n'
             f'factory_file = "{HOME}/no-factory.json"\nfactory_store = "{self.factory}"\n'
             f"compose_command = [{words_of_compose}]\n")
-        return run_agent("--config", str(config), *words, check=check)
+        return run_agent("--config", str(config), *words, check=check, env=env)
 
 
-def run_agent(*words, check=True):
+def run_agent(*words, check=True, env=None):
     """Run the command composeapps with these arguments; return (exit status, standard output, standard error).
+
+    ``env`` are environment variables besides this process's own.
 
     Raises CrashError when it takes too long, or fails and ``check`` is set.
     """
     env = {**os.environ, "PYTHONPATH": str(hostsetup.LAYER / "lib"),
-           "PYTHONPYCACHEPREFIX": str(hostsetup.BUILD / "pycache")}
+           "PYTHONPYCACHEPREFIX": str(hostsetup.BUILD / "pycache"), **(env or {})}
     argv = [sys.executable, "-m", "composeapps.cli.main", *words]
     shown = f"composeapps {' '.join(words[2:] if words[0] == '--config' else words)}"
     try:

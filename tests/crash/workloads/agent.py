@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The product's own commands: installing, running, restoring, updating a bundle, remembering states."""
 
+import contextlib
+import tempfile
+
 from composeapps import durable
 from composeapps.errors import ComposeAppsError
 from composeapps.install import bundle_problems, load_from_store, place_bundle
@@ -9,7 +12,11 @@ from composeapps.restore import from_factory
 from composeapps.state import AppState, StateDirectory
 from composeapps.store import Store
 from crash import contents
+from crash.errors import CrashError
+from crash.namespaces import HOME
 from crash.workloads.base import Workload, expect
+from support import registries
+from support.images import push_blob, push_manifest
 
 
 class Install(Workload):
@@ -127,7 +134,93 @@ class States(Workload):
         return [] if states.get("app") == self._state(1) else ["the state of the app cannot be replaced"]
 
 
-AgentWorkloads = (Install, Run, Restore, Bundle, States)
+class PullApps(Workload):
+    """``composeapps pull`` of all apps from a registry, into a store that has one of them."""
+
+    name = "agent-pull"
+    daemon = False
+
+    def prepare(self, place):
+        contents.fill_store(place.factory, place.layout.store, sorted(place.world.apps)[:1])
+
+    def record(self, place):
+        with _registry(place) as env:
+            place.agent("pull", "--no-space-check", *_versions(place), env=env)
+
+    def oracle(self, place):
+        return store_problems(place)
+
+    def finish(self, place):
+        with _registry(place) as env:
+            problems = expect(place, "pull", "--no-space-check", *_versions(place), env=env)
+        left = sorted(path.name for path in Store(place.layout.store).ingest.glob("*"))
+        return (problems or expect(place, "check", "--store-only")
+                or [f"{left[0]} is left under ingest" for _ in left[:1]])
+
+
+class UpdateApp(Workload):
+    """An app that runs is updated twice, goes back once, and what it no longer needs is pruned."""
+
+    name = "agent-update"
+    size = {"count": 1, "versions": 3, "small": 15, "large": 1, "image_each": True}
+
+    def fill_daemon(self, place):
+        super().fill_daemon(place)
+        place.agent("run", _versions(place)[0])
+
+    def record(self, place):
+        first, second, third = _versions(place)
+        place.agent("update", "--soak", "0", second)
+        place.agent("rollback", "--soak", "0", "app0")
+        place.agent("update", "--soak", "0", second)
+        place.agent("update", "--soak", "0", third)
+        place.agent("prune")
+        gone = {str(ref) for ref in Store(place.layout.store).list_apps()}
+        if first in gone:
+            raise CrashError(f"prune has left {first}, which nothing needs")
+
+    def oracle(self, place):
+        return store_problems(place)
+
+    def restock(self, place):
+        contents.fill_store(place.factory, place.layout.store)
+
+    def finish(self, place):
+        problems = expect(place, "run", "--installed") or expect(place, "update", "--soak", "0")
+        problems = problems or expect(place, "check")
+        state = StateDirectory(place.layout.state).get("app0")
+        if state is None or state.uri not in _versions(place):
+            return [*problems, f"the app is at no version of it: {state}"]
+        app = _version(place, state.uri)
+        store = Store(place.layout.store)
+        problems += bundle_problems(app, store, place.layout.config())
+        wanted = [image.variants[0].document.config.digest for image in app.images.values()]
+        found = [each["ImageID"] for each in place.docker.containers()
+                 if (each.get("Labels") or {}).get("com.docker.compose.project") == "app0"]
+        if found != wanted:
+            problems.append(f"containers are of the images {found}, not {wanted}")
+        return problems
+
+
+AgentWorkloads = (Install, Run, Restore, Bundle, States, PullApps, UpdateApp)
+
+
+@contextlib.contextmanager
+def _registry(place):
+    """A registry that has all the world's apps; gives the environment with which the agent finds it."""
+    store = Store(place.factory)
+    with tempfile.TemporaryDirectory(dir=HOME) as directory, registries.open_registry(directory) as registry:
+        for uri in _versions(place):
+            app = load_from_store(store, parse_pinned(uri))
+            push_blob(registry, app.ref.path, b"{}")
+            # What is named goes before what names it.
+            for blob in sorted(reversed(list(app.blobs())), key=lambda blob: blob.kind):
+                data = b"".join(store.chunks(blob.descriptor.digest))
+                if blob.kind == "blobs":
+                    push_blob(registry, blob.ref.path, data)
+                else:
+                    push_manifest(registry, blob.ref.path, blob.descriptor.digest, blob.descriptor.media_type, data)
+        yield {"COMPOSEAPPS_ENDPOINTS": registry.endpoint}
 
 
 def store_problems(place):

@@ -55,6 +55,9 @@ class Workload:
         """
         return []
 
+    def restock(self, place):
+        """Give the store what the checks load, where the work has taken it away."""
+
     def finish(self, place):
         """Do the work again, or what a device does after its reboot; return what is wrong then."""
         return []
@@ -71,10 +74,10 @@ def volume_problems(place):
     return problems
 
 
-def expect(place, *words):
+def expect(place, *words, env=None):
     """Run a command of the agent that has to succeed; return the sentence that says how it failed, if it did."""
     try:
-        place.agent(*words)
+        place.agent(*words, env=env)
     except CrashError as err:
         return [str(err)]
     return []
