@@ -20,6 +20,7 @@ from urllib.parse import quote
 from composeapps import COMPOSE_FILE, durable, staleimages, teardown
 from composeapps.errors import EngineError, NotFoundError, UsageError
 from composeapps.prune import Plan, Report, Roots, find_roots, remove
+from composeapps.switching import trees
 
 
 def remove_app(name, store, states, config, engine, volumes=False, notify=lambda text: None):
@@ -150,9 +151,7 @@ def _remove_bundle(directory, states, config):
                 remove(path)
     elif os.path.lexists(directory):
         remove(directory)
-    staging = directory.with_name(f".staging-{directory.name}")
-    if os.path.lexists(staging):
-        remove(staging)
+    trees.remove_others(directory)
     above = Path(directory).parent
     if above.is_dir():
         durable.fsync_directory(above)

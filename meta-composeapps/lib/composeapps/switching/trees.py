@@ -111,17 +111,17 @@ def settle(target, engine=None):
         _write_record(target, _inode(target), record)
 
 
-def remove(target):
-    """Remove an app's directory with all that is beside it; raises OSError."""
+def remove_others(target):
+    """Remove all that is beside an app's directory, when that is gone or about to go; raises OSError."""
     target = Path(target)
-    for tree in (target, *_trees(target)):
-        if tree.is_dir() and not tree.is_symlink():
-            shutil.rmtree(tree)
-        else:
-            tree.unlink(missing_ok=True)
-    for record in target.parent.glob(f".bundle-{target.name}-*.json"):
-        if record.name.removeprefix(f".bundle-{target.name}-").removesuffix(".json").isdecimal():
-            record.unlink(missing_ok=True)
+    prefix = f".bundle-{target.name}-"
+    for path in target.parent.glob(f"{prefix}*"):
+        name = path.name.removeprefix(prefix)
+        if name == "new" or name.removesuffix(".json").isdecimal():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _make_tree(target):

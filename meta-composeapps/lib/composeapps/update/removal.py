@@ -6,6 +6,7 @@ import shutil
 
 from composeapps import durable, install, teardown
 from composeapps.errors import CorruptError, NotFoundError
+from composeapps.switching import trees
 
 
 def take_away(parts, ref):
@@ -28,5 +29,6 @@ def take_away(parts, ref):
     with durable.storage_errors(f"removing the bundle of app {ref.app_name}"):
         if os.path.lexists(directory):
             shutil.rmtree(directory)
+            trees.remove_others(directory)
             durable.fsync_directory(directory.parent)
         parts.states.remove_override(ref.app_name)
