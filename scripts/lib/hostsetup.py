@@ -46,6 +46,7 @@ FEATURES = {
         "apt-ftparchive": "apt-utils", "debugfs": "e2fsprogs", "dpkg-split": "dpkg", "mkfs.ext4": "e2fsprogs",
         "pseudo": "pseudo", "/usr/lib/rpm/rpmdeps": "rpm", "systemctl": "systemd",
     },
+    "bench": {"skopeo": "skopeo", "ip": "iproute2", "nsenter": "util-linux"},
     "tests": {"openssl": "openssl", "unshare": "util-linux", "depmod": "kmod", "mke2fs": "e2fsprogs"},
 }
 

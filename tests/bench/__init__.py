@@ -11,5 +11,10 @@ BENCHMARKS = {
     "load-durable": ("loads", "load_durable", "what the patches cost: loading an image until it is durable"),
     "direct-load": ("loads", "direct_load", "loading from the store without the stream: bytes written, and time"),
     "linked-load": ("loads", "linked_load", "the same with a stock dockerd, which gets hard links"),
+    "install-bytes": ("installs", "install_bytes", "pulling and installing an app: bytes written"),
+    "agent-memory": ("agent", "agent_memory", "an update's memory, the commands' start, what stays resident"),
+    "pull": ("pulls", "pull_local", "pulling an app of 300 MB from this machine, beside skopeo"),
+    "pull-far": ("pulls", "pull_far", "pulling it over a slow and far link, and with packets lost"),
+    "pull-killed": ("pulls", "pull_killed", "pulling it, killed 20 times: bytes fetched twice"),
     "fsck": ("fsck_scale", "fsck_scale", "what checking dockerd's store costs with 50 images and 500 layers"),
 }
