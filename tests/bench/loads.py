@@ -46,7 +46,7 @@ def load_once(run, engine, way, eager=False):
     with disk(run.scratch, MOUNTPOINT) as place:
         store = Store(place.root / "store")
         shutil.copytree(kept.blobs, store.blobs)
-        root, dockerd = _engine(engine, run.progress)
+        root, dockerd = engine_of(engine, run.progress)
         daemon = DockerDaemon(root, place.root, dockerd=dockerd, env={"DOCKER_LOAD_ROOTS": str(store.root)})
         with daemon:
             client = Engine(daemon.host)
@@ -64,7 +64,7 @@ def load_once(run, engine, way, eager=False):
 _engines = {}
 
 
-def _engine(name, progress):
+def engine_of(name, progress):
     """Return (root, dockerd) of "stock" or "patched"; one and the same for the whole run."""
     if name not in _engines:
         built = {"stock": build.stock, "patched": build.patched}[name](progress)
