@@ -177,7 +177,8 @@ def test_what_is_written_here_is_what_they_read(device):
     root = device.config.store
     home, blobs = root / "apps" / "shop" / ref.hex, root / "blobs" / "sha256"
     bundle = sha256(app.bundle)[7:]
-    expected = {"uri", "manifest.json", f"{bundle}.tgz", "docker-compose.yml"}
+    # The second is nothing to them.
+    expected = {"uri", "uri.sha256", "manifest.json", f"{bundle}.tgz", "docker-compose.yml"}
     for pinned in images:
         repository, _, digest = pinned.partition("@")
         expected |= {f"images/{repository}/{digest[7:]}/index.json", f"images/{repository}/{digest[7:]}/oci-layout"}

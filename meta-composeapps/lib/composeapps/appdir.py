@@ -4,13 +4,15 @@
 ::
 
     uri                                           the pinned reference, no newline
+    uri.sha256                                    its digest, as sha256sum prints it; ours alone
     manifest.json   <bundle hex>.tgz              hard links to blobs
     docker-compose.yml                            that of the bundle
     images/<host>/<path>/<image hex>/index.json   the manifests that the store has of an image
                                      oci-layout
 
 composectl and skopeo write these as well, in their own words: the JSON is judged by what it says,
-a copy in the place of a link by its content, and what is right is left as it is.
+a copy in the place of a link by its content, and what is right is left as it is. Of all this only the
+host in ``uri`` is nowhere else, so it gets a digest of its own.
 """
 
 import contextlib
@@ -66,6 +68,10 @@ def _faults(store, app, complete=False):
         if complete or layout.exists():
             yield from _file(layout, dump_json(LAYOUT), lambda data: _json(data) == LAYOUT)
     uri = str(app.ref).encode()
+    digest = f"{hashlib.sha256(uri).hexdigest()}  uri\n".encode()
+    checksum = directory / "uri.sha256"
+    if complete or checksum.exists():
+        yield from _file(checksum, digest, lambda data: data == digest)
     yield from _file(directory / "uri", uri, lambda data: data.strip() == uri)
 
 

@@ -6,7 +6,7 @@ Layout, as composectl v96 writes and reads it::
     <root>/blobs/sha256/<hex>
     <root>/ingest/…                              what is being written
     <root>/apps/<name>/<app manifest hex>/
-        uri                                      the pinned reference, no newline
+        uri                                      the pinned reference, no newline; uri.sha256
         manifest.json  <bundle hex>.tgz          hard links to blobs
         docker-compose.yml
         images/<host>/<path>/<image hex>/index.json, oci-layout

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """composeapps check: reads every byte of an app again."""
 
+import contextlib
+
 from composeapps.cli import output
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
 from composeapps.reference import is_digest
@@ -35,13 +37,14 @@ def _check(args):
     config = output.load_config(args)
     store, states = Store(config.store), StateDirectory(config.state_dir)
     refs = [store.find_app(name) for name in args.apps] or store.list_apps()
+    known = _known(states, config)
     results, seen = [], set()
     for ref in refs:
         state = states.get(ref.app_name)
         installed = state is not None and state.uri == str(ref) and not args.store_only
-        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None, seen))
+        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None, seen, known))
     if not args.apps:
-        rest = _check_rest(store, refs, seen, states)
+        rest = _check_rest(store, refs, seen, known)
         results += [rest] if rest["problems"] else []
     if args.json:
         output.print_json(results)
@@ -61,8 +64,29 @@ def _result(name, uri, installed):
             "exit_code": 0}
 
 
-def _check_app(ref, store, config, engine, seen):
-    """Check one app; ``engine`` is None for an app that is not installed. ``seen`` gets the digests that were read."""
+def _known(states, config):
+    """Return {(app name, digest): pinned reference} of the versions that are known from elsewhere than the store."""
+    from composeapps.factoryset import factory_apps
+    from composeapps.reference import parse_pinned
+
+    found = [state for state in map(states.get, states.names()) if state is not None]
+    uris = [uri for state in found for uri in (state.uri, state.previous)]
+    with contextlib.suppress(ComposeAppsError):
+        uris += factory_apps(config).values()
+    known = {}
+    for uri in filter(None, uris):
+        with contextlib.suppress(ComposeAppsError):
+            ref = parse_pinned(uri)
+            known[ref.app_name, ref.digest] = uri
+    return known
+
+
+def _check_app(ref, store, config, engine, seen, known):
+    """Check one app.
+
+    ``engine`` is None for an app that is not installed; ``seen`` gets the digests that were read; ``known`` is
+    what ``_known`` returned.
+    """
     from composeapps import appdir
     from composeapps.install import bundle_problems, find_image, load_from_store
 
@@ -79,8 +103,14 @@ def _check_app(ref, store, config, engine, seen):
             if problem := store.verify(descriptor.digest, descriptor.size):
                 missing = store.size_of(descriptor.digest) is None
                 _add(result, problem, NotFoundError if missing else CorruptError)
-        for path, problem in appdir.problems(store, app):
-            _add(result, f"{path} {problem}; 'composeapps pull {ref}' writes it anew", CorruptError)
+        uri = known.get((ref.app_name, ref.digest), str(ref))
+        faults = appdir.problems(store, app)
+        if uri != str(ref) and not any(path.name == "uri" for path, _problem in faults):
+            faults.append((store.app_dir(ref) / "uri", f"is damaged: it says {ref}"))
+        for path, problem in faults:
+            # One of the two is wrong, and only who knows the reference can tell which.
+            both = f"{path.with_suffix('')} or " if path.name == "uri.sha256" else ""
+            _add(result, f"{both}{path} {problem}; 'composeapps pull {uri}' writes it anew", CorruptError)
         if engine is not None and not result["problems"]:
             for problem in bundle_problems(app, store, config):
                 text = f"unpacked bundle: {problem}; 'composeapps install {ref.app_name}' repairs it"
@@ -91,19 +121,31 @@ def _check_app(ref, store, config, engine, seen):
                     _add(result, text, NotFoundError)
     except ComposeAppsError as err:
         _add(result, str(err), type(err))
+        _check_named(store, ref, result, seen)
     result["ok"] = not result["problems"]
     return result
 
 
-def _check_rest(store, refs, seen, states):
+def _check_named(store, ref, result, seen):
+    """Verify what an app that cannot be read may have, as far as its names are known."""
+    from composeapps import inventory
+
+    for digest in sorted(inventory.take(store, ref).digests - seen):
+        if store.size_of(digest) is not None:
+            seen.add(digest)
+            problem = store.verify(digest)
+            if problem and problem not in result["problems"]:
+                _add(result, problem, CorruptError)
+
+
+def _check_rest(store, refs, seen, known):
     """Check what none of the apps ``refs`` has: directories that name no app, and all blobs that were not ``seen``."""
     result = _result("store", "", False)
-    uris = {state.uri for state in map(states.get, states.names()) if state is not None}
     listed = {store.app_dir(ref) for ref in refs}
     for name, number, directory in store.app_directories():
         # One without a uri was not finished, or is about to go: no app, and no damage.
         if directory not in listed and (directory / "uri").exists():
-            uri = next((uri for uri in uris if uri.endswith(f"/{name}@sha256:{number}")), f"…/{name}@sha256:{number}")
+            uri = known.get((name, f"sha256:{number}"), f"…/{name}@sha256:{number}")
             _add(result, f"{directory / 'uri'} is damaged; 'composeapps pull {uri}' writes it anew", CorruptError)
     for path in sorted(store.blobs.glob("?" * 64)):
         digest = f"sha256:{path.name}"
