@@ -3,6 +3,7 @@
 
 import functools
 import itertools
+import json
 import subprocess
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from composeapps import compose, install
 from composeapps.app import StoreSource, load_app
 from composeapps.config import Config
-from composeapps.engine import Engine
+from composeapps.engine import API, Engine, UnixConnection
 from composeapps.project import NUMBER, SERVICE, WORKING_DIR, label
 from composeapps.reference import parse_pinned
 from composeapps.state import StateDirectory
@@ -112,6 +113,15 @@ class Device:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def create(self, name, config):
+        """Create a container as compose does, from what dockerd told of one like it; return its ID."""
+        connection = UnixConnection(self.engine.host.removeprefix("unix://"), 60)
+        connection.request("POST", f"{API}/containers/create?name={name}", json.dumps(config),
+                           {"Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        return answer["Id"]
 
     def clear(self):
         """Remove the app's containers."""
