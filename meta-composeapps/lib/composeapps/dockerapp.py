@@ -93,9 +93,10 @@ def _documents(data, path):
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a Docker App: it is no text") from None
     parts = [[]]
-    for line in text.splitlines(keepends=True):
+    for number, line in enumerate(text.splitlines(keepends=True)):
         if re.match(r"---(\s|$)", line):
-            parts.append([line[3:]])
+            # Errors then name the line of the file.
+            parts.append(["\n" * number, line[3:]])
         else:
             parts[-1].append(line)
     documents = ["".join(lines) for lines in parts]
@@ -125,7 +126,7 @@ def _mapping(data, path, what):
         value = yaml.load(data, Loader=compose.loader())  # noqa: S506 - made from a safe one
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
         mark = getattr(err, "problem_mark", None)
-        where = f", line {mark.line + 1} of the document" if mark else ""
+        where = f", line {mark.line + 1}" if mark else ""
         reason = getattr(err, "problem", None) or str(err).splitlines()[0]
         raise UsageError(f"{path}: the {what}{where}: not YAML: {reason}") from None
     if value is None:
