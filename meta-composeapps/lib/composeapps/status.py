@@ -19,6 +19,8 @@ from composeapps.reference import is_digest, parse_pinned
 SCHEMA = 1
 # Seconds that dockerd may take for an answer: one that hangs must not hang this.
 ENGINE_TIMEOUT = 10
+# Seconds without a byte after which a download counts as standing still.
+SILENCE = 5
 
 # update_status, as balena's state report (version 3) names them.
 DOWNLOADING, DOWNLOADED, APPLYING = "downloading", "downloaded", "applying changes"
@@ -142,12 +144,22 @@ class _Device:
                 parse_json(path.read_bytes(), str(path))
                 return
             blobs = {str(blob["digest"]): (int(blob["received"]), int(blob["size"])) for blob in value["blobs"]}
-            self.downloads[name] = {"uri": str(value["uri"]), "bytes": int(value["bytes"]), "of": int(value["of"]),
-                                    "rate": int(value["rate"]), "blobs": blobs}
+            blobs = {digest: (self._received(digest, *counts), counts[1]) for digest, counts in blobs.items()}
+            silent = time.time() - float(value["updated"]) > SILENCE
+            self.downloads[name] = {
+                "uri": str(value["uri"]), "bytes": sum(received for received, _size in blobs.values()),
+                "of": sum(size for _received, size in blobs.values()), "rate": 0 if silent else int(value["rate"]),
+                "blobs": blobs}
         except FileNotFoundError:
             return
         except (OSError, ComposeAppsError, ValueError, TypeError, KeyError, OverflowError):
             self.problems.append(f"{path} cannot be read: the progress of app {name} is not known")
+
+    def _received(self, digest, told, size):
+        """Return how much of a blob is here: the snapshot is written now and then, and not when nothing arrives."""
+        from composeapps import partial
+
+        return max(0, min(size, max(told, partial.received(self.store, digest))))
 
     def _check_json(self, path, what):
         try:
@@ -273,9 +285,10 @@ def _services(device, state, target, begun, download, problems):
             result[service.name] = _service(service, status)
     if not target:
         return list(result.values())
-    progress, updated = _progress(device, target, download), {}
+    app, updated = _arriving(device, target, download), {}
+    progress = _progress(app, download) if app else {}
     # The same containers, held against the definitions of the other version.
-    for service, status in _of_version(device, target, {}, None):
+    for service, status in _of_version(device, target, {}, None, app):
         entry = updated[service.name] = result.setdefault(service.name, {**_service(service, status), "current": False})
         entry["updated"] = bool(status and status.current)
         entry["ok"] = entry["ok"] or bool(status and status.good)
@@ -286,8 +299,8 @@ def _services(device, state, target, begun, download, problems):
     return list(result.values())
 
 
-def _of_version(device, uri, images, problems):
-    """Return (compose.Service, ServiceStatus or None) of each service of a version.
+def _of_version(device, uri, images, problems, app=None):
+    """Return (compose.Service, ServiceStatus or None) of each service of a version, as its ``app`` or the store says.
 
     When the store cannot tell its services, ``problems`` is told and the names in ``images`` do.
     """
@@ -301,7 +314,7 @@ def _of_version(device, uri, images, problems):
         return []
     path = device.store.app_dir(ref) / COMPOSE_FILE
     try:
-        services = compose.services(path.read_bytes(), f"app {ref}")
+        services = compose.services(app.compose if app else path.read_bytes(), f"app {ref}")
     except (OSError, ComposeAppsError, RecursionError) as err:
         if problems is None:
             return []
@@ -337,17 +350,20 @@ def _service_problem(name, service):
                     if service["container"] else f"'composeapps run {name}' starts it")
 
 
-def _progress(device, target, download):
-    """Return {pinned image: percent of its blobs that are here} of the version that is being fetched."""
+def _arriving(device, target, download):
+    """Return the App that is being fetched, None when nobody fetches it or its documents are not here yet."""
     if download is None or download["uri"] != target:
-        return {}
+        return None
     from composeapps.install import load_from_store
 
     try:
-        app = load_from_store(device.store, parse_pinned(target))
+        return load_from_store(device.store, parse_pinned(target))
     except (ComposeAppsError, OSError):
-        # Its documents are not here yet.
-        return {}
+        return None
+
+
+def _progress(app, download):
+    """Return {pinned image: percent of its blobs that are here} of the App that is being fetched."""
     result = {}
     for key, image in app.images.items():
         blobs = {blob.descriptor.digest: blob.descriptor.size for blob in image.blobs()}
