@@ -18,6 +18,8 @@ from composeapps.errors import RegistryError
 
 # What a broken or slow network looks like from here: worth another try on a new connection.
 TRANSIENT = (ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError)
+# A connection that takes longer to come about does not.
+CONNECT_SECONDS = 15
 # Below this round-trip time, in microseconds, a small receive buffer costs no speed.
 NEAR = 5000
 # linux/tcp.h: where tcpi_rtt (u32, microseconds) lies in struct tcp_info.
@@ -104,17 +106,19 @@ class Transport:
         """Wake whoever waits for the network, with an error; nothing is sent any more."""
         self._aborted = True
         for kept in list(self._connections.values()):
-            with contextlib.suppress(OSError, AttributeError):
-                kept.connection.sock.shutdown(socket.SHUT_RDWR)
-            with contextlib.suppress(OSError, AttributeError):
-                kept.sock.shutdown(socket.SHUT_RDWR)
+            if kept.sock is not None:
+                with contextlib.suppress(OSError):
+                    # Not the TLS socket's own way, which pulls the state from under the thread that reads.
+                    socket.socket.shutdown(kept.sock, socket.SHUT_RDWR)
 
     def _exchange(self, kept, method, target, headers, body):
         if self._aborted:
             raise ConnectionAbortedError("stopped")
         if kept.connection.sock is None:
+            kept.connection.timeout = min(self._timeout, CONNECT_SECONDS)
             kept.connection.connect()
             kept.sock = kept.connection.sock
+            kept.sock.settimeout(self._timeout)
             self._tune(kept.sock)
         kept.connection.request(method, kept.prefix + target, body=body, headers={**kept.headers, **(headers or {})})
         kept.pending = kept.connection.getresponse()
