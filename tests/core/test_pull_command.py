@@ -16,6 +16,8 @@ from composeapps import lock, progress
 from composeapps.pull import survey
 from composeapps.store import Store
 from support.faults import FaultyProxy
+from support.link import Link
+from support.meter import Meter
 from support.pulls import client_for, is_whole, layers, no_network, publish_app, pull
 
 LIB = Path(__file__).resolve().parents[2] / "meta-composeapps" / "lib"
@@ -42,14 +44,14 @@ class Device:
                                f'reset_apps_root = "{self.store.root}"\nstorage_watermark = 95\n'
                                f'[registry."{self.registry.host}"]\nurl = "{url}"\n')
 
-    def start(self, *args, **options):
-        argv = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(LIB)!r}); "
+    def start(self, *args, prefix=(), **options):
+        argv = [*prefix, sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(LIB)!r}); "
                 "from composeapps.cli.main import main; raise SystemExit(main())", "--config", self.config, "pull"]
         return subprocess.Popen([*argv, *map(str, args)], **options)
 
-    def run(self, *args):
+    def run(self, *args, prefix=()):
         """Run ``composeapps pull``; return (exit status, standard output, standard error)."""
-        with self.start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        with self.start(*args, prefix=prefix, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
             out, err = child.communicate(timeout=120)
         return child.returncode, out, err
 
@@ -136,10 +138,10 @@ def test_too_little_room_is_told_before_the_first_byte(small_disk, registry, sho
 
 
 def test_killed_it_costs_little_and_the_next_one_goes_on(device, registry, factory_name):
-    shop = publish_app(registry, f"{factory_name}/shop", 9_000_000, 7_000_000, 5_000_000, seed=factory_name)
+    shop = publish_app(registry, f"{factory_name}/shop", 4_000_000, 3_000_000, 2_000_000, seed=factory_name)
     size = survey(shop, device.store, client_for(registry)).size
     sent = kills = 0
-    for point in (2_000_000, 7_000_000, 1_500_000):
+    for point in (1_000_000, 3_000_000, 700_000):
         with FaultyProxy(registry.url, hold_after=point) as proxy:
             device.reach(proxy.url)
             with device.start(shop, stderr=subprocess.DEVNULL) as child:
@@ -156,6 +158,15 @@ def test_killed_it_costs_little_and_the_next_one_goes_on(device, registry, facto
 
 def is_listed(device, ref):
     return ref in device.store.list_apps()
+
+
+@pytest.mark.root
+def test_a_network_that_loses_every_fifth_packet(device, registry, factory_name):
+    shop = publish_app(registry, f"{factory_name}/shop", 60_000, 40_000, seed=factory_name)
+    with Link(rate=2_500_000, delay=0.005, loss=0.2) as link, Meter(registry.address, link.listening) as far:
+        device.reach(f"http://{far.address}")
+        assert device.run(shop, prefix=link.enter)[0] == 0
+    assert is_whole(device.store, shop)
 
 
 def test_interrupted_it_ends_at_once(device, registry, shop):
