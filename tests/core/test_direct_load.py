@@ -18,6 +18,7 @@ import pytest
 
 import hostsetup
 import moby.build
+from composeapps import loading
 from composeapps.app import StoreSource, load_image
 from composeapps.engine import API, Engine, UnixConnection, _archive
 from composeapps.errors import CorruptError, NotFoundError
@@ -240,6 +241,7 @@ def test_layers_that_dockerd_has_are_not_read_again(place, way):
 _LOADER = """
 import sys, threading
 from composeapps import loading
+from composeapps import loading
 from composeapps.app import StoreSource, load_image
 from composeapps.engine import Engine
 from composeapps.install import tag_of
@@ -377,3 +379,47 @@ def test_named_pipes_would_leave_dockerd_waiting_for_an_agent_that_is_gone(place
         for name in layers:
             with contextlib.suppress(OSError):
                 os.close(os.open(left / name, os.O_WRONLY | os.O_NONBLOCK))
+
+
+class _Counting(Engine):
+    """Notes the sizes of the files that each archive holds."""
+
+    def load(self, manifest, blobs):
+        sizes = []
+        self.sent = [*getattr(self, "sent", []), sizes]
+
+        def counted():
+            for name, size, chunks in blobs:
+                sizes.append(size)
+                yield name, size, chunks
+
+        super().load(manifest, counted())
+
+
+def _shared_layers(here, times=1):
+    """Return two images that have a layer of 2 MB in common, and one of their own on top."""
+    shared = {"shared": os.urandom(2 * MB)}
+    return [_image(here.store, [shared, *[{"own": secrets.token_hex(4)}] * times]) for _ in range(2)]
+
+
+def test_layers_that_dockerd_has_are_not_sent_again(place):
+    here = place(SENT)
+    here.engine = _Counting(here.engine.host)
+    first, second = _shared_layers(here, 2)
+    assert _load(here, first) == SENT and _load(here, second) == SENT
+    assert sum(here.engine.sent[-2]) > 2 * MB > sum(here.engine.sent[-1]) > 0
+    assert _run(here, second, "/bin/busybox", "wc", "-c", "/shared").split()[0] == str(2 * MB)
+    assert _load(here, _shared_layers(here)[0]) == SENT, "what it lacks is sent"
+
+
+def test_a_dockerd_that_wants_all_layers_gets_them(place, monkeypatch):
+    """As one that keeps images in containerd does; here it is told of layers that it lacks."""
+    here = place(SENT)
+    here.engine = _Counting(here.engine.host)
+    (image, _other) = _shared_layers(here)
+    monkeypatch.setattr(loading, "_count_present", lambda engine, variant: 2)
+    assert _load(here, image) == SENT
+    assert sum(here.engine.sent[-2]) < 2 * MB < sum(here.engine.sent[-1])
+    assert len(_run(here, image, "/bin/busybox", "cat", "/own")) == 8
+    _load(here, _shared_layers(here)[0])
+    assert len(here.engine.sent) == 4, "it is not tried again"

@@ -63,6 +63,7 @@ def load_images(app, store, engine, notify=lambda text: None, certain=False):
         if ids[key] is None:
             ids[key] = load_image(image, store, engine, lambda text: notify(f"{name}: {text}"))
             loaded = True
+        ids[key] = _name_of(image, ids[key], engine)
     if loaded:
         # A dockerd without our patches reports an image as loaded long before its files are on the disk, and
         # what it loaded once a patched one finds there and leaves as it is. An agent that was killed in between
@@ -70,6 +71,15 @@ def load_images(app, store, engine, notify=lambda text: None, certain=False):
         with durable.storage_errors(f"syncing the images of app {name}"):
             durable.sync_filesystem(engine.data_root())
     return ids
+
+
+def _name_of(image, identifier, engine):
+    """Return the pinned reference of an image where dockerd knows it by that, its ID elsewhere.
+
+    A stock dockerd notes no digests of what it loads.
+    """
+    found = engine.image(str(image.ref))
+    return str(image.ref) if found is not None and found["Id"] == identifier else identifier
 
 
 def service_images(app, images):

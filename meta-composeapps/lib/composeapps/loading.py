@@ -14,7 +14,9 @@ Each reads less, and writes less, than the next one:
     file system of dockerd's data directory, and an agent that may write there.
 ``sent``
     The blobs go through dockerd's socket, verified by the agent, and dockerd writes them to its
-    own directory first. This always works, and serves the single blob that cannot be linked too.
+    own directory first. This always works, and serves the single blob that cannot be linked too. Layers
+    that dockerd has at the bottom of another image are left out: it looks for a layer's file only
+    when it lacks the layer. A dockerd that wants them all the same gets everything.
 
 A way that a dockerd does not take is not tried again with it. Named pipes in the place of the
 links would reach a store on any file system, but a dockerd whose agent dies between two layers
@@ -22,6 +24,7 @@ then waits in open(2) for ever, with what it loaded so far pinned; a link needs 
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -32,6 +35,8 @@ import time
 from composeapps.errors import LoadRefusedError
 
 DIRECT, LINKED, SENT = "direct", "linked", "sent"
+# Not a way, but ruled out like one: leaving out what dockerd has.
+LACKING = "lacking"
 NOTES = {
     DIRECT: "dockerd reads the layers from the store itself",
     LINKED: "dockerd gets the layers as hard links",
@@ -65,7 +70,7 @@ def load(engine, store, image, tag, notify=lambda text: None):
     if DIRECT not in engine.ruled_out and _direct(engine, store, item, document):
         way = DIRECT
     else:
-        way = _archive(engine, store, item, document)
+        way = _archive(engine, store, item, image.variants[0])
         # Only now: it was not the image that dockerd refused.
         engine.ruled_out.add(DIRECT)
     if engine.load_way != way:
@@ -142,9 +147,22 @@ def _find_damage(store, descriptors):
             pass
 
 
-def _archive(engine, store, item, document):
+def _archive(engine, store, item, variant):
     """Load by an archive in which layers are replaced by links where that is possible; return the way."""
-    linked, files = [], dict.fromkeys((document.config, *document.layers))
+    try:
+        return _stream(engine, store, item, variant, LACKING not in engine.ruled_out)
+    except _NotEnoughError:
+        engine.ruled_out.add(LACKING)
+        return _stream(engine, store, item, variant, False)
+
+
+class _NotEnoughError(Exception):
+    """dockerd did not load an archive that left layers out."""
+
+
+def _stream(engine, store, item, variant, leave_out):
+    document = variant.document
+    linked, left_out, files = [], set(), dict.fromkeys((document.config, *document.layers))
 
     def content():
         remaining = list(files)
@@ -153,16 +171,30 @@ def _archive(engine, store, item, document):
             marker = f".composeapps-{secrets.token_hex(16)}"
             yield marker, 0, ()
             linked.extend(_link_blobs(engine, store, marker, remaining[1:]))
+        if leave_out and len(linked) < len(remaining) - 1:
+            left_out.update(set(document.layers) - set(document.layers[_count_present(engine, variant):]) - set(linked))
         for blob in remaining:
-            if blob not in linked:
+            if blob not in linked and blob not in left_out:
                 yield _file(store, blob)
 
     try:
         engine.load([item], content())
-    except LoadRefusedError:
+    except LoadRefusedError as err:
+        if left_out:
+            raise _NotEnoughError from err
         _find_damage(store, linked)
         raise
     return LINKED if linked else SENT
+
+
+def _count_present(engine, variant):
+    """Return how many of an image's layers, from the lowest, dockerd has in the same order in another image."""
+    wanted, most = (variant.config.get("rootfs") or {}).get("diff_ids") or [], 0
+    for listed in engine.images():
+        layers = ((engine.image(listed["Id"]) or {}).get("RootFS") or {}).get("Layers") or []
+        pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, layers, strict=False))
+        most = max(most, sum(1 for _pair in pairs))
+    return most
 
 
 def _link_blobs(engine, store, marker, blobs):
