@@ -186,6 +186,7 @@ RDEPENDS:${PN} = "\
     python3-core \
     python3-crypt \
     python3-ctypes \
+    python3-datetime \
     python3-email \
     python3-fcntl \
     python3-io \
