@@ -16,5 +16,6 @@ BENCHMARKS = {
     "pull": ("pulls", "pull_local", "pulling an app of 300 MB from this machine, beside skopeo"),
     "pull-far": ("pulls", "pull_far", "pulling it over a slow and far link, and with packets lost"),
     "pull-killed": ("pulls", "pull_killed", "pulling it, killed 20 times: bytes fetched twice"),
+    "update-downtime": ("downtime", "update_downtime", "an update of one of five services: how long that is down"),
     "fsck": ("fsck_scale", "fsck_scale", "what checking dockerd's store costs with 50 images and 500 layers"),
 }

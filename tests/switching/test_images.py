@@ -5,8 +5,8 @@ import pytest
 
 import moby.build
 from composeapps.project import FINGERPRINT, label
+from support.device import Device, service
 from support.engine import DockerDaemon
-from switching.conftest import Device, service
 
 pytestmark = pytest.mark.root
 

@@ -13,7 +13,7 @@ import pytest
 
 from composeapps.project import FINGERPRINT, label
 from composeapps.switching import definition
-from switching.conftest import service, shell
+from support.device import service, shell
 
 pytestmark = pytest.mark.root
 

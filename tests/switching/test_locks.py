@@ -9,7 +9,7 @@ import pytest
 
 from composeapps.errors import NotRunningError, UpdateLockedError
 from composeapps.switching import locks, switch
-from switching.conftest import service, shell
+from support.device import service, shell
 
 pytestmark = pytest.mark.root
 

@@ -10,7 +10,7 @@ from composeapps.errors import EngineError
 from composeapps.project import FINGERPRINT, label
 from composeapps.store import Store
 from composeapps.switching import switch
-from switching.conftest import service, shell
+from support.device import Device, service, shell
 
 pytestmark = pytest.mark.root
 
@@ -224,8 +224,6 @@ def test_a_stopped_app_gets_its_files_and_stays_stopped(device):
 
 def test_an_app_of_the_same_last_name_is_another_app(device, daemon):
     """One app's containers are no orphans of the other's."""
-    from switching.conftest import Device
-
     root = daemon.directory / f"shared-{device.name}"
     one, two = (Device(root, daemon.host, daemon.compose_command) for _ in range(2))
     one.name = two.name = "twin"
