@@ -79,6 +79,17 @@ def sync_filesystem(path):
 
 
 @contextlib.contextmanager
+def if_there_is_room():
+    """Go on without what is in the block when the file system is too full for it, as when room is being made."""
+    try:
+        yield
+    except (OSError, StorageError) as err:
+        cause = err.__cause__ if isinstance(err, StorageError) else err
+        if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+@contextlib.contextmanager
 def storage_errors(what):
     """Turn the file system's refusals into one sentence about ``what``.
 

@@ -101,8 +101,10 @@ def prune(store, states, config, engine, dry_run=False, keep=(), keep_digests=()
         stale.count(engine, report)
     if not dry_run:
         with durable.storage_errors("pruning"):
-            # A cut from here on leaves a note of images that dockerd may not have any more: harmless.
-            stale.note()
+            # A cut from here on leaves a note of images that dockerd may not have any more: harmless. On a full
+            # disk there is none, and a cut leaves these images to 'docker image prune'.
+            with durable.if_there_is_room():
+                stale.note()
             plan.carry_out(notify)
             if engine is not None:
                 stale.remove(engine, report)

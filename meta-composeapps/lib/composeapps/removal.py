@@ -58,7 +58,9 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     plan = Plan(store, roots, config, report, doomed=doomed, blobs=_texts(note, "blobs"))
     volumes = volumes or note.get("volumes") is True
     projects = {*_texts(note, "projects"), *_projects(directory, engine if reachable else None)}
-    states.note_removal(name, {"projects": sorted(projects), "volumes": volumes, "blobs": sorted(plan.digests)})
+    # On a full disk a removal that is cut off can be given again as well, but the next boot may start the app.
+    with durable.if_there_is_room():
+        states.note_removal(name, {"projects": sorted(projects), "volumes": volumes, "blobs": sorted(plan.digests)})
     _forget_update(states, name)
     if reachable:
         gone = teardown.take_down(engine, directory, projects, volumes, notify)
@@ -69,7 +71,8 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
         states.remove(name)
         # Only now can dockerd's images be judged: the containers are gone.
         stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
-        stale.note()
+        with durable.if_there_is_room():
+            stale.note()
         if reachable:
             stale.count(engine, report)
         plan.carry_out(notify)
@@ -102,7 +105,8 @@ def remove_one_version(ref, store, states, config, engine, notify=lambda text: N
     plan = Plan(store, roots, config, report, doomed=[directory])
     stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
     with durable.storage_errors(f"removing {ref}"):
-        stale.note()
+        with durable.if_there_is_room():
+            stale.note()
         if engine is not None:
             stale.count(engine, report)
         plan.carry_out(notify)

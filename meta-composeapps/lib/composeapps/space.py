@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Whether there is room for an app, counted before the first byte of it is fetched or loaded.
 
-For each file system: what the store gets, what dockerd unpacks, and what is there only while the
-work goes on. dockerd's part is known from the app's layers-meta document; for an app without one
+For each file system: what the store gets, what dockerd unpacks, the app's bundle, and what is there
+only while the work goes on. dockerd's part is known from the app's layers-meta document; for an app without one
 it is estimated, and called an estimate. The rule of the watermark is that of ``df``: a file
 system is as full as what is used of it to what is used and what may be used by everybody, which
 leaves out the blocks that the file system reserves for root.
@@ -55,7 +55,9 @@ class VolumeNeed:
 
     @property
     def enough(self):
-        return self.needed <= self.allowed
+        """Whether it fits. What leaves the file system no fuller than before only has to find room meanwhile."""
+        lasting = self.parts[STORE] + self.parts[DOCKER]
+        return self.needed <= (self.allowed if lasting else self.free)
 
     def dump(self):
         """Return this as JSON-ready data, sizes in bytes."""
@@ -137,7 +139,7 @@ def _sentence(need):
 
 
 def _proposal(short, report):
-    if report is None or not report.freed_on:
+    if report is None:
         return "free space, or raise storage_watermark"
     freed = {need.path: report.freed_on.get(_device(need.path), 0) for need in short}
     if not any(freed.values()):
@@ -219,8 +221,11 @@ def _count_store(wanted, store, amounts):
             # Two small files and their directories for each image, and the app's own.
             directories += BLOCK * (5 * len(each.app.images) + 5) + _blocks(len(each.app.compose))
     there = _begun(store)
-    total = sum(max(0, _blocks(size) - there.get(digest.partition(":")[2], 0)) for digest, size in sizes.items())
-    amounts.add(store.root, STORE, total + directories)
+    amounts.add(store.root, STORE, directories)
+    for digest, size in sizes.items():
+        # A damaged blob goes when the whole one takes its place.
+        part = STORE if store.size_of(digest) is None else TEMPORARY
+        amounts.add(store.root, part, max(0, _blocks(size) - there.get(digest.partition(":")[2], 0)))
 
 
 def _begun(store):
