@@ -283,8 +283,9 @@ def _count_docker(wanted, store, engine, amounts):
                 size, guessed = unpacked_size(layer, measured)
                 total += size
                 estimated = estimated or guessed
+            sent = layers if loading.LACKING in engine.ruled_out else [layer for _name, layer in lacking]
             if lacking:
-                copied = max(copied, sum(_blocks(layer.size) for layer in layers))
+                copied = max(copied, sum(_blocks(layer.size) for layer in sent))
     amounts.add(root, DOCKER, total, estimated)
     if copied and loading.foresee(engine, store) == loading.SENT:
         # dockerd writes what comes through its socket down before it unpacks it, one image at a time.
