@@ -4,13 +4,12 @@
 import queue
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from composeapps import partial
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, StorageError
 from composeapps.ratelimit import RateLimit
 from composeapps.registry import Unavailable, reason
-from composeapps.transport import TRANSIENT
+from composeapps.transport import TRANSIENT, read_into
 
 # Bytes that all connections together may have read and not written: what a kill costs at most, with what
 # the kernel holds (see transport.Transport) of the same size again.
@@ -53,39 +52,52 @@ class Fetcher:
         self._hold = {}
         self._disk = _Disk()
 
-    def run(self, blobs):
-        """Fetch app.Blobs in the order given. Raises what the first one that fails fails with; the others stop then."""
-        waiting = queue.SimpleQueue()
+    def run(self, blobs, documents=()):
+        """Fetch blobs; raises what the first one that fails fails with, after the others were stopped.
+
+        Arguments:
+            blobs: app.Blobs, fetched in this order.
+            documents: (Blob, bytes) that were read already and are to be written.
+        """
+        waiting, ended = queue.SimpleQueue(), queue.SimpleQueue()
         for blob in blobs:
             waiting.put(blob)
         self._clients = [self._client.twin() for _ in range(min(self._parallel, len(blobs)))]
+        workers = [threading.Thread(target=self._work, args=(client, waiting, ended), name="fetch")
+                   for client in self._clients]
         try:
-            with self._disk, ThreadPoolExecutor(self._parallel, "fetch") as pool:
-                workers = [pool.submit(self._work, client, waiting) for client in self._clients]
+            with self._disk:
+                for blob, data in documents:
+                    self._disk.write(blob.descriptor, data, self._store, self._progress)
+                for worker in workers:
+                    worker.start()
                 try:
-                    while workers:
-                        done, workers = wait(workers, return_when=FIRST_COMPLETED)
-                        for worker in done:
-                            worker.result()
+                    for _ in workers:
+                        if failure := ended.get():
+                            raise failure
                     self._disk.finish()
                 finally:
                     self._stop.set()
                     for client in self._clients:
                         client.abort()
+                    for worker in workers:
+                        if worker.ident:
+                            worker.join()
         finally:
             for client in self._clients:
                 client.close()
 
-    def _work(self, client, waiting):
+    def _work(self, client, waiting, ended):
+        """Fetch blobs until none waits; then say in ``ended`` what went wrong, or None."""
+        failure = None
         try:
             while not self._stop.is_set():
-                try:
-                    blob = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                self._fetch(client, blob)
-        except _Stopped:
-            return
+                self._fetch(client, waiting.get_nowait())
+        except (queue.Empty, _Stopped):
+            pass
+        except BaseException as err:
+            failure = err
+        ended.put(failure)
 
     def _wait(self, seconds):
         if self._stop.wait(seconds):
@@ -148,22 +160,23 @@ class Fetcher:
 
     def _receive(self, client, response, skip, part, synced):
         """Read a response to its end into the partial; return up to where the partial is being synced."""
+        buffer = memoryview(bytearray(self._chunk))
         silence, since, spent = client.timeout, part.received + skip, 0.0
         while part.received < part.size:
             if self._stop.is_set():
                 raise _Stopped
             wanted = self._limit.take(min(self._chunk, skip or part.size - part.received))
             started = time.monotonic()
-            data = response.read1(wanted)
+            count = read_into(response, buffer[:wanted])
             spent += time.monotonic() - started
-            self._limit.give_back(wanted - len(data))
-            if not data:
+            self._limit.give_back(wanted - count)
+            if not count:
                 return synced
             if skip:
-                skip -= len(data)
+                skip -= count
                 continue
-            part.append(data)
-            self._progress.advance(part.digest, len(data))
+            part.append(buffer[:count])
+            self._progress.advance(part.digest, count)
             if part.received - synced >= partial.SYNC_EVERY:
                 synced = part.received
                 self._disk.sync(part)
@@ -214,6 +227,11 @@ class _Disk:
         self._raise()
         self._jobs.put((part, part.finish, then))
 
+    def write(self, descriptor, data, store, progress):
+        """Have a blob written whose content (bytes) is known."""
+        digest = descriptor.digest
+        self._jobs.put((None, lambda: store.add_blob(digest, [data], descriptor.size), lambda: progress.done(digest)))
+
     def finish(self):
         """Wait until all is done; raises what went wrong."""
         self._jobs.put(None)
@@ -233,16 +251,19 @@ class _Disk:
                     then()
             except ComposeAppsError as err:
                 self._failure = self._failure or err
-            if action != part.sync:
+            if part is not None and action != part.sync:
                 with self._lock:
                     self._open.discard(part)
 
 
-def fetch_blobs(store, client, progress, app, blobs, **options):
-    """Fetch app.Blobs into the store, the largest first; the arguments are those of ``Fetcher``."""
+def fetch_blobs(store, client, progress, app, blobs, documents=(), **options):
+    """Fetch app.Blobs into the store, the largest first, and write ``documents``, pairs of a Blob and its bytes.
+
+    The other arguments are those of ``Fetcher``.
+    """
     fetcher = Fetcher(store, client, progress, app, **options)
     try:
-        fetcher.run(sorted(blobs, key=lambda blob: -blob.descriptor.size))
+        fetcher.run(sorted(blobs, key=lambda blob: -blob.descriptor.size), documents)
     except StorageError:
         partial.make_room(store, [blob.descriptor.digest for blob in blobs])
         raise

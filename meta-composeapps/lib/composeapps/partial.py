@@ -7,8 +7,8 @@ first, and the whole must have the digest in the end.
 A process that is killed loses nothing: what it wrote is in the page cache. A power cut may
 leave a file whose end was never written, as zeros or as old data. So the file is synced every few
 megabytes, and how far goes into ``<hex>.mark`` together with the boot's ID: in another boot, a
-partial is cut back to its mark. The mark itself is not synced. An old one only means that more is
-fetched again, and none can be ahead of the data that it vouches for.
+partial is cut back to its mark. No mark is ahead of the data that it vouches for; an old one, or a
+damaged one, only means that more is fetched again.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from composeapps.errors import LockedError, StorageError
 
 SUFFIX, MARK_SUFFIX = ".part", ".mark"
 # Bytes after which a partial is synced.
-SYNC_EVERY = 8 * 1024 * 1024
+SYNC_EVERY = 16 * 1024 * 1024
 # Seconds for which a partial that an app still wants is kept untouched.
 KEEP_SECONDS = 7 * 24 * 3600
 _READ = 1024 * 1024
@@ -124,7 +124,7 @@ class Partial:
             if first:
                 durable.fsync_directory(self._path.parent)
             self._synced = min(max(self._synced, received), self.received)
-            self._write_mark()
+            self._write_mark(durably=True)
 
     def finish(self):
         """Turn the partial, which ``matches``, into a blob of the store."""
@@ -148,11 +148,17 @@ class Partial:
             self._path.unlink(missing_ok=True)
             self._mark.unlink(missing_ok=True)
 
-    def _write_mark(self):
-        value = {"boot": boot_id(), "synced": self._synced, "app": self._app}
-        temporary = self._mark.with_name(f"{self._mark.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(value))
-        temporary.rename(self._mark)
+    def _write_mark(self, durably=False):
+        """Write the mark in place, in less than a sector: it is whole, the old one or no mark at all."""
+        value = json.dumps({"boot": boot_id(), "synced": self._synced, "app": self._app}).encode()
+        descriptor = os.open(self._mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.pwrite(descriptor, value, 0)
+            os.ftruncate(descriptor, len(value))
+            if durably:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def path_of(store, digest):

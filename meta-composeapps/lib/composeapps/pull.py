@@ -150,17 +150,12 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0):
     partial.collect(store, digests, survey.ref.app_name)
     received = {digest: partial.received(store, digest) for digest in digests}
     progress.expect(survey.missing, received)
-    waiting = []
-    for blob in survey.missing:
-        digest = blob.descriptor.digest
-        if digest in survey.documents:
-            store.add_blob(digest, [survey.documents[digest]], blob.descriptor.size)
-            progress.done(digest)
-        else:
-            waiting.append(blob)
-    if waiting:
-        fetch_blobs(store, client(), progress, survey.ref.app_name, waiting, parallel=parallel, bandwidth=bandwidth,
-                    received=received)
+    known = [(blob, survey.documents[blob.descriptor.digest]) for blob in survey.missing
+             if blob.descriptor.digest in survey.documents]
+    waiting = [blob for blob in survey.missing if blob.descriptor.digest not in survey.documents]
+    if waiting or known:
+        fetch_blobs(store, client() if waiting else None, progress, survey.ref.app_name, waiting, known,
+                    parallel=parallel, bandwidth=bandwidth, received=received)
     store.add_app(survey.app)
     return survey.app
 

@@ -40,6 +40,21 @@ def proxy_for(url, environ):
     return next((environ[name] for name in names if environ.get(name)), None)
 
 
+def read_into(response, view):
+    """Read what is there of an answer's body, waiting for something, into ``view`` (a memoryview).
+
+    Returns how many bytes that were, 0 at the end. As ``response.read1``, but without memory of its own
+    for each piece, which for pieces of this size costs more than their way through the kernel.
+    """
+    if response.length is None or response.chunked:
+        data = response.read1(len(view))
+        view[:len(data)] = data
+        return len(data)
+    count = response.fp.readinto1(view[:response.length]) if response.length else 0
+    response.length -= count
+    return count
+
+
 class Transport:
     """Sends requests and keeps the connections.
 
