@@ -60,7 +60,7 @@ def main(argv, build):
     args = parse(argv)
     if args.list:
         for name, (_module, _function, text) in BENCHMARKS.items():
-            print(f"{name:14}{text}")
+            print(f"{name:16}{text}")
         return 0
     try:
         if os.geteuid():
