@@ -134,10 +134,10 @@ def _run(args, parts, action, nothing=None):
 
     from composeapps import lock
 
-    # A shutdown asks the agent to end with this: what it is at is then brought to an orderly stop.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     results, first = [], None
-    with contextlib.closing(parts), lock.exclusive(parts.states.lock_file):
+    with contextlib.closing(parts), lock.exclusive(parts.states.lock_file), contextlib.ExitStack() as end:
+        # A shutdown asks the agent to end with this: what it is at is then brought to an orderly stop.
+        end.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         for name, result in action():
             if isinstance(result, ComposeAppsError):
                 first = first or result
