@@ -2,7 +2,7 @@
 """The kills: what is done to the agent, when, and how the app is judged afterwards.
 
 An app of five services goes to and fro between two good versions, by updates and rollbacks, and gets
-a third one that cannot become healthy, so that updates go back by themselves. A service keeps its
+a third one that does not become healthy, so that updates go back by themselves. A service keeps its
 definition in all of them, and so must keep its container.
 """
 
@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass, field
 
 from composeapps.update import journal
-from support.updating import SICK, WELL, service, shell
+from support.updating import SLEEP, WELL, service, shell
 
 APP = "shop"
 OPERATIONS = ("update", "rollback", "broken")
@@ -22,6 +22,7 @@ OPERATIONS = ("update", "rollback", "broken")
 ENDS_WELL = (0, 14)
 # Seconds that any run of the agent may take before it counts as hanging.
 LIMIT = 300
+UNKNOWN = {**WELL, "interval": "1h"}
 MOMENTS = ("before", "between", "after")
 
 
@@ -69,22 +70,23 @@ class Campaign:
         self.device, self.notify = device, notify
         self.random = random.Random(seed)
         self.kills = []
-        # What cannot become healthy need not be waited for long.
-        device.configure(soak_time=0, health_timeout=20, max_failures=1000)
+        device.configure(soak_time=0, max_failures=1000)
         good = [self._version(publisher, number) for number in ("1", "2")]
-        self.good, self.broken = good, self._version(publisher, "3", healthcheck=SICK)
+        self.good, self.broken = good, self._version(publisher, "3")
         self._finish("update", good[0])
         self._finish("update", good[1])
         self.kept = device.started(APP)["keeps"]
         self.duration = {}
 
     @staticmethod
-    def _version(publisher, number, healthcheck=WELL):
-        cat = shell(f"cat /conf/file && exec {' '.join(service()['command'])}")
+    def _version(publisher, number):
+        # The third one is not well at first, and dies then: nobody has to wait long for what becomes of it.
+        run, check = (SLEEP, WELL) if number != "3" else (shell("/bin/busybox sleep 1; exit 3"), UNKNOWN)
+        cat = shell(f"cat /conf/file && exec {' '.join(SLEEP)}")
         return publisher.version(APP, {
             "keeps": service("keeps"),
             "image": service(f"image {number}", depends_on=["keeps"]),
-            "definition": service("definition", environment={"NUMBER": number}, healthcheck=healthcheck),
+            "definition": service("definition", run, environment={"NUMBER": number}, healthcheck=check),
             "over": service(f"over {number}", healthcheck=WELL),
             "file": service("file", cat, volumes=["./conf:/conf:ro"], environment={"SEEN": number}),
             **({f"only{number}": service("only")} if number != "1" else {}),

@@ -3,8 +3,9 @@
 
 import pytest
 
+from composeapps.update import journal
 from support.engine import DockerDaemon
-from support.updating import Device, Publisher, run_here
+from support.updating import WELL, Device, Publisher, run_here, service
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +26,20 @@ def publisher(registry, factory_name):
     return Publisher(registry, factory_name)
 
 
-@pytest.fixture
-def device(dockerd, registry, factory_name, monkeypatch):
-    """A device that has nothing as yet, and knows the registry."""
-    monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", registry.endpoint)
-    device = Device(dockerd.directory / factory_name, dockerd, registry.endpoint)
+@pytest.fixture(scope="module")
+def home(dockerd, registry, request):
+    """The device of a module's tests."""
+    device = Device(dockerd.directory / request.module.__name__.rpartition(".")[2], dockerd, registry.endpoint)
     yield device
     device.remove_containers()
+
+
+@pytest.fixture
+def device(home, registry, monkeypatch):
+    """The module's device with its first configuration, knowing the registry."""
+    monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", registry.endpoint)
+    home.configure()
+    return home
 
 
 @pytest.fixture
@@ -47,5 +55,50 @@ def run(device, capsys):
 
 @pytest.fixture
 def no_registry(monkeypatch, registry, free_port):
-    """The registry's name leads to where nobody listens."""
-    monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", f"{registry.host}=http://127.0.0.1:{free_port}")
+    """Call it, and the registry's name leads to where nobody listens."""
+    return lambda: monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", f"{registry.host}=http://127.0.0.1:{free_port}")
+
+
+class Pair:
+    """An app that is installed in one of two good versions, whichever the test before left.
+
+    ``name`` is the app's, ``installed`` the version that runs and ``other`` the other one.
+    """
+
+    def __init__(self, device, publisher, name):
+        self.device, self.name, self._publisher = device, name, publisher
+        self.versions = [publisher.version(name, {"db": service("db"), "web": service(number, healthcheck=WELL)},
+                                           {"note": number}) for number in "12"]
+        self.installed = self.other = None
+
+    def settle(self):
+        """Have a version installed and running; put right what a failed test left."""
+        installed = self.device.installed(self.name)
+        if installed not in self.versions or self.device.problems(self.name, installed):
+            journal.remove(self.device.states, self.name)
+            assert run_here(self.device, "update", self.versions[0]) == 0
+            assert run_here(self.device, "run", self.name) == 0
+            installed = self.versions[0]
+        self.installed = installed
+        self.other = next(each for each in self.versions if each != installed)
+        return self
+
+    def version(self, web, **files):
+        """Publish another version, of which only the service "web" differs; return its pinned reference."""
+        return self._publisher.version(self.name, {"db": service("db"), "web": web}, files)
+
+    def note(self):
+        """Return what the bundle that is unpacked says of its version."""
+        return (self.device.compose_root / self.name / "note").read_text()
+
+
+@pytest.fixture(scope="module")
+def _pair(home, registry, request):
+    name = request.module.__name__.rpartition(".")[2].replace("test_", "pair")
+    return Pair(home, Publisher(registry, f"pairs{name}"), name)
+
+
+@pytest.fixture
+def pair(_pair, device):
+    """The module's Pair."""
+    return _pair.settle()

@@ -10,17 +10,9 @@ from composeapps.errors import NotRunningError
 from composeapps.install import load_from_store
 from composeapps.reference import parse_pinned
 from composeapps.update import health, journal
-from support.updating import SICK, WELL, service, shell
+from support.updating import SICK, service, shell
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def first(device, run, name, publisher):
-    """The version that runs; "db" is the same in the later ones."""
-    version = publisher.version(name, {"db": service("db"), "web": service("1", healthcheck=WELL)}, {"note": "1"})
-    assert run("update", version)[0] == 0
-    return version
 
 
 BROKEN = {
@@ -35,33 +27,32 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_version_that_is_not_well_is_taken_back(device, run, name, publisher, first, kind, monkeypatch, registry):
+def test_a_version_that_is_not_well_is_taken_back(device, run, pair, kind, no_registry):
     description, words = BROKEN[kind]
     device.configure(health_timeout=2, soak_time=1)
-    version = publisher.version(name, {"db": service("db"), "web": description}, {"note": "2"})
-    assert run("pull", version)[0] == 0 if kind == "exit" else True
+    version = pair.version(description, note="3")
     if kind == "exit":
         # Neither the update nor the way back needs a network now.
-        monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", f"{registry.host}=http://127.0.0.1:9")
-    before = device.started(name)
+        assert run("pull", version)[0] == 0
+        no_registry()
+    before, note = device.started(pair.name), pair.note()
     status, _, err = run("update", version)
     assert status == 14, err
     last = err.splitlines()[-1]
-    assert all(word in last for word in (*words, version, f"{first} runs again")), last
-    assert device.problems(name, first) == []
-    assert device.started(name)["db"] == before["db"]
-    assert (device.compose_root / name / "note").read_text() == "1"
-    assert journal.read(device.states, name) is None
+    assert all(word in last for word in (*words, version, f"{pair.installed} runs again")), last
+    assert device.problems(pair.name, pair.installed) == [] and pair.note() == note
+    assert device.started(pair.name)["db"] == before["db"]
+    assert journal.read(device.states, pair.name) is None
 
 
-def test_work_that_is_done_and_well_is_no_failure(device, run, name, publisher, first):
+def test_work_that_is_done_and_well_is_no_failure(device, run, name, publisher):
     version = publisher.version(name, {
-        "db": service("db"), "web": service("1", healthcheck=WELL),
-        "once": service("2", ("/bin/busybox", "true")), "retried": service("2", ("/bin/busybox", "true"),
-                                                                          restart="on-failure")})
+        "web": service("1"), "once": service("2", ("/bin/busybox", "true")),
+        "retried": service("2", ("/bin/busybox", "true"), restart="on-failure")})
     status, _, err = run("update", version, "--soak", "1")
     assert status == 0, err
     assert device.installed(name) == version
+    assert device.containers(name)["once"][0]["State"]["Status"] == "exited"
 
 
 def test_a_restart_within_the_soak_time_begins_it_anew(device, run, name, publisher):
@@ -83,25 +74,24 @@ def test_a_first_version_that_fails_leaves_no_app(device, run, name, publisher):
     assert device.engine.volumes(f"com.docker.compose.project={name}")
 
 
-def test_a_version_that_failed_too_often_is_rejected_until_it_is_allowed(device, run, name, publisher, first,
-                                                                        tmp_path):
+def test_a_version_that_failed_too_often_is_rejected_until_it_is_allowed(device, run, pair, tmp_path):
     (tmp_path / "callback").write_text(f'#!/bin/sh\necho "$MESSAGE" >> {tmp_path}/messages\n')
     os.chmod(tmp_path / "callback", 0o755)
     device.configure(max_failures=2, soak_time=1)
     device.config.write_text(device.config.read_text().replace(
         "[composeapps]", f'callback_program = "{tmp_path}/callback"\n[composeapps]'))
-    version = publisher.version(name, {"db": service("db"), "web": service("2", shell("echo broken; exit 1"))})
+    version = pair.version(service("4", shell("echo broken; exit 1")))
     assert run("update", version)[0] == 14
     status, _, err = run("update", version)
     assert status == 14 and "after 2 failures this version is rejected" in err
     assert "rejected" in (tmp_path / "messages").read_text().split()
-    before = device.started(name)
+    before = device.started(pair.name)
     status, _, err = run("update", version)
     assert status == 15 and "broken" in err and f"composeapps allow {version}" in err and err.count("\n") == 1
-    assert device.started(name) == before
+    assert device.started(pair.name) == before
     assert "rejected" in run("update", "--plan", version)[1]
     assert run("allow", version)[0] == 0
     assert run("update", version)[0] == 14
-    assert run("allow", first)[0] == 3
-    results = [entry["result"] for entry in json.loads(run("history", "--json")[1])]
-    assert results.count("rolled-back") == 3
+    assert run("allow", pair.installed)[0] == 3
+    results = [entry["result"] for entry in json.loads(run("history", "--json")[1]) if entry["target"] == version]
+    assert results == ["rolled-back"] * 3

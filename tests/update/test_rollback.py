@@ -11,32 +11,23 @@ from support.updating import service
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-def versions(device, run, name, publisher):
-    """Two versions; the second is installed, by an update of the first."""
-    found = [publisher.version(name, {"web": service(number)}, {"note": number}) for number in "12"]
-    for version in found:
-        assert run("update", version)[0] == 0
-    return found
-
-
-
-
-def test_there_and_back_without_a_registry(device, run, name, versions, monkeypatch, registry, free_port):
-    monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", f"{registry.host}=http://127.0.0.1:{free_port}")
-    status, out, err = run("rollback", name, "--json")
+def test_there_and_back_without_a_registry(device, run, pair, no_registry):
+    old, new = pair.installed, pair.other
+    note = pair.note()
+    assert run("update", new)[0] == 0
+    no_registry()
+    status, out, err = run("rollback", pair.name, "--json")
     assert status == 0, err
-    assert json.loads(out) == [
-        {"app": name, "source": versions[1], "target": versions[0], "result": "updated", "ok": True}]
-    assert device.problems(name, versions[0]) == []
-    assert (device.compose_root / name / "note").read_text() == "1"
-    assert run("rollback", name, "--reject")[0] == 0
-    assert device.problems(name, versions[1]) == []
-    status, _, err = run("update", versions[0])
+    assert json.loads(out) == [{"app": pair.name, "source": new, "target": old, "result": "updated", "ok": True}]
+    assert device.problems(pair.name, old) == [] and pair.note() == note
+    assert run("rollback", pair.name, "--reject")[0] == 0
+    assert device.problems(pair.name, new) == []
+    status, _, err = run("update", old)
     assert status == 15 and "a user rejected it" in err
     # What a user asks for by its name is not refused.
-    assert run("rollback", name)[0] == 0
-    assert device.installed(name) == versions[0]
+    assert run("rollback", pair.name)[0] == 0
+    assert device.installed(pair.name) == old
+    run("allow", old)
 
 
 def test_nothing_to_go_back_to(run, name, publisher):
@@ -47,10 +38,10 @@ def test_nothing_to_go_back_to(run, name, publisher):
     assert status == 3 and f"{version} is the first one" in err
 
 
-def test_an_update_that_touched_nothing_is_dropped(device, run, name, versions):
-    before = device.started(name)
-    journal.write(device.states, journal.new(name, versions[1], versions[0]))
+def test_an_update_that_touched_nothing_is_dropped(device, run, pair):
+    name, before = pair.name, device.started(pair.name)
+    journal.write(device.states, journal.new(name, pair.installed, pair.other))
     status, _, err = run("rollback", name)
     assert status == 0 and "dropped" in err
-    assert device.started(name) == before and device.problems(name, versions[1]) == []
+    assert device.started(name) == before and device.problems(name, pair.installed) == []
     assert journal.read(device.states, name) is None

@@ -54,20 +54,16 @@ def test_an_update_touches_only_what_changed(device, run, name, versions):
     assert f"({plan['fetch']['bytes']} bytes) in {len(sizes)} blobs" in text
     for image in plan["load"]["images"]:
         assert f"{image['image']}: " in text and f"({image['size']} bytes) in 2 layers" in text
-    assert all(f"space    {volume['path']}:" in text for volume in plan["volumes"]) and plan["volumes"]
+    assert all(f"space     {volume['path']}:" in text for volume in plan["volumes"]) and plan["volumes"]
 
 
-def test_the_installed_version_needs_no_registry_and_changes_nothing(device, run, name, publisher, no_registry,
-                                                                     registry, monkeypatch):
-    monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", registry.endpoint)
-    version = publisher.version(name, {"web": service("1")})
-    assert run("update", version)[0] == 0
-    before = device.started(name)
-    monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", f"{registry.host}=http://127.0.0.1:9")
-    status, out, err = run("update", version, "--json")
+def test_the_installed_version_needs_no_registry_and_changes_nothing(device, run, pair, no_registry):
+    before = device.started(pair.name)
+    no_registry()
+    status, out, err = run("update", pair.installed, "--json")
     assert (status, json.loads(out)[0]["result"]) == (0, "unchanged"), err
-    assert "would be done" in run("update", "--plan", version)[1]
-    assert device.started(name) == before
+    assert "would be done" in run("update", "--plan", pair.installed)[1]
+    assert device.started(pair.name) == before
     assert run("update") == (0, "no update is unfinished\n", "")
 
 
@@ -85,19 +81,15 @@ def test_a_stopped_app_gets_the_version_and_stays_stopped(device, run, name, pub
     assert "running" not in states
 
 
-def test_one_apps_failure_keeps_no_other_from_its_update(device, run, name, publisher):
-    good = [publisher.version(name, {"web": service(number)}) for number in "12"]
-    other = f"other{name}"
-    bad = [publisher.version(other, {"web": service("1")}),
-           publisher.version(other, {"web": service("2", shell("exit 3"))})]
-    assert run("update", good[0], bad[0])[0] == 0
+def test_one_apps_failure_keeps_no_other_from_its_update(device, run, name, publisher, pair):
+    bad = publisher.version(name, {"web": service("2", shell("exit 3"))})
     absent = f"hub.demo.test/x/absent@sha256:{'0' * 64}"
-    status, out, err = run("update", bad[1], absent, good[1], "--soak", "1", "--json")
+    status, out, err = run("update", bad, absent, pair.other, "--soak", "1", "--json")
     assert status == 14, err
     results = {each["app"]: (each["result"], each["ok"]) for each in json.loads(out)}
-    assert results == {other: ("rolled-back", False), "absent": ("failed", False), name: ("updated", True)}
-    assert device.problems(name, good[1]) == []
-    assert device.problems(other, bad[0]) == []
+    assert results == {name: ("rolled-back", False), "absent": ("failed", False), pair.name: ("updated", True)}
+    assert device.problems(pair.name, pair.other) == []
+    assert device.containers(name) == {}
     # Of the one that nobody can fetch nothing is left that would be tried for ever.
     assert run("update")[1] == "no update is unfinished\n"
 
@@ -110,32 +102,22 @@ def test_bad_references_are_refused_in_one_sentence(run, name):
         assert status == 2 and words in err and err.count("\n") == 1
 
 
-def test_an_app_of_which_two_versions_are_in_the_store_is_started_by_its_name(device, run, name, publisher):
-    versions = [publisher.version(name, {"web": service(number)}) for number in "12"]
-    for version in versions:
-        assert run("update", version)[0] == 0
-    device.remove_containers()
-    status, _, err = run("run", name)
-    assert status == 0, err
-    assert device.problems(name, versions[1]) == []
-
-
-def test_a_boot_keeps_what_was_updated_until_an_image_brings_another_version(device, run, name, publisher):
-    versions = [publisher.version(name, {"web": service(number)}) for number in "123"]
+def test_a_boot_keeps_what_was_updated_until_an_image_brings_another_version(device, run, pair):
+    old, new = pair.installed, pair.other
     factory = device.root / "factory.json"
-    for version in versions:
-        assert run("update", version)[0] == 0
-    device.remove_containers()
-    # The image's version is the first one, as it was at the first boot.
-    device.states.put_factory({name: versions[0]})
-    factory.write_text(json.dumps({"apps": {name: versions[0]}}))
+    factory.write_text(json.dumps({"apps": {pair.name: old}}))
     assert run("run", "--factory", "--installed")[0] == 0
-    assert device.problems(name, versions[2]) == []
-    factory.write_text(json.dumps({"apps": {name: versions[1]}}))
+    assert run("update", new)[0] == 0
+    device.remove_containers()
+    assert run("run", "--factory", "--installed")[0] == 0
+    assert device.problems(pair.name, new) == []
+    # Two versions are in the store: the app's name means the installed one.
+    device.remove_containers()
+    assert run("run", pair.name)[0] == 0
+    assert device.problems(pair.name, new) == []
+
+    device.states.put_factory({pair.name: "what another image had"})
     for _boot in range(2):
         assert run("run", "--factory", "--installed")[0] == 0
-        assert device.problems(name, versions[1]) == []
-    # And an update from there lasts again.
-    assert run("update", versions[2])[0] == 0
-    assert run("run", "--factory", "--installed")[0] == 0
-    assert device.problems(name, versions[2]) == []
+        assert device.problems(pair.name, old) == []
+    factory.unlink()

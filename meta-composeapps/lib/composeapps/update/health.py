@@ -37,7 +37,7 @@ def wait(app, engine, config, soak, timeout, notify=lambda text: None):
     """
     expected = expected_services(app)
     deadline, intervals = time.monotonic() + timeout, iter(_INTERVALS)
-    since, before, unsteady = None, {}, ""
+    since, before, last = None, {}, None
     while True:
         failure = None
         try:
@@ -47,12 +47,10 @@ def wait(app, engine, config, soak, timeout, notify=lambda text: None):
             problem, final, found, failure = "dockerd does not answer", False, {}, err
         now = time.monotonic()
         if problem is None and since is not None and found != before:
-            unsteady = _unsteady(app, engine, before, found)
-            since = None
-            problem = unsteady if now >= deadline else None
+            last, since = _unsteady(app, engine, before, found), None
         if problem is None:
-            if since is None and now > deadline:
-                raise NotRunningError(unsteady or f"app {app.ref.app_name} did not become well within {timeout} s")
+            if since is None and now >= deadline and last is not None:
+                raise NotRunningError(last)
             if since is None:
                 since, before = now, found
                 if soak:
@@ -62,7 +60,7 @@ def wait(app, engine, config, soak, timeout, notify=lambda text: None):
         else:
             if final or now >= deadline:
                 raise failure or NotRunningError(problem)
-            since = None
+            last, since = problem, None
         time.sleep(next(intervals, _LONGEST))
 
 
