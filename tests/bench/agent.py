@@ -35,6 +35,8 @@ def agent_memory(run):
             yield Figure("the same of docker compose, which it starts", peaks.children / MIB, "MiB")
             yield Figure("processes at rest", agent.left(), "", bar=0)
             with run.progress.step("starting each command"):
+                bare = [agent.bare_seconds() for _ in range(max(run.rounds, 3))]
+                yield Figure("Python's own start, part of the following", statistics.median(bare), "s")
                 for command in COMMANDS:
                     # What a command does with an app of 200 MB is no part of its start.
                     argv = [command, *_ARGUMENTS.get(command, ["--help"])]

@@ -83,8 +83,15 @@ soak_time = 0
 
     def seconds(self, *argv):
         """Run a command, whatever its exit status, and return the seconds of CPU that it took, kernel's included."""
+        return self._seconds(_PLAIN, argv)
+
+    def bare_seconds(self):
+        """Return the seconds of CPU that Python takes to start and end."""
+        return self._seconds("pass", [])
+
+    def _seconds(self, script, argv):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = self._start(_PLAIN, argv)
+        done = self._start(script, argv)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if "Traceback" in done.stderr:
             raise BenchError(f"composeapps {' '.join(argv)}: {done.stderr.strip()[-500:]}")
