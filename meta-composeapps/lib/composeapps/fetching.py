@@ -133,13 +133,13 @@ class Fetcher:
 
     def _complete(self, client, blob, part, what, direct):
         """Fetch until a partial has as many bytes as the blob."""
-        failures, synced = 0, part.received
+        failures = 0
         while part.received < part.size:
             before = part.received
             try:
                 self._wait(max(self._hold.get(blob.ref.host, 0) - time.monotonic(), 0))
                 response, offset = client.open_blob(blob.ref, part.digest, before, direct)
-                synced = self._receive(client, response, before - offset, part, synced)
+                self._receive(client, response, before - offset, part)
                 if part.received == part.size:
                     return
                 failure = Unavailable(f"{what}: the connection ended after {part.received} bytes",
@@ -158,8 +158,8 @@ class Fetcher:
             self._progress.retry(part.digest, failure.problem or str(failure), seconds)
             self._wait(seconds)
 
-    def _receive(self, client, response, skip, part, synced):
-        """Read a response to its end into the partial; return up to where the partial is being synced."""
+    def _receive(self, client, response, skip, part):
+        """Read a response to its end into the partial, past the first ``skip`` bytes."""
         buffer = memoryview(bytearray(self._chunk))
         silence, since, spent = client.timeout, part.received + skip, 0.0
         while part.received < part.size:
@@ -171,14 +171,13 @@ class Fetcher:
             spent += time.monotonic() - started
             self._limit.give_back(wanted - count)
             if not count:
-                return synced
+                return
             if skip:
                 skip -= count
                 continue
             part.append(buffer[:count])
             self._progress.advance(part.digest, count)
-            if part.received - synced >= partial.SYNC_EVERY:
-                synced = part.received
+            if part.is_due():
                 self._disk.sync(part)
             if spent > silence:
                 if part.received - since < TRICKLE:
@@ -187,7 +186,6 @@ class Fetcher:
         if response.length == 0:
             # Takes note that nothing follows, so that the connection can be used again.
             response.read()
-        return synced
 
 
 class _Disk:

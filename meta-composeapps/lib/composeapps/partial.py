@@ -6,7 +6,7 @@ first, and the whole must have the digest in the end.
 
 A process that is killed loses nothing: what it wrote is in the page cache. A power cut may
 leave a file whose end was never written, as zeros or as old data. So the file is synced every few
-megabytes, and how far goes into ``<hex>.mark`` together with the boot's ID: in another boot, a
+megabytes or seconds, and how far goes into ``<hex>.mark`` together with the boot's ID: in another boot, a
 partial is cut back to its mark. No mark is ahead of the data that it vouches for; an old one, or a
 damaged one, only means that more is fetched again.
 """
@@ -23,8 +23,8 @@ from composeapps import durable
 from composeapps.errors import LockedError, StorageError
 
 SUFFIX, MARK_SUFFIX = ".part", ".mark"
-# Bytes after which a partial is synced.
-SYNC_EVERY = 16 * 1024 * 1024
+# Bytes, or seconds while some come, after which a partial is synced: what a power cut costs at most.
+SYNC_EVERY, SYNC_SECONDS = 16 * 1024 * 1024, 2
 # Seconds for which a partial that an app still wants is kept untouched.
 KEEP_SECONDS = 7 * 24 * 3600
 _READ = 1024 * 1024
@@ -80,16 +80,16 @@ class Partial:
             length = 0
         if length:
             mark = _read_mark(self._mark)
+            self._synced = min(length, mark.get("synced", 0))
             if mark.get("boot") != boot_id():
-                length = min(length, mark.get("synced", 0))
-            else:
-                self._synced = min(length, mark.get("synced", 0))
+                length = self._synced
         self._file.truncate(length)
         self._hash, self.received = hashlib.sha256(), 0
         self._file.seek(0)
         while self.received < length and (data := self._file.read(min(_READ, length - self.received))):
             self._hash.update(data)
             self.received += len(data)
+        self._requested = self.received, time.monotonic()
         self._write_mark()
 
     def append(self, data):
@@ -109,8 +109,18 @@ class Partial:
             thrown = self.received
             self._file.truncate(0)
             self._hash, self.received, self._synced = hashlib.sha256(), 0, 0
+            self._requested = 0, time.monotonic()
             self._write_mark()
             return thrown
+
+    def is_due(self):
+        """Tell whether it is time for ``sync``; once only, whoever is told sees to it."""
+        received, then = self._requested
+        now = time.monotonic()
+        if self.received - received < SYNC_EVERY and (self.received == received or now - then < SYNC_SECONDS):
+            return False
+        self._requested = self.received, now
+        return True
 
     def matches(self):
         """Tell whether what is there is the whole blob."""
