@@ -52,13 +52,13 @@ def device(memory, registry, factory_name, monkeypatch):
                            store=Store(memory / "store"), factory=Store(memory / "factory"))
 
 
-def _flips(root):
-    """Yield (path, place) for every file, each hard-linked one once: its first byte, one amidst and its last."""
+def _flips(root, places):
+    """Yield (path, place) for every file, each hard-linked one once."""
     seen = set()
     for name, (inode, _time, _content) in stores.files(root).items():
         if inode not in seen:
             seen.add(inode)
-            yield from ((root / name, place) for place in (0, 0.5, 1))
+            yield from ((root / name, place) for place in places)
 
 
 def _flip(path, place):
@@ -70,10 +70,13 @@ def _flip(path, place):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _hold(device, capsys, heal):
-    """Flip each byte, and assert that it is found, named and mended, and that no other file is touched."""
+def _hold(device, capsys, heal, places=(0, 0.5, 1)):
+    """Flip a byte of each file at each place, 0 the first and 1 the last, and return how many were flipped.
+
+    Each must be found, named and mended by ``heal``, and no other file touched.
+    """
     count = 0
-    for path, place in _flips(device.root):
+    for path, place in _flips(device.root, places):
         before = stores.files(device.root)
         inode = path.stat().st_ino
         _flip(path, place)
@@ -105,14 +108,13 @@ def test_any_wrong_byte_is_found_and_mended_by_pull(device, capsys):
 
 def test_any_wrong_byte_in_a_store_of_composectl_is_found_and_mended_by_pull(device, capsys):
     assert device.theirs() == device.uri
-    assert _hold(device, capsys, lambda: device.run("pull", device.uri)) >= 40
+    assert _hold(device, capsys, lambda: device.run("pull", device.uri), [0.7]) >= 16
 
 
 def test_any_wrong_byte_is_mended_from_the_factory_store(device, capsys):
     device.theirs()
     copy_app(device.store, device.factory, parse_pinned(device.uri))
-    assert _hold(device, capsys,
-                 lambda: from_factory(device.store, device.factory.root, device.uri)) >= 40
+    assert _hold(device, capsys, lambda: from_factory(device.store, device.factory.root, device.uri), [0, 0.3]) >= 32
 
 
 def test_a_wrong_byte_in_a_blob_that_no_app_needs_here_is_found_and_pruned(device, capsys):
