@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from composeapps.errors import ComposeAppsError
-from demonstration import device
+from demonstration import device, updating
 from demonstration.chain import Chain
 from demonstration.errors import DemoError
 from emulator.errors import EmulatorError
 from emulator.machine import Machine
-from factory.demo import demo_registry, publish_demo
+from factory.demo import demo_registry, publish_demo, publish_releases
 from fastlane.progress import Progress
 
 # What the demo apps serve on the device.
@@ -30,6 +30,9 @@ examples:
         your app, published there before; REGISTRY_AUTH_FILE names a file with the login
   scripts/demo --no-boot
         build the image, do not boot it
+  scripts/demo --update
+        the demo apps, then an update over the network with a power cut in its middle, then a release
+        that is broken and is taken back with the network down
 
 Run it again after changing something: only what changed is built again. scripts/run-qemu
 boots the image for a look around. Exit status: 0 the apps run, 1 not, 2 wrong usage.
@@ -44,9 +47,13 @@ def parse(argv):
     parser.add_argument("apps", metavar="APP", nargs="*",
                         help="published app, REGISTRY/FACTORY/NAME[:TAG] (default: make and publish the demo apps)")
     parser.add_argument("--no-boot", action="store_true", help="stop when the image is built")
+    parser.add_argument("--update", action="store_true", help="also update the device, and cut its power meanwhile")
     parser.add_argument("--refresh", action="store_true", help="look for newer Debian packages for the demo apps")
     parser.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.update and (arguments.apps or arguments.no_boot):
+        parser.error("--update shows releases of the demo's own app, booted: give neither APP nor --no-boot with it")
+    return arguments
 
 
 def main(argv, top, build, setup_seconds):
@@ -96,6 +103,9 @@ def _run(arguments, chain, progress):
                 registry = stack.enter_context(demo_registry(chain.build))
                 endpoint = registry.endpoint
                 publish_demo(endpoint, chain.top, chain.build, arguments.refresh, progress.detail)
+                if arguments.update:
+                    result["releases"] = [release.uri for release in publish_releases(
+                        endpoint, chain.top, chain.build, "web", arguments.refresh, progress.detail)]
         with progress.step("generating the recipes"):
             names = chain.generate_recipes(sources, endpoint)
         with progress.step("waiting for the Debian base"):
@@ -104,20 +114,35 @@ def _run(arguments, chain, progress):
             wait_for_dockerd(progress.say)
         with progress.step("building the image"):
             result["image"] = chain.build_image(names, endpoint)
-    if arguments.no_boot:
-        return result
-    machine = Machine(result["image"], network="none", name="demo")
+        if not arguments.no_boot:
+            _boot(arguments, result, names, endpoint, progress)
+    return result
+
+
+def _boot(arguments, result, names, endpoint, progress):
+    """Boot the image and add what the device answers to ``result``."""
+    network = "user" if arguments.update else "none"
+    machine = Machine(result["image"], network=network, name="demo")
+    said = "with a network" if arguments.update else "with no network"
+
+    def wait_for_apps():
+        device.wait_for_apps(machine, lambda line: progress.say(f"  {line}"))
+
     try:
-        with progress.step(f"booting the image in QEMU, with no network ({machine.accel.name})"):
+        with progress.step(f"booting the image in QEMU, {said} ({machine.accel.name})"):
             machine.start()
         with progress.step("the device installs and starts its apps"):
-            device.wait_for_apps(machine, lambda line: progress.say(f"  {line}"))
+            wait_for_apps()
         with progress.step("asking the apps"):
             result["apps"] = device.services(machine)
             result["pages"] = {name: device.fetch(machine, url) for name, url in PAGES.items() if name in names}
+        if arguments.update:
+            good, broken = result["releases"]
+            updating.connect(machine, *endpoint.split("=", 1))
+            result["update"] = updating.interrupted(machine, good, progress, wait_for_apps)
+            result["rollback"] = updating.taken_back(machine, broken, progress)
     finally:
         machine.close()
-    return result
 
 
 def _show(result):
@@ -134,6 +159,8 @@ def _show(result):
                 table.add_row(app["name"], service["name"], service["state"], service["health"] or "-")
         console.print()
         console.print(table)
+    if "update" in result:
+        _show_update(console, result["update"], result["rollback"])
     table = Table(box=None, header_style="dim", show_footer=True)
     table.add_column("where the time went", footer="in all")
     table.add_column("seconds", justify="right", footer=f"{result['seconds']:.1f}")
@@ -142,3 +169,15 @@ def _show(result):
     console.print()
     console.print(table)
     console.print(f"\n{result['image']}\nscripts/run-qemu boots it again, for a look around.", markup=False)
+
+
+def _show_update(console, update, rollback):
+    kept = f"{update['kept_bytes'] / 1e6:.1f} MB"
+    console.print(f"\n[bold]release 2[/]: {kept} of it had come when the power went, and were kept:")
+    console.print("\n".join(f"  {line}" for line in update["log"]), markup=False)
+    before, after = update["redis_before_and_after"]
+    console.print(f"{update['page']} (redis: container {before} before, {after} after)", markup=False)
+    console.print("\n[bold]release 3[/], with the network down:")
+    console.print("\n".join(f"  {line}" for line in rollback["log"]), markup=False)
+    console.print(rollback["page"], markup=False)
+    console.print("\n" + "\n".join(rollback["history"]), markup=False)
