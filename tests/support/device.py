@@ -91,7 +91,8 @@ class Device:
         found = {}
         for listed in self.engine.containers(f"{WORKING_DIR}={self.directory}"):
             container = self.engine.container(listed["Id"])
-            found.setdefault(label(container, SERVICE), []).append(container)
+            if container is not None:
+                found.setdefault(label(container, SERVICE), []).append(container)
         return {name: sorted(each, key=lambda c: label(c, NUMBER)) for name, each in found.items()}
 
     def runs(self):

@@ -92,11 +92,15 @@ def test_killed_at_random_moments_forwards_and_back(device, whole):
         agent = _agent(device, old, new)
         # From the first word on, which it says when Python is up; a whole switch takes about three seconds.
         agent.stdout.readline()
-        time.sleep(moments.uniform(0, 3))
+        after = moments.uniform(0, 3)
+        time.sleep(after)
         _kill(agent, whole)
+        # Shown when the test fails.
+        print(f"seed {seed}, turn {turn}: killed after {after:.3f} s, leaving",
+              [(each["Name"], each["State"]["Status"]) for found in device.containers().values() for each in found])
         device.apply(old, new, **({} if moments.random() < 0.5 else {"hand_over": False}))
         _ends_as(device, new, REPLICAS)
-        assert device.runs()["b"] == untouched, f"seed {seed}, turn {turn}"
+        assert device.runs()["b"] == untouched
         assert (device.directory / "x").read_text() == "21"[turn % 2]
 
 

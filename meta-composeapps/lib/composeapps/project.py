@@ -113,7 +113,7 @@ class Project:
         ]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
         environment["DOCKER_HOST"] = self._config.docker_host
-        lock = self._states.root / "compose" / f"{quote(self.app_name, safe='')}.lock"
+        lock = self._lock_file()
         with self._alone(lock) as descriptor:
             try:
                 done = subprocess.run(
@@ -123,10 +123,25 @@ class Project:
             except OSError as err:
                 raise EngineError(f"app {self.app_name}: docker compose cannot be run in {self.directory}: "
                                   f"{err.strerror}") from None
+            # It came to its end, well or not.
+            os.ftruncate(descriptor, 0)
         if done.returncode:
             words = [line.strip() for line in done.stdout.splitlines() if line.strip()]
             tail = "; ".join(words[-3:]) or f"exit status {done.returncode}"
             raise EngineError(f"app {self.app_name}: docker compose {arguments[0]} failed: {tail}")
+
+    def was_cut_off(self):
+        """Tell whether the last docker compose did not come to its end, or its agent did not see that.
+
+        dockerd may then still be at what it was asked for.
+        """
+        try:
+            return self._lock_file().stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def _lock_file(self):
+        return self._states.root / "compose" / f"{quote(self.app_name, safe='')}.lock"
 
     def _override(self):
         services, networks = {}, {}

@@ -68,7 +68,7 @@ def taken_back(machine, uri, progress):
         machine.set_link(False)
         # By default a service gets five minutes to become well.
         machine.run("sed -i '/^.composeapps.$/a health_timeout = 60' /etc/composeapps/config.toml")
-        done = machine.run(f"composeapps update {shlex.quote(uri)} 2>&1", timeout=900, check=False)
+        done = machine.run(f"composeapps update {shlex.quote(uri)}", timeout=900, check=False)
     if done.exit_status != ROLLED_BACK or _installed(machine) != before or _container(machine, "redis") != redis:
         raise DemoError(f"the broken release was not taken back (status {done.exit_status}): "
                         + " ".join(done.stdout.splitlines()[-1:]))

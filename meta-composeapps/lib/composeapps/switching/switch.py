@@ -26,12 +26,17 @@ from composeapps.project import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJEC
 from composeapps.switching import changes as differences
 from composeapps.switching import definition, handover, locks, trees
 
-START, UP, HAND_OVER = "start", "up", "hand-over"
+# How a service gets to where it should be: start what is there or missing, have compose replace what is old, hand
+# over, or remove the old beside the new.
+START, UP, HAND_OVER, DROP = "start", "up", "hand-over", "drop"
 _UP = ("up", "--detach", "--no-deps", "--no-build", "--quiet-pull")
 # A recreated container's name until the old one is gone.
 _TEMPORARY = re.compile(r"/?([0-9a-f]{12})_(.+)")
 # Seconds that dockerd may take to finish a removal that it has begun.
 _REMOVAL = 30
+# After a compose that was cut off: how often all is gone through until nothing is left to be done, and the
+# seconds in between, for what dockerd is still at.
+_ATTEMPTS, _PAUSE = 4, 1
 
 
 def before_download(old, new, changes, states, engine, config, force=False, notify=lambda text: None):
@@ -148,6 +153,9 @@ class _Work:
         self._changed = {change.name for change in changes.of(differences.CHANGED)} if changes else set()
         self._hashes = {service.name: service.config_hash for service in self._definition.services.values()}
         self._ids = {}
+        self._cut_off = project.was_cut_off()
+        # What did its work may be wanted again, but once.
+        self._all = changes is None
 
     def tidy(self):
         """Remove or rename the containers that an interrupted compose left under a temporary name."""
@@ -175,20 +183,44 @@ class _Work:
 
     def run(self):
         """Do it."""
+        attempts = _ATTEMPTS if self._cut_off else 1
+        while attempts:
+            attempts -= 1
+            try:
+                self._run()
+            except EngineError:
+                # What dockerd is still at for a compose that is gone gets in the way of the next one.
+                if not attempts:
+                    raise
+            if attempts:
+                self._all = False
+                time.sleep(_PAUSE)
+                self.tidy()
+                if not self._left():
+                    return
+
+    def _left(self):
+        """Return [(service, how it gets to where it should be), …] in order, without those that are there."""
+        containers = self._project.containers()
+        return [(name, mode) for name in self._definition.ordered()
+                if (mode := self._mode(name, containers)) is not None]
+
+    def _run(self):
         for name, found in self._project.containers().items():
             if name not in self._definition.services:
                 for container in found:
                     self._end(container)
         self._replace_networks()
-        containers = self._project.containers()
-        modes = [(name, mode) for name in self._definition.ordered()
-                 if (mode := self._mode(name, containers)) is not None]
-        for mode, group in itertools.groupby(self._with_bound(modes, containers), key=lambda each: each[1]):
+        for name, mode in self._left():
+            if mode == DROP:
+                for container in self._old(name):
+                    self._end(container)
+        modes = self._with_bound(self._left(), self._project.containers())
+        for mode, group in itertools.groupby(modes, key=lambda each: each[1]):
             names = [name for name, _mode in group]
             if mode == HAND_OVER:
                 for name in names:
-                    old = [each for each in containers.get(name, []) if not self._is_current(name, each)]
-                    handover.run(self._project, self._definition.services[name], old,
+                    handover.run(self._project, self._definition.services[name], self._old(name),
                                  lambda each, name=name: self._is_current(name, each), self._end, self._force,
                                  self._notify)
             else:
@@ -196,6 +228,9 @@ class _Work:
                              f"{', '.join(names)}")
                 self._project.compose(*_UP, *(("--no-recreate",) if mode == START else ()), *names)
         self._remove_networks()
+
+    def _old(self, name):
+        return [each for each in self._project.containers().get(name, []) if not self._is_current(name, each)]
 
     def _mode(self, name, containers):
         """Return how a service gets to where it should be, None when it is there."""
@@ -206,9 +241,7 @@ class _Work:
         old = [each for each in found if each not in current]
         wanted = service.replicas if service.replicas is not None else max(1, len(current))
         if old and current and len(current) >= wanted and not self._is_waiting(service, old, current):
-            for container in old:
-                self._end(container)
-            old = []
+            return DROP
         if old:
             return HAND_OVER if self._is_handed_over(service, old) else UP
         if len(current) > wanted:
@@ -258,7 +291,7 @@ class _Work:
         if state.get("Running") or state.get("Restarting"):
             return False
         policy = ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
-        if self._changes is None or state.get("Status") != "exited" or state.get("ExitCode") \
+        if self._all or state.get("Status") != "exited" or state.get("ExitCode") \
                 or policy not in ("no", "on-failure"):
             return True
         # One that did its work rests, unless it was the shutdown of the device that ended it.
