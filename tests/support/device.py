@@ -81,7 +81,7 @@ class Device:
 
     def apply(self, old, new, **options):
         """Load the images of a version and switch to it."""
-        images = install.load_images(new, self.store, self.engine)
+        images = install.load_images(new, self.store, self.engine, certain=True)
         switch.apply(old, new, images, self.between(old, new), self.states, self.engine, self.config, self.store,
                      notify=self.notes.append, **options)
         self.states.put(self.name, install.state_of(new, images, self.states.get(self.name)))

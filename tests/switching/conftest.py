@@ -2,6 +2,7 @@
 """One real dockerd for all that is tested here, and devices that use it."""
 
 import itertools
+import os
 import subprocess
 
 import pytest
@@ -10,6 +11,12 @@ from support.device import Device
 from support.engine import DockerDaemon
 
 _counter = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch):
+    """What a power cut leaves on the disk is not looked at here, so nothing waits for it."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

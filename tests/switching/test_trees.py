@@ -30,12 +30,6 @@ class _Engine:
         return {**self._container, "State": {"Running": self.runs, "StartedAt": "2026-01-01T00:00:00Z"}}
 
 
-@pytest.fixture(autouse=True)
-def _no_disk(monkeypatch):
-    """What is on the disk after a power cut is not looked at here, so nothing waits for it."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def _tree(directory):
     return {str(path.relative_to(directory)): path.read_text()
             for path in sorted(directory.rglob("*")) if path.is_file()}
