@@ -58,8 +58,12 @@ def configure(name, parser):
 def _parts(args):
     from dataclasses import replace
 
-    from composeapps import progress
     from composeapps.update.parts import Parts
+
+    def progress(ref):
+        from composeapps import progress
+
+        return progress.choose(state_dir=config.state_dir, ref=ref)
 
     config = output.load_config(args)
     if getattr(args, "limit", None) is not None:
@@ -71,7 +75,7 @@ def _parts(args):
         config = replace(config, bandwidth=limit)
     if (getattr(args, "soak", None) or 0) < 0:
         raise UsageError("--soak takes a number of seconds, 0 or more")
-    return Parts(config, output.notify, lambda ref: progress.choose(state_dir=config.state_dir, ref=ref))
+    return Parts(config, output.notify, progress)
 
 
 def _reference(text):
@@ -83,7 +87,7 @@ def _reference(text):
 
 
 def _update(args):
-    from composeapps.update import process
+    from composeapps.update import journal
 
     refs = [_reference(text) for text in args.refs]
     names = [ref.app_name for ref in refs]
@@ -95,6 +99,10 @@ def _update(args):
         return _plan(args, parts, refs)
 
     def action():
+        if not refs and not journal.anything(parts.states):
+            return
+        from composeapps.update import process
+
         if not refs:
             yield from process.resume(parts)
             return

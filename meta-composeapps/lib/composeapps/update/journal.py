@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from urllib.parse import quote
@@ -65,7 +64,7 @@ class Journal:
 
 def new(app, source, target, **options):
     """Return the Journal of an update that begins now; nothing is written."""
-    return Journal(app, source, target, started=time.time(), identifier=secrets.token_hex(8), **options)
+    return Journal(app, source, target, started=time.time(), identifier=os.urandom(8).hex(), **options)
 
 
 def path_of(states, app):
@@ -126,6 +125,14 @@ def pending(states):
     """Return the Journals of all updates that are not at their end, in the order they were begun. Takes no lock."""
     found = [journal for path in sorted(_directory(states).glob("*.json")) if (journal := _parse(path)) is not None]
     return sorted(found, key=lambda journal: (journal.started, journal.app))
+
+
+def anything(states):
+    """Return whether there is any file of an update, readable or not. Takes no lock."""
+    try:
+        return any(os.scandir(_directory(states)))
+    except FileNotFoundError:
+        return False
 
 
 def tidy(states):

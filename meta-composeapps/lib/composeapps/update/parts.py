@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from composeapps.engine import Engine
-from composeapps.progress import Progress
 from composeapps.state import StateDirectory
-from composeapps.store import Store
 
 
 @dataclass
@@ -16,17 +13,19 @@ class Parts:
     """What an update needs of a device.
 
     ``notify`` is called with a line of text at each step that takes time; ``progress`` with the
-    pinned Reference of what is fetched, it returns a progress.Progress.
+    pinned Reference of what is fetched, it returns a progress.Progress. None shows none.
     """
 
     config: Any
     notify: Any = lambda text: None
-    progress: Any = lambda ref: Progress()
+    progress: Any = None
     _client: Any = None
 
     @cached_property
     def store(self):
         """The Store."""
+        from composeapps.store import Store
+
         return Store(self.config.store)
 
     @cached_property
@@ -37,6 +36,8 @@ class Parts:
     @cached_property
     def engine(self):
         """The Engine."""
+        from composeapps.engine import Engine
+
         return Engine(self.config.docker_host)
 
     def client(self):
@@ -50,9 +51,10 @@ class Parts:
 
     def fetch(self, survey):
         """Get what a pull.Survey found missing into the store; raises what pull.fetch does."""
+        from composeapps.progress import Progress
         from composeapps.pull import fetch
 
-        progress = self.progress(survey.ref) if survey.missing else Progress()
+        progress = self.progress(survey.ref) if self.progress and survey.missing else Progress()
         try:
             fetch(survey, self.store, self.client, progress, self.config.parallel, self.config.bandwidth)
         finally:
