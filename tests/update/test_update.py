@@ -115,6 +115,8 @@ def test_a_boot_keeps_what_was_updated_until_an_image_brings_another_version(dev
     device.remove_containers()
     assert run("run", pair.name)[0] == 0
     assert device.problems(pair.name, new) == []
+    assert run("check", pair.name)[0] == 0
+    assert json.loads(run("show", pair.name, "--json")[1])["uri"] == new
 
     device.states.put_factory({pair.name: "what another image had"})
     for _boot in range(2):

@@ -262,9 +262,10 @@ class Store:
                 return path.read_bytes()
         return None
 
-    def find_app(self, name):
+    def find_app(self, name, states=None):
         """Return the Reference of one app, named by its name or by its pinned reference.
 
+        Of several versions a name means the one that is installed according to ``states``, a StateDirectory.
         Raises NotFoundError, which lists what there is, or UsageError when several versions fit.
         """
         apps = self.list_apps()
@@ -272,6 +273,10 @@ class Store:
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
+            installed = states.get(name) if states else None
+            for ref in fitting:
+                if installed and installed.uri == str(ref):
+                    return ref
             versions = ", ".join(str(ref) for ref in fitting)
             raise UsageError(f"the store has {len(fitting)} versions of {name}; name one: {versions}")
         have = ", ".join(sorted({ref.app_name for ref in apps})) or "none"

@@ -36,7 +36,7 @@ def _check(args):
 
     config = output.load_config(args)
     store, states = Store(config.store), StateDirectory(config.state_dir)
-    refs = [store.find_app(name) for name in args.apps] or store.list_apps()
+    refs = [store.find_app(name, states) for name in args.apps] or store.list_apps()
     known = _known(states, config)
     results, seen = [], set()
     for ref in refs:

@@ -48,9 +48,11 @@ def _ls(args):
 def _show(args):
     from composeapps import compose
     from composeapps.install import load_from_store
+    from composeapps.state import StateDirectory
 
-    store = Store(output.load_config(args).store)
-    app = load_from_store(store, store.find_app(args.app))
+    config = output.load_config(args)
+    store = Store(config.store)
+    app = load_from_store(store, store.find_app(args.app, StateDirectory(config.state_dir)))
     if args.compose:
         print(app.compose.decode(), end="")
         return
