@@ -73,6 +73,10 @@ class Publisher:
         return push_app(self.registry, f"{self.registry.host}/{self.factory}/{app}:v",
                         make_app(compose, files, images))
 
+    def image(self, name, content):
+        """Return the support.images.Image of a service that was published with ``content``."""
+        return self._images[name, content][1]
+
     def _image(self, name, content):
         if (name, content) not in self._images:
             image = busybox_image(make_image, tar, {"content": f"{self.factory} {name} {content}"})

@@ -123,3 +123,20 @@ def test_a_boot_keeps_what_was_updated_until_an_image_brings_another_version(dev
         assert run("run", "--factory", "--installed")[0] == 0
         assert device.problems(pair.name, old) == []
     factory.unlink()
+
+
+@pytest.mark.parametrize("strategy", ["kill-then-download", "delete-then-download"])
+def test_a_service_that_was_stopped_for_a_download_that_failed_runs_again(device, run, name, publisher, registry,
+                                                                         strategy):
+    labels = {"web": {"composeapps.update.strategy": strategy}}
+    versions = [publisher.version(name, {"web": service(f"{strategy} {number}")}, labels=labels) for number in "12"]
+    assert run("update", versions[0])[0] == 0
+    before = device.started(name)
+    # The registry has lost the layer that only the second one has.
+    registry.blob_path(publisher.image("web", f"{strategy} 2").document["layers"][-1]["digest"]).unlink()
+    status, _, err = run("update", versions[1])
+    assert status in (3, 5), err
+    assert device.problems(name, versions[0]) == []
+    assert device.started(name) != before
+    assert run("rollback", name)[0] == 0
+    assert run("update")[1] == "no update is unfinished\n"
