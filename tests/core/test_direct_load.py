@@ -20,7 +20,7 @@ import hostsetup
 import moby.build
 from composeapps import loading
 from composeapps.app import StoreSource, load_image
-from composeapps.engine import API, Engine, UnixConnection, _archive
+from composeapps.engine import API, Engine, _archive
 from composeapps.errors import CorruptError, NotFoundError
 from composeapps.install import find_image, tag_of
 from composeapps.loading import DIRECT, LINKED, NOTES, SENT, load
@@ -28,6 +28,7 @@ from composeapps.reference import parse_pinned
 from composeapps.store import Store
 from support.engine import DockerDaemon
 from support.images import make_image, tar
+from support.unixconnection import UnixConnection
 
 pytestmark = pytest.mark.root
 

@@ -5,7 +5,7 @@ import http.client
 import json
 from urllib.parse import quote, urlencode
 
-from composeapps.engine import UnixConnection
+from support.unixconnection import UnixConnection
 
 API = "/v1.41"
 

@@ -9,7 +9,7 @@ import subprocess
 from composeapps import compose, install
 from composeapps.app import StoreSource, load_app
 from composeapps.config import Config
-from composeapps.engine import API, Engine, UnixConnection
+from composeapps.engine import API, Engine
 from composeapps.project import NUMBER, SERVICE, WORKING_DIR, label
 from composeapps.reference import parse_pinned
 from composeapps.state import StateDirectory
@@ -18,6 +18,7 @@ from composeapps.switching import changes, switch
 from support.apps import make_app
 from support.engine import busybox_image
 from support.images import make_image, sha256, tar
+from support.unixconnection import UnixConnection
 
 SLEEP = ["/bin/busybox", "sleep", "3600"]
 _counter = itertools.count(1)

@@ -6,30 +6,15 @@ start-up several times our budget. API: Docker Engine 1.41 and later.
 """
 
 import base64
-import contextlib
-import http.client
 import io
 import json
-import socket
 import tarfile
 from urllib.parse import quote, urlencode
 
+from composeapps import unixhttp
 from composeapps.errors import EngineError, LoadRefusedError, UsageError
 
 API = "/v1.41"
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over the unix socket ``path``; ``timeout`` is in seconds."""
-
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Engine:
@@ -102,8 +87,8 @@ class Engine:
         try:
             if status >= 400:
                 raise ValueError(status)
-            return json.loads(base64.b64decode(headers["X-Docker-Container-Path-Stat"]))
-        except (ValueError, TypeError):
+            return json.loads(base64.b64decode(headers["x-docker-container-path-stat"]))
+        except (KeyError, ValueError):
             raise EngineError(f"dockerd at {self.host} does not tell of {path} in container {container[:12]}: "
                               f"HTTP {status}") from None
 
@@ -155,19 +140,13 @@ class Engine:
 
         Raises LoadRefusedError when dockerd answered that it could not load them.
         """
-        connection = UnixConnection(self._path, self._timeout)
         try:
-            headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                # dockerd may stop reading, on a full disk for example: its answer then says why.
-                connection.request("POST", f"{API}/images/load?quiet=1", _archive(manifest, blobs), headers,
-                                   encode_chunked=True)
-            response = connection.getresponse()
-            status, lines = response.status, response.read().decode(errors="replace").splitlines()
-        except (OSError, http.client.HTTPException) as err:
+            status, _headers, data = unixhttp.exchange(
+                self._path, "POST", f"{API}/images/load?quiet=1", {"Content-Type": "application/x-tar"},
+                _archive(manifest, blobs), self._timeout)
+        except OSError as err:
             raise self._unreachable(err) from None
-        finally:
-            connection.close()
+        lines = data.decode(errors="replace").splitlines()
         for line in lines:
             try:
                 message = json.loads(line)
@@ -194,15 +173,10 @@ class Engine:
         return status, data
 
     def _request_all(self, method, path, limit=None):
-        connection = UnixConnection(self._path, self._timeout)
         try:
-            connection.request(method, API + path)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read(limit)
-        except (OSError, http.client.HTTPException) as err:
+            return unixhttp.exchange(self._path, method, API + path, timeout=self._timeout, limit=limit)
+        except OSError as err:
             raise self._unreachable(err) from None
-        finally:
-            connection.close()
 
     def _unreachable(self, err):
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__

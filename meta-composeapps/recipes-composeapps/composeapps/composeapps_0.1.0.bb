@@ -110,6 +110,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/switching/trees.py \
     composeapps/teardown.py \
     composeapps/transport.py \
+    composeapps/unixhttp.py \
     composeapps/update/__init__.py \
     composeapps/update/health.py \
     composeapps/update/journal.py \
