@@ -30,6 +30,7 @@ def daemon(device_root, tmp_path_factory):
 def device(daemon):
     """A Device with that dockerd."""
     made = Device(daemon.directory / f"device{next(_counter)}", daemon.host, daemon.compose_command)
+    made.docker = daemon.base / "usr/bin/docker"
     yield made
     made.clear()
 
