@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: MIT
 """Fixtures for the tests of the package: clients, app directories, an app in a store."""
 
+import os
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from composeapps.registry import RegistryClient, parse_endpoints
 from support.engine import DockerDaemon
 from support.images import multi_platform, push_image
+
+
+@pytest.fixture
+def memory(tmp_path):
+    """A directory in memory, where syncs cost nothing, if there is one."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        yield Path(place)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,16 +16,6 @@ from composeapps.state import AppState, StateDirectory
 from composeapps.store import Store
 from support import apps, stores
 from support.images import multi_platform, push_image
-
-
-@pytest.fixture
-def memory(tmp_path):
-    """A directory in memory, where syncs cost nothing, if there is one."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
-        yield Path(place)
 
 
 @pytest.fixture

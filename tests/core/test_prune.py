@@ -4,8 +4,6 @@
 import json
 import os
 import shutil
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -48,16 +46,6 @@ class NoEngine:
 
     def data_root(self):
         return "/nonexistent"
-
-
-@pytest.fixture
-def memory(tmp_path):
-    """A directory in memory, where syncs cost nothing, if there is one."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
-        yield Path(place)
 
 
 @pytest.fixture
