@@ -14,6 +14,8 @@ from support.device import Device, service, shell
 
 pytestmark = pytest.mark.root
 
+# Ends when there is nothing to read for a moment.
+READING = ["/bin/busybox", "sh", "-c", "while /bin/busybox cat /conf/x > /dev/null; do /bin/busybox sleep 0.02; done"]
 READY = {"test": ["CMD", "/bin/busybox", "test", "-f", "/ok"], "interval": "200ms", "retries": 100}
 
 
@@ -43,7 +45,7 @@ def test_only_the_service_that_differs_is_replaced(device):
 
 
 def test_a_file_of_the_bundle_replaces_those_who_mount_it_and_nobody_else_loses_theirs(device, daemon):
-    keep = service(volumes=["./conf:/conf"])
+    keep = service(READING, volumes=["./conf:/conf"])
     services = {"keeper": keep, "file": service(volumes=["./other/x:/x:ro"]), "none": service()}
     old = device.version(services, {"conf/x": "kept", "other/x": "1"})
     device.apply(None, old)
@@ -61,7 +63,7 @@ def test_a_file_of_the_bundle_replaces_those_who_mount_it_and_nobody_else_loses_
 
 
 def test_an_old_bundle_stays_for_as_long_as_a_container_reads_it(device, daemon):
-    services = {"reader": service(volumes=["./conf:/conf:ro"]), "a": service(volumes=["./x:/x"])}
+    services = {"reader": service(READING, volumes=["./conf:/conf:ro"]), "a": service(volumes=["./x:/x"])}
     old = device.version(services, {"conf/x": "kept", "conf/sub/y": "kept too", "x": "1"})
     device.apply(None, old)
     before = device.runs()["reader"]
