@@ -173,7 +173,7 @@ def _show(result):
 
 def _show_update(console, update, rollback):
     kept = f"{update['kept_bytes'] / 1e6:.1f} MB"
-    console.print(f"\n[bold]release 2[/]: {kept} of it had come when the power went, and were kept:")
+    console.print(f"\n[bold]release 2[/]: {kept} of it had come when the power went; what was on the disk counts:")
     console.print("\n".join(f"  {line}" for line in update["log"]), markup=False)
     before, after = update["redis_before_and_after"]
     console.print(f"{update['page']} (redis: container {before} before, {after} after)", markup=False)
