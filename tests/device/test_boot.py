@@ -129,7 +129,7 @@ def test_stop_and_run(booted, image):
 
 def test_the_oeqa_cases_pass(booted, image):
     results = oeqa(booted, image, "compose_apps")
-    assert len(results) == 9
+    assert len(results) == 10
     assert {case: result for case, result in results.items() if result != ("passed", "")} == {}
 
 

@@ -135,6 +135,13 @@ class ComposeAppsRunningTest(ComposeAppsTest):
                 self.assertTrue(service["current"], f"{what} is of another version")
 
     @OETestDepends(["compose_apps.ComposeAppsRunningTest.test_preloaded_apps_run"])
+    def test_status(self):
+        status = self.agent("status", expected=(0, NOT_RUNNING))
+        problems = [*status["problems"], *(problem["text"] for app in status["apps"] for problem in app["problems"])]
+        self.assertEqual(problems, [])
+        self.assertLessEqual(set(self.preloaded().values()), {app["uri"] for app in status["apps"]})
+
+    @OETestDepends(["compose_apps.ComposeAppsRunningTest.test_preloaded_apps_run"])
     def test_stop_and_run(self):
         apps = {app["name"]: app for app in self.agent("ps") if app["name"] in self.preloaded()}
         # The app with the fewest services takes the least time.
