@@ -19,7 +19,7 @@ BROKEN = {
     "healthcheck": (service("2", shell("echo warming up; exec /bin/busybox sleep 100000"), healthcheck=SICK),
                     ("service web", "unhealthy", "warming up")),
     "crash": (service("2", shell("echo no such table; exit 3"), restart="always"),
-              ("service web", "status 3", "no such table")),
+              ("service web", "again and again", "no such table")),
     "exit": (service("2", shell("echo cannot go on >&2; exit 4")),
              ("service web", "ended with status 4", "cannot go on")),
     "never starts": (service("2", ("/bin/absent",)), ("/bin/absent",)),
