@@ -13,6 +13,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import hostsetup
 from bench.figures import BenchError, Figure
 from composeapps.dockerstore import heal, layout
 
@@ -89,7 +90,8 @@ def _layer(root, data, diff, parent, lower):
 
 def measure(root):
     """Run fsck on a data root; return (CPU seconds, peak memory in bytes, report)."""
-    argv = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(LIB)!r}); "
+    argv = [sys.executable, "-I", "-X", f"pycache_prefix={hostsetup.BUILD / 'pycache'}", "-c",
+            f"import sys; sys.path.insert(0, {str(LIB)!r}); "
             "from composeapps.cli.main import main; raise SystemExit(main())",
             "--store", str(root / "no-store"), "fsck", "--data-root", str(root), "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:

@@ -45,7 +45,8 @@ class Device:
                                f'[registry."{self.registry.host}"]\nurl = "{url}"\n')
 
     def start(self, *args, prefix=(), **options):
-        argv = [*prefix, sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(LIB)!r}); "
+        # -B: byte code in the layer's directory would be part of what BitBake hashes.
+        argv = [*prefix, sys.executable, "-I", "-B", "-c", f"import sys; sys.path.insert(0, {str(LIB)!r}); "
                 "from composeapps.cli.main import main; raise SystemExit(main())", "--config", self.config, "pull"]
         return subprocess.Popen([*argv, *map(str, args)], **options)
 
