@@ -28,7 +28,6 @@ import itertools
 import json
 import os
 import re
-import secrets
 import stat
 import time
 
@@ -168,7 +167,7 @@ def _stream(engine, store, item, variant, leave_out):
         remaining = list(files)
         if LINKED not in engine.ruled_out:
             # The first name in the archive is how its directory is told from those of others.
-            marker = f".composeapps-{secrets.token_hex(16)}"
+            marker = f".composeapps-{os.urandom(16).hex()}"
             yield marker, 0, ()
             linked.extend(_link_blobs(engine, store, marker, remaining[1:]))
         if leave_out and len(linked) < len(remaining) - 1:

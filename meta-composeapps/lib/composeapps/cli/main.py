@@ -64,39 +64,55 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(selected=None):
-    """Return the parser; only the subcommand ``selected`` gets its arguments, all when None."""
+    """Return the parser; it knows only the subcommand ``selected``, all when None."""
     parser = _Parser(prog="composeapps", description="Restorable compose apps on this device.", epilog=EPILOG,
                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"composeapps {__version__}")
     _add_common(parser, None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, text) in COMMANDS.items():
+    for name in [selected] if selected else COMMANDS:
+        module, text = COMMANDS[name]
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
         # The common options may stand behind the subcommand as well.
         _add_common(sub, argparse.SUPPRESS)
-        if selected in (None, name):
-            importlib.import_module(f"composeapps.cli.{module}").configure(name, sub)
+        importlib.import_module(f"composeapps.cli.{module}").configure(name, sub)
     return parser
+
+
+# Option -> (the placeholder of its value, help).
+_COMMON = {
+    "--config": ("FILE", "the configuration (default: /etc/composeapps/config.toml)"),
+    "--store": ("DIR", "the restorable store"),
+    "--compose-root": ("DIR", "the unpacked bundles"),
+    "--state-dir": ("DIR", "the agent's own files"),
+    "--docker-host": ("URL", "dockerd's socket, unix:///PATH"),
+}
 
 
 def _add_common(parser, default):
     group = parser.add_argument_group("where things are, in place of what the configuration says")
-    group.add_argument("--config", metavar="FILE", default=default,
-                       help="the configuration (default: /etc/composeapps/config.toml)")
-    group.add_argument("--store", metavar="DIR", default=default, help="the restorable store")
-    group.add_argument("--compose-root", metavar="DIR", default=default, help="the unpacked bundles")
-    group.add_argument("--state-dir", metavar="DIR", default=default, help="the agent's own files")
-    group.add_argument("--docker-host", metavar="URL", default=default, help="dockerd's socket, unix:///PATH")
+    for option, (placeholder, text) in _COMMON.items():
+        group.add_argument(option, metavar=placeholder, default=default, help=text)
+
+
+def _command_of(argv):
+    """Return the subcommand that a command line names, None when only the whole parser can tell."""
+    words = iter(argv)
+    for word in words:
+        option, equals, _value = word.partition("=")
+        if option not in _COMMON:
+            return word if word in COMMANDS else None
+        if not equals:
+            next(words, None)
+    return None
 
 
 def main(argv=None):
     """Run the command line ``argv`` (without the program's name); return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    # Which word is the subcommand only the parser knows for sure; a wrong guess costs an import.
-    guesses = [word for word in argv if word in COMMANDS]
-    parser = build_parser(guesses[0] if len(set(guesses)) == 1 else None)
-    args = parser.parse_args(argv)
+    # A parser for each of the subcommands would cost a sixth of a command's start.
+    args = build_parser(_command_of(argv)).parse_args(argv)
     try:
         return args.run(args) or 0
     except ComposeAppsError as err:
