@@ -61,6 +61,13 @@ def write_file(path, data, mode=0o644):
         raise
 
 
+def remove_file(path):
+    """Remove the file ``path`` (a Path), durably; one that is not there needs nothing."""
+    if path.exists():
+        path.unlink()
+        fsync_directory(path.parent)
+
+
 def sync_filesystem(path):
     """Write out everything that is still in memory of the file system that holds ``path``.
 

@@ -49,9 +49,7 @@ class StateDirectory:
         """Forget an app; raises StorageError."""
         path = self._file(name)
         with durable.storage_errors(f"removing the state of app {name}"):
-            if path.exists():
-                path.unlink()
-                durable.fsync_directory(path.parent)
+            durable.remove_file(path)
 
     def put(self, name, state):
         """Write an app's state, by which it is not removed any more; raises StorageError."""
@@ -105,9 +103,7 @@ class StateDirectory:
         """Drop the record of an app's removal; raises StorageError."""
         path = self._removal(name)
         with durable.storage_errors(f"recording the removal of app {name}"):
-            if path.exists():
-                path.unlink()
-                durable.fsync_directory(path.parent)
+            durable.remove_file(path)
 
     def remove_stale(self):
         """Remove what killed writers left; the caller holds the lock."""

@@ -109,9 +109,7 @@ def remove(states, app):
     """Remove an app's journal: its update is at its end. Raises StorageError."""
     path = path_of(states, app)
     with durable.storage_errors(f"removing the journal of the update of app {app}"):
-        if path.exists():
-            path.unlink()
-            durable.fsync_directory(path.parent)
+        durable.remove_file(path)
         if not pending(states):
             free_reserve(states)
 
