@@ -4,7 +4,6 @@
 import os
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ class Device:
 
     def __init__(self, root):
         self.program, self.told = root / "callback", []
-        self.config = replace(Config(), callback_program=self.program, state_dir=root)
+        self.config = Config(callback_program=self.program, state_dir=root)
 
     def script(self, text, mode=0o755, interpreter="/bin/sh"):
         self.program.write_text(f"#!{interpreter}\n{text}\n")
@@ -47,7 +46,7 @@ def device(tmp_path):
 
 
 def test_without_a_program_nothing_is_done(tmp_path):
-    assert callback.call(replace(Config(), state_dir=tmp_path), callback.INSTALL_PRE, app="web", source=SOURCE) == ""
+    assert callback.call(Config(state_dir=tmp_path), callback.INSTALL_PRE, app="web", source=SOURCE) == ""
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +199,7 @@ def test_one_that_cannot_be_run_is_told_once_and_the_update_goes_on(device, make
 
 def test_a_state_directory_that_cannot_be_written_costs_one_variable(device, tmp_path):
     (tmp_path / "file").write_text("")
-    device.config = replace(device.config, state_dir=tmp_path / "file" / "state")
+    device.config = device.config._replace(state_dir=tmp_path / "file" / "state")
     device.script(f'echo "$CURRENT_TARGET_NAME $CURRENT_TARGET" > {tmp_path}/seen')
     assert device.call(callback.INSTALL_PRE, source=SOURCE) == ""
     assert (tmp_path / "seen").read_text() == f"{SOURCE} \n"

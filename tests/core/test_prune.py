@@ -112,7 +112,7 @@ def test_each_reason_keeps_its_version_and_the_rest_goes(device):
     device.installed("shop", v3, previous=v2)
     _factory(device, factory)
     journal.write(device.states, journal.new("new", "", target))
-    config = Config(**{**vars(device.config), "apps": ("soon", "new")})
+    config = device.config._replace(apps=("soon", "new"))
     report = prune(device.store, device.states, config, None)
     assert set(report.apps) == {v1, v4, other}
     assert set(report.kept) == {v2, v3, factory, wanted, target}
@@ -126,7 +126,7 @@ def test_the_shortlist_does_not_keep_old_versions_nor_drop_installed_apps(device
     old, new, outside = device.add("shop", "1"), device.add("shop", "2"), device.add("blog", "1")
     device.installed("shop", new)
     device.installed("blog", outside)
-    config = Config(**{**vars(device.config), "apps": ("shop",)})
+    config = device.config._replace(apps=("shop",))
     assert prune(device.store, device.states, config, None).apps == [old]
 
 

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -519,7 +518,7 @@ def test_follow_prints_each_change_once_until_it_is_interrupted(bare):
 
 def test_the_schema_is_one(tmp_path):
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    good = status.collect(replace(Config(), state_dir=tmp_path))
+    good = status.collect(Config(state_dir=tmp_path))
     for damage in ({"ok": 1}, {"apps": [{}]}, {"surplus": 1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**good, **damage}, SCHEMA)

@@ -77,7 +77,7 @@ def test_a_body_goes_in_chunks(answer):
 
 
 def test_what_the_body_raises_is_passed_on(answer):
-    path, _heard = answer(b"")
+    path, _heard = answer(b"", wait_for=b"one\r\n")
 
     def broken():
         yield b"one"

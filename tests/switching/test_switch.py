@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Switching between versions with a real dockerd: only what differs is touched, and nothing is lost."""
 
-import dataclasses
 
 import pytest
 
@@ -229,9 +228,9 @@ def test_an_app_of_the_same_last_name_is_another_app(device, daemon):
     root = daemon.directory / f"shared-{device.name}"
     one, two = (Device(root, daemon.host, daemon.compose_command) for _ in range(2))
     one.name = two.name = "twin"
-    nested = dataclasses.replace(two.version({"b": service()}).ref, path="f/nested/twin")
+    nested = two.version({"b": service()}).ref._replace(path="f/nested/twin")
     assert nested.app_name == "nested/twin"
-    version = dataclasses.replace(two.version({"b": service()}), ref=nested)
+    version = two.version({"b": service()})._replace(ref=nested)
     two.name, two.directory = "nested/twin", root / "compose" / "nested" / "twin"
     one.directory = root / "compose" / "twin"
     try:

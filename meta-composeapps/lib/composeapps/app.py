@@ -5,8 +5,7 @@ The same reading serves a registry and a store: both give a document or a small 
 reference and digest. Format: composectl v96.
 """
 
-import tempfile
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from composeapps import bundle as bundles
 from composeapps.errors import CorruptError, NotFoundError
@@ -21,8 +20,7 @@ LAYERS_META = "layers-meta"
 MAX_MANIFEST = 50 * 1024
 
 
-@dataclass(frozen=True)
-class Blob:
+class Blob(NamedTuple):
     """A blob an app needs: where it is fetched from, how, and its descriptor.
 
     ``kind`` is the registry's collection, "manifests" or "blobs"; ``platform`` is None for what
@@ -37,18 +35,16 @@ class Blob:
     optional: bool = False
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """An image for one platform."""
 
     platform: Platform
     descriptor: Descriptor
     document: Document
-    config: dict = field(repr=False)
+    config: dict
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """A service's image: its pinned reference, its root document and the variants that were asked for."""
 
     ref: Reference
@@ -68,8 +64,7 @@ class Image:
                 yield Blob(self.ref, "blobs", layer, variant.platform)
 
 
-@dataclass(frozen=True)
-class App:
+class App(NamedTuple):
     """An app's version with all that it refers to."""
 
     ref: Reference
@@ -77,7 +72,7 @@ class App:
     bundle: Descriptor
     bundle_index: Descriptor | None
     layers_meta: Descriptor | None
-    compose: bytes = field(repr=False)
+    compose: bytes
     images: dict
 
     def blobs(self):
@@ -150,6 +145,8 @@ class RegistrySource:
 
     def open(self, ref, digest, size):
         """Return a blob of any size as a binary file, verified."""
+        import tempfile
+
         spool = tempfile.SpooledTemporaryFile(max_size=8 * 1024 * 1024)  # noqa: SIM115 - the caller closes it
         for chunk in self._client.blob(ref, digest, size):
             spool.write(chunk)

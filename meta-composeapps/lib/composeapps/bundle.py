@@ -7,14 +7,11 @@ What unpacks a bundle trusts nothing in it: no name, no link and no file type ma
 outside the directory it is unpacked into.
 """
 
-import gzip
 import hashlib
 import io
 import os
 import posixpath
 import stat
-import tarfile
-import zlib
 from pathlib import Path
 
 from composeapps import COMPOSE_FILE
@@ -41,6 +38,9 @@ def create(app_dir, compose, out):
     Raises UsageError for what a bundle cannot hold: a device, a link that leaves the directory,
     more than 1 GiB.
     """
+    import gzip
+    import tarfile
+
     if len(compose) > MAX_COMPOSE:
         raise UsageError(f"the pinned compose file has {len(compose)} bytes, more than the {MAX_COMPOSE} allowed")
     app_dir = Path(app_dir)
@@ -105,7 +105,7 @@ def _describe(tar, name, path, app_dir):
     info = tar.gettarinfo(path, name)
     if stat.S_ISREG(mode):
         # Names of one file become files of their own: no hard links in a bundle.
-        info.type, info.linkname, info.size = tarfile.REGTYPE, "", path.stat().st_size
+        info.type, info.linkname, info.size = b"0", "", path.stat().st_size
     info.mtime = 0
     info.uname = info.gname = ""
     return info
@@ -133,6 +133,10 @@ def members(stream, what):
 
     Raises CorruptError for an archive that is broken or that reaches outside its directory.
     """
+    import gzip
+    import tarfile
+    import zlib
+
     total, links = 0, set()
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as tar:

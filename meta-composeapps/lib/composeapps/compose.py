@@ -5,9 +5,10 @@ Takes PyYAML, so nothing that BitBake imports may import this at its top. Values
 interpolated: ``${…}`` is left for the device, except in an image's name, where it is refused.
 """
 
+import functools
 import hashlib
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from composeapps.errors import CorruptError, UsageError
 from composeapps.reference import parse, parse_pinned
@@ -16,8 +17,7 @@ CONFIG_HASH = "io.compose-spec.config-hash"
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(NamedTuple):
     """A service as a pinned compose file describes it: its name, pinned image and config hash.
 
     ``expected`` tells whether it runs after a start: it has no profile, and at least one replica.
@@ -54,6 +54,7 @@ def load(data, what):
     return value
 
 
+@functools.cache
 def loader():
     """Return a YAML loader that takes scalars for what docker compose takes them for.
 

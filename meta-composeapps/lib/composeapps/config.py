@@ -7,16 +7,16 @@ one is an error.
 """
 
 import tomllib
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from composeapps.errors import UsageError
 
 DEFAULT_FILE = Path("/etc/composeapps/config.toml")
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """Where things are on this device.
 
     ``store`` is the restorable store; ``compose_root`` holds the unpacked bundles;
@@ -50,7 +50,7 @@ class Config:
     max_failures: int = 3
     bandwidth: int = 0
     parallel: int = 3
-    registries: dict = field(default_factory=dict)
+    registries: dict = MappingProxyType({})
 
 
 # Section, key -> field.
@@ -97,7 +97,7 @@ def load(path=None, overrides=None):
     for key in _PATHS:
         if key in values:
             values[key] = Path(values[key]).absolute()
-    return replace(Config(), **values)
+    return Config(**values)
 
 
 def _read(path, required):

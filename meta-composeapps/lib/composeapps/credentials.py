@@ -18,8 +18,8 @@ import os
 import shutil
 import subprocess
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from composeapps.errors import RegistryError, UsageError
 
@@ -29,13 +29,15 @@ _HUB_SERVER = "https://index.docker.io/v1/"
 _HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io")
 
 
-@dataclass(frozen=True)
-class Login:
+class Login(NamedTuple):
     """A user name and password, or an identity token that is exchanged for bearer tokens."""
 
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+
+    def __repr__(self):
+        return f"Login(username={self.username!r})"
 
     def basic(self):
         """The value of an HTTP ``Authorization`` header for basic authentication."""

@@ -10,8 +10,8 @@ nested parameters have dots. Takes PyYAML.
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE, compose, durable
 from composeapps.errors import NotFoundError, StorageError, UsageError
@@ -26,8 +26,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_.]*)(:?[-?+][^}]*)?\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
-@dataclass(frozen=True)
-class OldApp:
+class OldApp(NamedTuple):
     """An old-style app.
 
     ``name`` is its name; ``kind`` DOCKERAPP or COMPOSE; ``path`` the file or directory that was read;
@@ -300,8 +299,7 @@ def _check_confined(value, path):
                                  "along only what is in it; move the file into the directory, or name an absolute path")
 
 
-@dataclass(frozen=True)
-class Installed:
+class Installed(NamedTuple):
     """An old-style app on this device: its ``name``, ``kind``, ``directory``, and how many containers run."""
 
     name: str

@@ -8,13 +8,14 @@ start-up several times our budget. API: Docker Engine 1.41 and later.
 import base64
 import io
 import json
-import tarfile
 from urllib.parse import quote, urlencode
 
 from composeapps import unixhttp
 from composeapps.errors import EngineError, LoadRefusedError, UsageError
 
 API = "/v1.41"
+# What a tar archive is made of.
+_BLOCK = 512
 
 
 class Engine:
@@ -94,7 +95,9 @@ class Engine:
 
     def file_head(self, container, path, limit):
         """Return the first ``limit`` bytes of a regular file in a container, b"" when there is no such file."""
-        status, _headers, data = self._request_all("GET", _archive_of(container, path), limit + 4 * tarfile.BLOCKSIZE)
+        import tarfile
+
+        status, _headers, data = self._request_all("GET", _archive_of(container, path), limit + 4 * _BLOCK)
         if status != 200:
             return b""
         try:
@@ -212,13 +215,15 @@ def _archive(manifest, blobs):
     for name, size, chunks in blobs:
         yield _header(name, size)
         yield from chunks
-        yield b"\0" * (-size % tarfile.BLOCKSIZE)
+        yield b"\0" * (-size % _BLOCK)
     data = json.dumps(manifest).encode()
-    yield _header("manifest.json", len(data)) + data + b"\0" * (-len(data) % tarfile.BLOCKSIZE)
-    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+    yield _header("manifest.json", len(data)) + data + b"\0" * (-len(data) % _BLOCK)
+    yield b"\0" * (2 * _BLOCK)
 
 
 def _header(name, size):
+    import tarfile
+
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
     return info.tobuf(tarfile.PAX_FORMAT)

@@ -5,7 +5,6 @@ Nothing here needs a network, and every step finds out by itself whether it is s
 an installation that was cut off is finished by running it again.
 """
 
-from dataclasses import replace
 
 from composeapps import bundle as bundles
 from composeapps import compose, durable, loading
@@ -93,7 +92,7 @@ def state_of(app, images, before):
         return AppState(str(app.ref), service_images(app, images))
     # Installing the version that is installed already, as each boot does, keeps what there is to go back to.
     previous = before.previous if before.uri == str(app.ref) else before.uri
-    return replace(before, uri=str(app.ref), images=service_images(app, images), previous=previous)
+    return before._replace(uri=str(app.ref), images=service_images(app, images), previous=previous)
 
 
 def tag_of(image):

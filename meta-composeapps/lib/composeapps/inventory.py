@@ -9,7 +9,6 @@ document, so that fields which this package does not know are heeded too.
 
 import json
 import re
-from dataclasses import dataclass, field
 
 from composeapps import COMPOSE_FILE
 from composeapps import bundle as bundles
@@ -25,7 +24,6 @@ _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 _PINNED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]*@sha256:[0-9a-f]{64}")
 
 
-@dataclass
 class Inventory:
     """What an app names.
 
@@ -34,20 +32,17 @@ class Inventory:
     sentences about what could not be read.
     """
 
-    digests: set = field(default_factory=set)
-    images: dict = field(default_factory=dict)
-    lacks: int = WHOLE
-    problems: list = field(default_factory=list)
+    def __init__(self):
+        self.digests, self.images = set(), {}
+        self.lacks, self.problems = WHOLE, []
 
 
-@dataclass
 class ImageFacts:
     """An image: the digests of its ``configs``; in ``variants`` the layers of each platform, lowest first,
     as (digest, size in bytes, digest of the content or ""); ``measured`` is {digest: bytes unpacked}."""
 
-    configs: set = field(default_factory=set)
-    variants: list = field(default_factory=list)
-    measured: dict = field(default_factory=dict)
+    def __init__(self, measured):
+        self.configs, self.variants, self.measured = set(), [], measured
 
 
 def take(store, ref, others=()):
@@ -122,7 +117,7 @@ class _Reader:
         return set()
 
     def _image(self, ref):
-        facts = self._found.images.setdefault(str(ref), ImageFacts(measured=layer_sizes(self._layers_meta)))
+        facts = self._found.images.setdefault(str(ref), ImageFacts(layer_sizes(self._layers_meta)))
         index = self._index_file(ref)
         present = [d for d in index or () if self._store.size_of(d["digest"]) is not None]
         what = f"image {ref} of app {self._ref}"

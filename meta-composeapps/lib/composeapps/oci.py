@@ -8,7 +8,8 @@ it is used, so that no caller has to wonder whether a field is there or sane.
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.reference import is_digest
@@ -35,8 +36,7 @@ def sha256(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(NamedTuple):
     """An operating system and architecture, as ``linux/arm/v7``."""
 
     os: str
@@ -65,20 +65,32 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-@dataclass(frozen=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What a manifest or an index says of a blob: its digest, its size in bytes and its media type."""
 
     digest: str
     size: int
     media_type: str = ""
     platform: Platform | None = None
-    annotations: dict = field(default_factory=dict, compare=False)
+    annotations: dict = MappingProxyType({})
 
     @classmethod
     def of(cls, data, media_type, **fields):
         """Describe ``data`` (bytes)."""
         return cls(sha256(data), len(data), media_type, **fields)
+
+    def _compared(self):
+        return self[:self._fields.index("annotations")]
+
+    # The annotations are remarks: two descriptors that differ in these are of the same blob.
+    def __eq__(self, other):
+        return isinstance(other, Descriptor) and self._compared() == other._compared()
+
+    def __ne__(self, other):
+        return not self == other
+
+    def __hash__(self):
+        return hash(self._compared())
 
     @classmethod
     def load(cls, value, what):
@@ -112,8 +124,7 @@ class Descriptor:
         return value
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """A parsed manifest or index.
 
     ``kind`` is "index" or "manifest". An index has ``manifests``; a manifest has ``config`` and
@@ -126,7 +137,7 @@ class Document:
     manifests: tuple = ()
     config: Descriptor | None = None
     layers: tuple = ()
-    annotations: dict = field(default_factory=dict)
+    annotations: dict = MappingProxyType({})
 
     @property
     def digest(self):

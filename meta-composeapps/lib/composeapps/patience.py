@@ -4,14 +4,13 @@
 import email.utils
 import random
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Seconds that a registry's Retry-After is honoured for at most.
 LONGEST_REQUEST = 300
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(NamedTuple):
     """Limits of trying again.
 
     ``tries`` is how many tries in a row may bring nothing; ``first_tries`` how many while a registry

@@ -19,7 +19,6 @@ import contextlib
 import os
 import shutil
 import stat
-from dataclasses import dataclass, field
 
 from composeapps import durable, inventory, staleimages
 from composeapps.errors import ComposeAppsError, EngineError
@@ -31,7 +30,6 @@ UPDATING, LISTED, RUNNING = "an update is unfinished", "in compose_apps, not ins
 UNJUDGED, ASKED = "cannot be judged", "asked for"
 
 
-@dataclass
 class Report:
     """What was removed, or would be.
 
@@ -42,15 +40,11 @@ class Report:
     ``problems`` are sentences about what could not be judged. ``freed_on`` has the bytes by file system.
     """
 
-    apps: list = field(default_factory=list)
-    kept: dict = field(default_factory=dict)
-    blobs: int = 0
-    bytes: int = 0
-    images: list = field(default_factory=list)
-    docker_bytes: int = 0
-    partials: int = 0
-    problems: list = field(default_factory=list)
-    freed_on: dict = field(default_factory=dict)
+    def __init__(self, problems=None):
+        self.apps, self.kept = [], {}
+        self.blobs = self.bytes = 0
+        self.images, self.docker_bytes = [], 0
+        self.partials, self.problems, self.freed_on = 0, [] if problems is None else problems, {}
 
     def dump(self):
         """Return this as JSON-ready data."""

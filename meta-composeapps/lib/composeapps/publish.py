@@ -3,8 +3,8 @@
 
 import io
 import tempfile
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE, compose, layersmeta
 from composeapps import bundle as bundles
@@ -23,8 +23,7 @@ from composeapps.errors import NotFoundError, UsageError
 from composeapps.oci import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, dump_json, sha256
 
 
-@dataclass(frozen=True)
-class Publication:
+class Publication(NamedTuple):
     """What was, or would be, pushed.
 
     ``ref`` is the app's pinned Reference; ``services`` maps each service to its pinned image;
@@ -58,7 +57,7 @@ def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=
     app_dir = Path(app_dir)
     if target.digest:
         raise UsageError(f"'{target}' has a digest: a publication gets its own, give a tag or nothing")
-    target = replace(target, tag=target.tag or "latest")
+    target = target._replace(tag=target.tag or "latest")
     value = _load(app_dir)
     source = RegistrySource(client)
     pinned = compose.pin(value, _resolver(client, notify), str(app_dir / COMPOSE_FILE))

@@ -9,7 +9,8 @@ import contextlib
 import io
 import os
 import tempfile
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from composeapps import partial
 from composeapps.app import App, Blob, load_app
@@ -24,8 +25,7 @@ SILENCE = 30
 TRIES = 10
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """What a pull would do.
 
     ``app`` is the App with its documents read; ``missing`` are the app.Blobs that the store lacks or
@@ -37,7 +37,7 @@ class Survey:
     app: App
     missing: tuple
     size: int
-    documents: dict = field(default_factory=dict, repr=False)
+    documents: dict = MappingProxyType({})
 
 
 def survey(ref, store, client, platform=None, verify=False, keep=False):

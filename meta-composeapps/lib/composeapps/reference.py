@@ -6,7 +6,7 @@ names) with Docker's shorthand: a reference without a host means Docker Hub.
 """
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from composeapps.errors import UsageError
 
@@ -23,8 +23,7 @@ def is_digest(text):
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """A parsed reference.
 
     ``host`` is the registry's name, with the port when there is one; ``path`` the repository;
@@ -54,7 +53,7 @@ class Reference:
 
     def pinned(self, digest):
         """Return this reference by ``digest`` alone, without the tag."""
-        return replace(self, tag="", digest=digest)
+        return self._replace(tag="", digest=digest)
 
     def __str__(self):
         text = self.repository

@@ -18,8 +18,8 @@ too: what is said of its HOST holds for it.
 """
 
 import threading
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from composeapps.errors import UsageError
@@ -27,8 +27,7 @@ from composeapps.errors import UsageError
 CERTIFICATES = (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"))
 
 
-@dataclass(frozen=True)
-class RegistrySettings:
+class RegistrySettings(NamedTuple):
     """One registry's section; see the module. Empty means: as by default."""
 
     url: str = ""
@@ -50,7 +49,7 @@ def parse_section(hosts, where):
 
     Returns {HOST: RegistrySettings}. Raises UsageError naming the key at fault.
     """
-    known = [field.name for field in fields(RegistrySettings)]
+    known = RegistrySettings._fields
     settings = {}
     for host, entries in hosts.items():
         section = f'{where}: [registry."{host}"]'
@@ -107,7 +106,7 @@ class Registries:
     def __init__(self, settings=None, endpoints=None, context=None, certificates=CERTIFICATES):
         self._settings = dict(settings or {})
         for host, url in (endpoints or {}).items():
-            self._settings[host] = replace(self._settings.get(host, RegistrySettings()), url=url)
+            self._settings[host] = self._settings.get(host, RegistrySettings())._replace(url=url)
         self._context, self._certificates = context, certificates
         self._contexts = {}
         self._lock = threading.Lock()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Running installed apps with docker compose, and asking dockerd how they are."""
 
-from dataclasses import dataclass, replace
+
+from typing import NamedTuple
 
 from composeapps import compose
 from composeapps.engine import Engine
@@ -9,8 +10,7 @@ from composeapps.install import app_directory
 from composeapps.project import SERVICE, WORKING_DIR, Project
 
 
-@dataclass(frozen=True)
-class ServiceStatus:
+class ServiceStatus(NamedTuple):
     """One service of an app as dockerd sees it now.
 
     ``state`` is the container's (running, exited, …) or "missing"; ``health`` is healthy, unhealthy,
@@ -48,14 +48,14 @@ def start(app, state, states, config):
 
     switch.start(project_of(app, state, states, config))
     if state.stopped:
-        states.put(app.ref.app_name, replace(state, stopped=False))
+        states.put(app.ref.app_name, state._replace(stopped=False))
 
 
 def stop(app, state, states, config):
     """Stop an app's services and remember that it should stay stopped."""
     # First the wish, then the deed: after a power cut in between, the app stays stopped.
     if not state.stopped:
-        states.put(app.ref.app_name, replace(state, stopped=True))
+        states.put(app.ref.app_name, state._replace(stopped=True))
     Project(app, state.images, states, config, Engine(config.docker_host)).compose("stop")
 
 

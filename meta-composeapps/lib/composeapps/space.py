@@ -9,9 +9,8 @@ leaves out the blocks that the file system reserves for root.
 """
 
 import os
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from composeapps import loading
 from composeapps.errors import ComposeAppsError, SpaceError
@@ -29,8 +28,7 @@ SMALL_FILES = 64 * BLOCK
 STORE, DOCKER, BUNDLE, TEMPORARY = "store", "dockerd", "bundle", "temporary"
 
 
-@dataclass(frozen=True)
-class VolumeNeed:
+class VolumeNeed(NamedTuple):
     """What one file system must take.
 
     ``path`` is where it is mounted; ``parts`` maps STORE, DOCKER, BUNDLE and TEMPORARY to bytes;
@@ -74,8 +72,7 @@ class Needs(list):
         self.propose = propose
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """An app, the Blobs of it that the store lacks, and documents of it that were read already."""
 
     app: object
@@ -318,4 +315,6 @@ def _count_bundle(app, store, config, amounts):
             pass
     amounts.add(config.compose_root, BUNDLE, size)
     if estimated:
+        import tempfile
+
         amounts.add(tempfile.gettempdir(), TEMPORARY, _blocks(app.bundle.size))

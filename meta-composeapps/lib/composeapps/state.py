@@ -6,21 +6,21 @@ harm: installing again finds everything in place.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from composeapps import durable
 
 
-@dataclass(frozen=True)
-class AppState:
+class AppState(NamedTuple):
     """``uri`` is the installed version; ``images`` maps services to image IDs in dockerd; ``stopped``
     tells that the user stopped the app; ``previous`` is the version that was installed before this
     one and is kept for a rollback, "" when there is none."""
 
     uri: str
-    images: dict = field(default_factory=dict)
+    images: dict = MappingProxyType({})
     stopped: bool = False
     previous: str = ""
 
@@ -56,7 +56,8 @@ class StateDirectory:
         path = self._file(name)
         with durable.storage_errors(f"writing the state of app {name}"):
             durable.make_directories(path.parent)
-            durable.write_file(path, json.dumps(asdict(state), indent=1).encode() + b"\n")
+            value = {**state._asdict(), "images": dict(state.images)}
+            durable.write_file(path, json.dumps(value, indent=1).encode() + b"\n")
             self._removal(name).unlink(missing_ok=True)
 
     def names(self):

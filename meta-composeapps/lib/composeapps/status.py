@@ -8,7 +8,6 @@ place. docs/status.schema.json describes the result, docs/agent.md explains it.
 
 import os
 import time
-from dataclasses import replace
 from urllib.parse import unquote
 
 from composeapps import COMPOSE_FILE, history, lock
@@ -335,7 +334,7 @@ def _service(service, status):
         known = bool(service.config_hash)
         entry.update(state=status.state, health=status.health, status=status.status, container=status.container,
                      current=status.current if known else None,
-                     ok=status.good if known else replace(status, current=True).good)
+                     ok=status.good if known else status._replace(current=True).good)
     return entry
 
 

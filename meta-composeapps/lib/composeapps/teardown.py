@@ -6,7 +6,6 @@ that the project was started from. Each step can be repeated.
 """
 
 import re
-from dataclasses import dataclass, field
 
 from composeapps.errors import ComposeAppsError
 
@@ -14,13 +13,11 @@ WORKING_DIR = "com.docker.compose.project.working_dir"
 PROJECT = "com.docker.compose.project"
 
 
-@dataclass
 class Gone:
     """The names of what was removed."""
 
-    containers: list = field(default_factory=list)
-    networks: list = field(default_factory=list)
-    volumes: list = field(default_factory=list)
+    def __init__(self):
+        self.containers, self.networks, self.volumes = [], [], []
 
 
 def projects_of(engine, directory):

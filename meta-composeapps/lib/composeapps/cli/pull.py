@@ -82,8 +82,6 @@ class _Lazy:
 
 
 def _configured(args):
-    from dataclasses import replace
-
     from composeapps.errors import UsageError
 
     config = output.load_config(args)
@@ -93,11 +91,11 @@ def _configured(args):
         limit = parse_rate(args.limit)
         if limit is None:
             raise UsageError(f"--limit '{args.limit}' is not a number of bytes a second: write 750k or 2M, for example")
-        config = replace(config, bandwidth=limit)
+        config = config._replace(bandwidth=limit)
     if args.parallel is not None:
         if not 1 <= args.parallel <= 32:
             raise UsageError(f"--parallel {args.parallel} is not a number from 1 to 32")
-        config = replace(config, parallel=args.parallel)
+        config = config._replace(parallel=args.parallel)
     return config
 
 

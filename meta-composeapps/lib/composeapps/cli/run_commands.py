@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """composeapps install, run, stop, ps: apps in dockerd."""
 
+import contextlib
 import functools
 
 from composeapps.cli import output
@@ -138,19 +139,16 @@ def _each(args, agent, names, action, then=None, after=lambda: None):
     app and loading another use different parts of a device. Both return the app's result, a mapping.
     ``after`` is called at the end, still under the lock.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     from composeapps import lock
     from composeapps.update import journal
 
     results, first = [], None
-    with lock.exclusive(agent.states.lock_file), ThreadPoolExecutor(max_workers=4) as pool:
+    with lock.exclusive(agent.states.lock_file), _beside(then, len(names) > 1) as begin:
         steps = []
 
         def do(name):
             try:
-                done = action(name)
-                steps.append((name, pool.submit(then, done).result if then else lambda done=done: done))
+                steps.append((name, begin(action(name))))
             except ComposeAppsError as err:
                 steps.append((name, functools.partial(_raise, err)))
 
@@ -179,6 +177,22 @@ def _each(args, agent, names, action, then=None, after=lambda: None):
     if args.json:
         output.print_json(results)
     return first.exit_code if first else 0
+
+
+@contextlib.contextmanager
+def _beside(action, others):
+    """Give a function that does ``action``, if any, and returns what gives its result; ``others`` go on meanwhile."""
+    if action is None or not others:
+        def begin(value):
+            result = action(value) if action else value
+            return lambda: result
+
+        yield begin
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        yield lambda value: pool.submit(action, value).result
 
 
 def _raise(err):

@@ -56,8 +56,6 @@ def configure(name, parser):
 
 
 def _parts(args):
-    from dataclasses import replace
-
     from composeapps.update.parts import Parts
 
     def progress(ref):
@@ -72,7 +70,7 @@ def _parts(args):
         limit = parse_rate(args.limit)
         if limit is None:
             raise UsageError(f"--limit '{args.limit}' is not a number of bytes a second: write 750k or 2M, for example")
-        config = replace(config, bandwidth=limit)
+        config = config._replace(bandwidth=limit)
     if (getattr(args, "soak", None) or 0) < 0:
         raise UsageError("--soak takes a number of seconds, 0 or more")
     return Parts(config, output.notify, progress)

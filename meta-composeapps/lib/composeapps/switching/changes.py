@@ -9,7 +9,7 @@ changed with it.
 """
 
 import io
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from composeapps.switching import definition
 
@@ -18,8 +18,7 @@ UNCHANGED, CHANGED, ADDED, REMOVED = "unchanged", "changed", "added", "removed"
 _FILES = 5
 
 
-@dataclass(frozen=True)
-class ServiceChange:
+class ServiceChange(NamedTuple):
     """What becomes of one service.
 
     ``kind`` is unchanged, changed, added or removed; ``reasons`` are short phrases, none for an unchanged
@@ -37,8 +36,7 @@ class ServiceChange:
     new_image: str = ""
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(NamedTuple):
     """What differs between two versions.
 
     ``services`` are the ServiceChanges in the order of the new compose file, the removed ones last;
@@ -61,7 +59,7 @@ class Changes:
 
     def dump(self):
         """Return what JSON prints."""
-        return {"services": [asdict(service) for service in self.services], "networks": list(self.networks),
+        return {"services": [service._asdict() for service in self.services], "networks": list(self.networks),
                 "warnings": list(self.warnings)}
 
 

@@ -11,7 +11,8 @@ import hashlib
 import json
 import posixpath
 import re
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from composeapps import bundle as bundles
 from composeapps import compose
@@ -33,8 +34,7 @@ _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*[=:](.*
 _MAX_ENVIRONMENT = 256 * 1024
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(NamedTuple):
     """A service, with what its definition refers to.
 
     ``text`` is the definition without the image and the pinned hash; ``paths`` are the places in the
@@ -48,21 +48,20 @@ class Service:
     name: str
     image: str
     config_hash: str
-    text: str = field(repr=False)
+    text: str
     strategy: str = DOWNLOAD_THEN_KILL
     handover_timeout: float = HANDOVER_TIMEOUT
     paths: frozenset = frozenset()
     variables: frozenset = frozenset()
     networks: frozenset = frozenset()
     resources: frozenset = frozenset()
-    bound_to: dict = field(default_factory=dict)
+    bound_to: dict = MappingProxyType({})
     after: frozenset = frozenset()
     replicas: int | None = 1
     profiles: tuple = ()
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(NamedTuple):
     """A version of an app.
 
     ``services`` are in the compose file's order; ``networks``, ``volumes`` and ``resources`` map keys to

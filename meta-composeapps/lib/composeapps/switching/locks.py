@@ -14,8 +14,8 @@ could not be looked for.
 import contextlib
 import os
 import time
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from composeapps.dockerstore import beneath
 from composeapps.errors import UpdateLockedError
@@ -25,8 +25,7 @@ PATHS = ("/tmp/composeapps/updates.lock", "/tmp/balena/updates.lock", "/tmp/resi
 _LONGEST_LINE = 200
 
 
-@dataclass(frozen=True)
-class Lock:
+class Lock(NamedTuple):
     """A lock that is held: by which service and container (its ID), the file, its first line, since when (POSIX)."""
 
     service: str

@@ -22,7 +22,6 @@ A power cut leaves, before the exchange, an unfinished tree, which is removed by
 an old tree whose files are not all carried over, which the next run goes on with.
 """
 
-import ctypes
 import json
 import os
 import re
@@ -385,6 +384,8 @@ def _copy_mode(source, target):
 
 
 def _exchange(one, other):
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
         number = ctypes.get_errno()

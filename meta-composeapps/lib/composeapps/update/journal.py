@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from typing import NamedTuple
 from urllib.parse import quote
 
 from composeapps import durable
@@ -29,8 +29,7 @@ UPDATE, ROLLBACK = "update", "rollback"
 _RESERVE, _RESERVE_SIZE = ".reserve", 64 * 1024
 
 
-@dataclass(frozen=True)
-class Journal:
+class Journal(NamedTuple):
     """An update that was begun.
 
     ``app`` is the app's name; ``source`` the pinned reference of the version it comes from, "" for a
@@ -77,9 +76,9 @@ def write(states, journal, **changes):
 
     On a full disk the room kept for this is used. Raises StorageError.
     """
-    journal = replace(journal, **changes)
+    journal = journal._replace(**changes)
     path = path_of(states, journal.app)
-    data = json.dumps(asdict(journal), indent=1).encode() + b"\n"
+    data = json.dumps(journal._asdict(), indent=1).encode() + b"\n"
     with durable.storage_errors(f"writing the journal of the update of app {journal.app}"):
         durable.make_directories(path.parent)
         if journal.step == FETCHING:
@@ -168,7 +167,7 @@ def _reserve(directory):
 def _parse(path):
     try:
         value = json.loads(path.read_bytes())
-        known = {field.name for field in fields(Journal)}
+        known = set(Journal._fields)
         journal = Journal(**{key: entry for key, entry in value.items() if key in known})
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None

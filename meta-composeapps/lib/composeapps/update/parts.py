@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The parts of a device that an update works with."""
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from composeapps.state import StateDirectory
 
 
-@dataclass
 class Parts:
     """What an update needs of a device.
 
@@ -16,10 +13,9 @@ class Parts:
     pinned Reference of what is fetched, it returns a progress.Progress. None shows none.
     """
 
-    config: Any
-    notify: Any = lambda text: None
-    progress: Any = None
-    _client: Any = None
+    def __init__(self, config, notify=lambda text: None, progress=None):
+        self.config, self.notify, self.progress = config, notify, progress
+        self._client = None
 
     @cached_property
     def store(self):

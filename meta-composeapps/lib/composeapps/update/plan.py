@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What an update would do, found out without doing any of it."""
 
-from dataclasses import dataclass
+
+from typing import NamedTuple
 
 from composeapps import install
 from composeapps.errors import CorruptError, EngineError, NotFoundError, UpdateLockedError
@@ -21,8 +22,7 @@ _ACTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What an update would do.
 
     ``app`` is the app's name, ``source`` the installed version ("" for none), ``target`` the wanted one.

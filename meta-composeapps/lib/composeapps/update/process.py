@@ -39,7 +39,6 @@ go on without it, since the step on record leads to the same end; only ``committ
 """
 
 import contextlib
-from dataclasses import replace
 
 from composeapps import callback, install
 from composeapps.errors import (
@@ -110,7 +109,7 @@ def update(parts, ref, force=False, soak=None, kind=journal.UPDATE):
         rejection.check(parts.states, uri, parts.config.max_failures)
     if entry is None or entry.target != uri or entry.source != source:
         entry = journal.new(name, source, uri, kind=kind)
-    return Update(parts, replace(entry, force=force, soak=soak)).finish()
+    return Update(parts, entry._replace(force=force, soak=soak)).finish()
 
 
 def rollback(parts, name, force=False, soak=None):
@@ -221,7 +220,7 @@ class Update:
             if must:
                 raise
             self.parts.notify(f"{self.name}: {err}; going on without it")
-            self.entry = replace(self.entry, **changes)
+            self.entry = self.entry._replace(**changes)
 
     # Before anything is touched.
 

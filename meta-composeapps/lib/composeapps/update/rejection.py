@@ -7,7 +7,7 @@ It outlives the journals, and losing it does no more than give a bad version new
 
 import json
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from composeapps import durable
 from composeapps.errors import RejectedError
@@ -16,8 +16,7 @@ from composeapps.errors import RejectedError
 _KEPT = 200
 
 
-@dataclass(frozen=True)
-class Failures:
+class Failures(NamedTuple):
     """``count`` failures of the version ``uri``; ``reason`` is that of the last, at ``time`` (seconds since the epoch).
 
     ``update`` identifies the update that failed last.
