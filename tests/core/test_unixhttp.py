@@ -19,7 +19,7 @@ def answer(tmp_path):
 
     def serve(listener, data, wait_for):
         connection, _ = listener.accept()
-        with connection, contextlib.suppress(BrokenPipeError):
+        with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             received = b""
             while wait_for not in received and (more := connection.recv(65536)):
                 received += more
