@@ -171,6 +171,22 @@ def test_networks_of_the_app_go_and_those_of_a_namesake_stay(device):
     assert device.engine.networks(label) == []
 
 
+def test_what_an_app_of_the_same_last_name_left_stays(device):
+    last = f"shop{device.root.name}"
+    device.add(f"team/{last}", ["one"])
+    assert device.run("install", f"team/{last}") == 0
+    own, other = f"com.docker.compose.project=team___{last}", f"com.docker.compose.project={last}"
+    for label in (own, other):
+        # Their containers are gone: nothing else tells whose these are.
+        device.docker("volume", "create", "--label", label)
+    assert device.run("rm", "--volumes", f"team/{last}") == 0
+    try:
+        assert [len(device.engine.volumes(label)) for label in (own, other)] == [0, 1]
+    finally:
+        for volume in device.engine.volumes(other):
+            device.docker("volume", "rm", volume["Name"])
+
+
 def test_nothing_of_an_app_is_begun_to_be_removed_while_dockerd_is_away(device, capsys):
     device.add("shop", ["one"])
     assert device.run("install", "shop") == 0

@@ -10,7 +10,7 @@ from composeapps import compose, install
 from composeapps.app import StoreSource, load_app
 from composeapps.config import Config
 from composeapps.engine import API, Engine
-from composeapps.project import NUMBER, SERVICE, WORKING_DIR, label
+from composeapps.labels import NUMBER, SERVICE, WORKING_DIR, label
 from composeapps.reference import parse_pinned
 from composeapps.state import StateDirectory
 from composeapps.store import Store

@@ -6,7 +6,7 @@ import pytest
 
 from composeapps import install, runtime
 from composeapps.errors import EngineError
-from composeapps.project import FINGERPRINT, label
+from composeapps.labels import FINGERPRINT, label
 from composeapps.store import Store
 from composeapps.switching import switch
 from support.device import Device, service, shell

@@ -318,7 +318,7 @@ def installed(compose_root, states, engine):
 
     Raises EngineError.
     """
-    from composeapps.teardown import WORKING_DIR
+    from composeapps.labels import WORKING_DIR
 
     running = {}
     for container in engine.containers(WORKING_DIR) if engine is not None else ():

@@ -38,6 +38,14 @@ def path(states):
     return states.root / "history.jsonl"
 
 
+def timestamp(seconds=None):
+    """Return a time as ISO 8601 has it, by seconds since the epoch (default: now); "" for one that no calendar has."""
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return ""
+
+
 def append(states, entry, notify=lambda text: None):
     """Add an entry.
 
@@ -50,7 +58,7 @@ def append(states, entry, notify=lambda text: None):
     those of the app's last one takes its place, so that a run may repeat this step, and an update that is put off
     every few minutes leaves one entry.
     """
-    entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **entry}
+    entry = {"time": timestamp(), **entry}
     if entry.get("reason"):
         entry["reason"] = str(entry["reason"])[:MAX_REASON]
     kept, _problem = read(states)

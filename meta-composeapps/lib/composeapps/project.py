@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,20 +20,22 @@ from urllib.parse import quote
 from composeapps import COMPOSE_FILE, compose, durable
 from composeapps.errors import EngineError
 from composeapps.install import app_directory
+from composeapps.labels import (
+    FINGERPRINT,
+    NETWORK,
+    NETWORK_DEFINITION,
+    ONE_OFF,
+    PROJECT,
+    SERVICE,
+    WORKING_DIR,
+    label,
+    number,
+    project_name,
+)
 
 # The plugin also works as a program of its own; distributions put it in different places.
 PLUGINS = ("/usr/libexec/docker/cli-plugins/docker-compose", "/usr/lib/docker/cli-plugins/docker-compose",
            "/usr/local/lib/docker/cli-plugins/docker-compose")
-WORKING_DIR = "com.docker.compose.project.working_dir"
-PROJECT = "com.docker.compose.project"
-SERVICE = "com.docker.compose.service"
-NUMBER = "com.docker.compose.container-number"
-ONE_OFF = "com.docker.compose.oneoff"
-NETWORK = "com.docker.compose.network"
-# Ours: on containers, and on networks.
-FINGERPRINT = "composeapps.fingerprint"
-NETWORK_DEFINITION = "composeapps.definition"
-
 # Seconds that a compose without an agent gets to end by itself.
 _PATIENCE = 10
 # The first argument becomes compose's process ID, for the agent that comes after one that was killed.
@@ -71,7 +72,8 @@ class Project:
         self.engine = engine
         self._states, self._config = states, config
         self.directory = app_directory(config, app.ref)
-        self.name = _project_name(app)
+        self.name = project_name(
+            self.app_name, compose.load(app.compose, f"the compose file of app {app.ref}").get("name"))
 
     @property
     def app_name(self):
@@ -199,26 +201,3 @@ def _signal_holder(path, number):
     except (OSError, ValueError):
         return False
     return True
-
-
-def label(container, key):
-    """Return a label of a container that dockerd described, "" when it has none."""
-    return str((container["Config"].get("Labels") or {}).get(key) or "")
-
-
-def number(container):
-    """Return a container's number among those of its service; a later one has a higher number."""
-    text = label(container, NUMBER)
-    return int(text) if text.isdecimal() else 0
-
-
-def _project_name(app):
-    """Return the name by which compose is to know an app, "" to leave it to the compose file.
-
-    It is compose's own choice, the directory's name, but for apps whose name has several parts: the last one
-    of these may be another app's name. No app's name has three underscores in a row.
-    """
-    given = compose.load(app.compose, f"the compose file of app {app.ref}").get("name")
-    if given:
-        return given if isinstance(given, str) and "$" not in given else ""
-    return re.sub(r"[^a-z0-9_-]", "", app.ref.app_name.lower().replace("/", "___")).lstrip("_-")

@@ -57,7 +57,7 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     reachable = _reachable(engine, installed or note)
     plan = Plan(store, roots, config, report, doomed=doomed, blobs=_texts(note, "blobs"))
     volumes = volumes or note.get("volumes") is True
-    projects = {*_texts(note, "projects"), *_projects(directory, engine if reachable else None)}
+    projects = {*_texts(note, "projects"), *_projects(name, directory, engine if reachable else None)}
     # On a full disk a removal that is cut off can be given again as well, but the next boot may start the app.
     with durable.if_there_is_room():
         states.note_removal(name, {"projects": sorted(projects), "volumes": volumes, "blobs": sorted(plan.digests)})
@@ -130,12 +130,12 @@ def _texts(note, key):
     return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
-def _projects(directory, engine):
+def _projects(name, directory, engine):
     """Return the names of the app's compose projects: of its containers, and the one that its files give."""
     found = set(teardown.projects_of(engine, directory)) if engine else set()
     # Without a bundle nothing can have been started from it that has no container left.
     with contextlib.suppress(OSError):
-        found.add(teardown.default_project(directory, (directory / COMPOSE_FILE).read_bytes()))
+        found |= teardown.default_project(name, (directory / COMPOSE_FILE).read_bytes())
     return found
 
 

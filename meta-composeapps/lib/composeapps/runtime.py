@@ -7,7 +7,8 @@ from typing import NamedTuple
 from composeapps import compose
 from composeapps.engine import Engine
 from composeapps.install import app_directory
-from composeapps.project import SERVICE, WORKING_DIR, Project
+from composeapps.labels import SERVICE, WORKING_DIR
+from composeapps.project import Project
 
 
 class ServiceStatus(NamedTuple):

@@ -63,7 +63,7 @@ def collect(config, names=()):
     holder = device.holder
     return {
         "schema": SCHEMA,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": history.timestamp(),
         "ok": all(app["ok"] for app in apps) and not device.problems,
         "at_work": {"pid": holder[0], "holder": holder[1]} if holder else None,
         "problems": device.problems,
@@ -226,14 +226,7 @@ def _update(journal):
         return None
     return {"action": journal.kind, "source": journal.source, "target": journal.target,
             "digest": _digest(journal.target), "step": journal.step, "attempt": journal.attempt,
-            "started": _time(journal.started), "reason": journal.reason}
-
-
-def _time(seconds):
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-    except (OverflowError, ValueError, OSError):
-        return ""
+            "started": history.timestamp(journal.started), "reason": journal.reason}
 
 
 def _download(download):
@@ -253,7 +246,7 @@ def _rejected(device, uri, journal):
         repositories = {parse_pinned(each).repository for each in (uri, journal.target if journal else "") if each}
     except UsageError:
         return []
-    return [{"uri": each.uri, "failures": each.count, "reason": each.reason, "time": _time(each.time)}
+    return [{"uri": each.uri, "failures": each.count, "reason": each.reason, "time": history.timestamp(each.time)}
             for each in device.failures.values()
             if each.count >= device.config.max_failures and each.uri.partition("@")[0] in repositories]
 
@@ -263,7 +256,7 @@ def _last_error(device, name, journal):
     entry = device.last.get(name, {})
     if journal is not None and journal.reason:
         entry = {"result": "unfinished", "reason": journal.reason, "target": journal.target, "code": 16,
-                 "time": _time(journal.started)}
+                 "time": history.timestamp(journal.started)}
     if entry.get("result") in (None, *history.GOOD):
         return None
     target, code = str(entry.get("target") or ""), entry.get("code")

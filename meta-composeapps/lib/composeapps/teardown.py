@@ -5,12 +5,10 @@ dockerd's labels tell what belongs to a project, so this needs neither docker co
 that the project was started from. Each step can be repeated.
 """
 
-import re
+import contextlib
 
 from composeapps.errors import ComposeAppsError
-
-WORKING_DIR = "com.docker.compose.project.working_dir"
-PROJECT = "com.docker.compose.project"
+from composeapps.labels import PROJECT, WORKING_DIR, project_name
 
 
 class Gone:
@@ -26,22 +24,20 @@ def projects_of(engine, directory):
     return sorted({label[PROJECT] for label in labels if label.get(PROJECT)})
 
 
-def default_project(directory, compose_file=None):
-    """Return the name that compose gives a project by itself.
+def default_project(name, compose_file=None):
+    """Return the names of the project that an app has when no container tells: one, or none where nobody knows.
 
     Arguments:
-        directory: the project's directory (Path).
+        name: the app's name.
         compose_file: the content of its compose file (bytes), whose ``name`` goes first, or None.
     """
     from composeapps import compose
 
-    name = None
+    given = None
     if compose_file is not None:
-        try:
-            name = compose.load(compose_file, "the compose file").get("name")
-        except ComposeAppsError:
-            name = None
-    return str(name or re.sub("[^a-z0-9_-]", "", directory.name.lower()).lstrip("_-"))
+        with contextlib.suppress(ComposeAppsError):
+            given = compose.load(compose_file, "the compose file").get("name")
+    return {project_name(name, given)} - {""}
 
 
 def take_down(engine, directory, projects, volumes=False, notify=lambda text: None):

@@ -75,6 +75,7 @@ COMPOSEAPPS_SOURCES = "\
     composeapps/ignorefile.py \
     composeapps/install.py \
     composeapps/inventory.py \
+    composeapps/labels.py \
     composeapps/layersmeta.py \
     composeapps/loading.py \
     composeapps/lock.py \

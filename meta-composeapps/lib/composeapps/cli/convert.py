@@ -60,7 +60,8 @@ def _convert(args):
             raise UsageError(f"{target} was written, but {directory.name} is installed from the store: "
                              f"'composeapps stop {directory.name}' stops it")
         with lock.exclusive(states.lock_file):
-            gone = teardown.take_down(engine, directory, [teardown.default_project(directory)], notify=output.notify)
+            gone = teardown.take_down(engine, directory, teardown.default_project(directory.name),
+                                      notify=output.notify)
     if args.json:
         output.print_json({"name": app.name, "kind": app.kind, "output": str(target), "stopped": gone.containers,
                            "networks": gone.networks})

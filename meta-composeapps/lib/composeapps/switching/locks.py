@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from composeapps.dockerstore import beneath
 from composeapps.errors import UpdateLockedError
-from composeapps.project import SERVICE, label
+from composeapps.labels import SERVICE, label
 
 PATHS = ("/tmp/composeapps/updates.lock", "/tmp/balena/updates.lock", "/tmp/resin/resin-updates.lock")
 _LONGEST_LINE = 200

@@ -22,7 +22,8 @@ import time
 
 from composeapps import compose, install
 from composeapps.errors import EngineError
-from composeapps.project import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, Project, label, number
+from composeapps.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, label, number
+from composeapps.project import Project
 from composeapps.switching import changes as differences
 from composeapps.switching import definition, handover, locks, trees
 

@@ -12,7 +12,7 @@ import time
 from composeapps import compose
 from composeapps.errors import EngineError, NotRunningError
 from composeapps.install import app_directory
-from composeapps.runtime import SERVICE, WORKING_DIR
+from composeapps.labels import SERVICE, WORKING_DIR
 
 # Seconds between two looks at the containers: soon at first, for the services that start quickly.
 _INTERVALS = (0.1, 0.2, 0.3, 0.5)

@@ -24,7 +24,7 @@ def take_away(parts, ref):
         compose_file = install.load_from_store(parts.store, ref).compose
     except (CorruptError, NotFoundError):
         compose_file = None
-    teardown.take_down(parts.engine, directory, {teardown.default_project(directory, compose_file)},
+    teardown.take_down(parts.engine, directory, teardown.default_project(ref.app_name, compose_file),
                        notify=parts.notify)
     with durable.storage_errors(f"removing the bundle of app {ref.app_name}"):
         if os.path.lexists(directory):
