@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from composeapps import durable
-from layercheck import builds, combinations, demoapps, lint, patching, reach, report, schema, yocto
+from layercheck import builds, combinations, demoapps, lint, oeqa, patching, reach, report, schema, yocto
 from layercheck.bitbakelog import Ownership
 from layercheck.context import Context
 from layercheck.errors import CheckError
@@ -19,7 +19,7 @@ from layercheck.progress import Progress
 from layercheck.reach import Prober
 from layercheck.results import Record, Result, Status, fingerprint
 
-CHECKS = ("lint", "schema", "parse", "dry-run", "patch", "yocto")
+CHECKS = ("lint", "schema", "parse", "dry-run", "patch", "yocto", "oeqa")
 EXAMPLES = """\
 checks, all of them unless --only says which:
   lint      oelint-adv over the recipes, appends, classes and configuration of the layer
@@ -28,6 +28,7 @@ checks, all of them unless --only says which:
   dry-run   BitBake plans every task of composeapps-image
   patch     BitBake fetches docker-moby's source and applies the layer's patches to it, without fuzz
   yocto     openembedded-core's yocto-check-layer, with the test that no signature changes
+  oeqa      the layer's oeqa cases under openembedded-core's oeqa, in the newest image of scripts/build-image in QEMU
 
 Nothing is downloaded but layers and docker-moby's source, nothing is built. A parse takes minutes, a dry run a
 quarter of an hour, yocto longer than both; --resume leaves out what passed with the same files before.
@@ -116,7 +117,7 @@ class Run:
             self._one("schema", combination.name, self._inputs(combination),
                       lambda combination=combination: [schema.run(self.context, combination)])
         building = [name for name in ("parse", "dry-run") if name in checks]
-        base = self.chosen[0] if {"patch", "yocto"} & set(checks) else None
+        base = self.chosen[0] if {"patch", "yocto", "oeqa"} & set(checks) else None
         wanted = [*(self.chosen if building else []), *([base] if base else [])]
         if self.arguments.execute:
             # Needs more of pyproject.toml's extras than the other checks.
@@ -126,7 +127,7 @@ class Run:
         self._look(wanted)
         for combination in self.chosen if building else []:
             self._build(combination, building)
-        for check, module in (("patch", patching), ("yocto", yocto)):
+        for check, module in (("patch", patching), ("yocto", yocto), ("oeqa", oeqa)):
             if check in checks and self._available(base, [check], self.context.layer.name):
                 self._one(check, self.context.layer.name, self._inputs(base),
                           lambda module=module: [module.run(self.context, base)])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The recipes of the demo apps, for a combination whose image carries them."""
 
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import hostsetup
@@ -13,20 +15,42 @@ from layercheck.errors import CheckError
 PART = "preload"
 
 
-def generate(context):
-    """Publish the demo apps to a registry of this machine, generate their recipes, and name them to kas.
+@dataclass(frozen=True)
+class DemoApps:
+    """The apps' ``names``, the directory of their ``recipes``, and the ``endpoint`` of the registry that has them."""
 
-    The digests in the recipes are those of a real registry; a dry run then needs it no more. Raises CheckError.
+    names: list
+    recipes: Path
+    endpoint: str
+
+
+@contextlib.contextmanager
+def published(context, recipes=None):
+    """Publish the demo apps to a registry of this machine, which the block has, and name their recipes to kas.
+
+    Arguments:
+        context: a Context.
+        recipes: the directory for the recipes; the demo's by default.
+
+    Gives the DemoApps. Raises CheckError.
     """
     chain = Chain(context.top, Path(context.build))
+    chain.recipes = recipes or chain.recipes
     try:
         hostsetup.extract_programs(["registry"])
-        with context.progress.step("publishing the demo apps and generating their recipes"), \
-                demo_registry(chain.build) as registry:
-            publish_demo(registry.endpoint, chain.top, chain.build, progress=context.progress.detail)
-            sources = sorted((chain.top / "conf" / "apps").glob("*.yml"))
-            names = chain.generate_recipes(sources, registry.endpoint)
+        with demo_registry(chain.build) as registry:
+            with context.progress.step("publishing the demo apps and generating their recipes"):
+                publish_demo(registry.endpoint, chain.top, chain.build, progress=context.progress.detail)
+                sources = sorted((chain.top / "conf" / "apps").glob("*.yml"))
+                names = chain.generate_recipes(sources, registry.endpoint)
+            context.kas.environment.update({
+                "COMPOSEAPPS_RECIPES": str(chain.recipes.resolve()), "COMPOSEAPPS_PRELOAD": " ".join(names)})
+            yield DemoApps(names, chain.recipes, registry.endpoint)
     except (hostsetup.SetupError, ComposeAppsError, DemoError) as err:
-        raise CheckError(f"the demo apps' recipes cannot be generated: {err}") from err
-    context.kas.environment.update({
-        "COMPOSEAPPS_RECIPES": str(chain.recipes.resolve()), "COMPOSEAPPS_PRELOAD": " ".join(names)})
+        raise CheckError(str(err)) from err
+
+
+def generate(context):
+    """Generate the recipes with the digests of a real registry; a dry run needs it no more. Raises CheckError."""
+    with published(context):
+        pass

@@ -13,14 +13,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import hostsetup
 from composeapps import durable
 from composeapps.errors import ComposeAppsError
-from demonstration.chain import Chain
-from demonstration.errors import DemoError
-from factory.demo import demo_registry, publish_demo
 from factory.localregistry import DEMO_HOST
-from layercheck import executed, misuse
+from layercheck import demoapps, executed, misuse
 from layercheck.bitbakelog import Reader
 from layercheck.combinations import Combination
 from layercheck.errors import CheckError
@@ -154,7 +150,7 @@ def run(context):
     results = []
     try:
         names = _fetch(build, results)
-    except (hostsetup.SetupError, ComposeAppsError, DemoError) as err:
+    except CheckError as err:
         results.append(Result(CHECK, "demo apps", Status.UNREACHED, "the demo apps cannot be had", problems=[str(err)]))
         return results
     # Before the build: BitBake removes what was deployed under another configuration.
@@ -166,24 +162,16 @@ def run(context):
 
 
 def _fetch(build, results):
-    """Fetch the demo apps from a registry that is gone afterwards; return their names."""
+    """Fetch the demo apps from a registry that is gone afterwards; return their names. Raises CheckError."""
     context = build.context
-    chain = Chain(context.top, Path(context.build))
-    chain.recipes = build.work / "recipes"
-    hostsetup.extract_programs(["registry"])
-    with context.progress.step("publishing the demo apps and generating their recipes"), \
-            demo_registry(chain.build) as registry:
-        publish_demo(registry.endpoint, chain.top, chain.build, progress=context.progress.detail)
-        names = chain.generate_recipes(sorted((chain.top / "conf" / "apps").glob("*.yml")), registry.endpoint)
-        context.kas.environment.update({
-            "COMPOSEAPPS_RECIPES": str(chain.recipes.resolve()), "COMPOSEAPPS_PRELOAD": " ".join(names),
-            "OCI_ENDPOINTS": registry.endpoint, "STANDIN_PYTHON": sys.executable})
+    with demoapps.published(context, build.work / "recipes") as apps:
+        context.kas.environment.update({"OCI_ENDPOINTS": apps.endpoint, "STANDIN_PYTHON": sys.executable})
         with context.progress.step("fetching the apps through oci://"):
             # Nothing but the registry may be asked.
-            outcome = build.bitbake("fetch", ["--runonly=fetch", *(f"composeapp-{name}" for name in names)],
+            outcome = build.bitbake("fetch", ["--runonly=fetch", *(f"composeapp-{name}" for name in apps.names)],
                                     f'BB_NO_NETWORK = "0"\nBB_ALLOWED_NETWORKS = "{DEMO_HOST}"\n')
-    results.append(executed.fetched(build, chain.recipes, outcome))
-    return names
+    results.append(executed.fetched(build, apps.recipes, outcome))
+    return apps.names
 
 
 def _sources(build):
