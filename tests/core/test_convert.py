@@ -184,13 +184,14 @@ def test_old_apps_on_a_device_are_found_stopped_and_converted(dockerd, hello, tm
     text = ('services:\n  web:\n    image: old/hello:1\n    command: ["/bin/busybox", "sleep", "600"]\n'
             "    network_mode: none\n    stop_signal: SIGKILL\n    restart: always\n    volumes: [data:/data]\n"
             "volumes: {data: {}}\n")
-    for name in ("plain", "docker", "mine", "pinned", "none"):
+    for name in ("plain", "docker", "mine", "pinned", "none", "team/mine"):
         (apps / name).mkdir(parents=True)
         (apps / name / "docker-compose.yml").write_text(text)
     _file(apps / "docker" / "docker.dockerapp", METADATA.replace("hello", "docker"), text, PARAMETERS)
     (apps / "pinned" / "docker-compose.yml").write_text(text.replace("old/hello:1", f"old/hello@{image.digest}"))
     (apps / "none" / "docker-compose.yml").unlink()
-    StateDirectory(root / "state").put("mine", AppState("hub.demo.test/f/mine@sha256:" + "1" * 64))
+    for name in ("mine", "team/mine"):
+        StateDirectory(root / "state").put(name, AppState(f"hub.demo.test/f/{name}@sha256:" + "1" * 64))
     options = ["--compose-root", str(apps), "--state-dir", str(root / "state"), "--docker-host", dockerd.host]
     for name in ("plain", "docker"):
         subprocess.run([*dockerd.compose_command, "--project-directory", apps / name, "--file",
@@ -212,5 +213,6 @@ def test_old_apps_on_a_device_are_found_stopped_and_converted(dockerd, hello, tm
         assert [volume["Name"] for volume in engine.volumes(label)] == [f"{name}_data"]
         engine.remove("volumes", f"{name}_data")
     assert listed() == {"docker": ("dockerapp", 0), "plain": ("compose", 0)}
-    assert main([*options, "convert", "mine", "--stop", "--output", str(tmp_path / "out" / "mine")]) == 2
-    assert "is installed from the store" in capsys.readouterr().err
+    for number, path in enumerate(("mine", str(apps / "team" / "mine"))):
+        assert main([*options, "convert", path, "--stop", "--output", str(tmp_path / "out" / f"mine{number}")]) == 2
+        assert "is installed from the store" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """composeapps convert: from old-style apps to directories that can be published. Takes PyYAML."""
 
+import os
+
 from composeapps.cli import output
 from composeapps.errors import UsageError
 
@@ -56,9 +58,10 @@ def _convert(args):
     gone = teardown.Gone()
     if args.stop:
         directory = directory.resolve()
-        if directory.name in states.names() and directory.parent == config.compose_root.resolve():
-            raise UsageError(f"{target} was written, but {directory.name} is installed from the store: "
-                             f"'composeapps stop {directory.name}' stops it")
+        name = os.path.relpath(directory, config.compose_root.resolve())
+        if name in states.names():
+            raise UsageError(f"{target} was written, but {name} is installed from the store: "
+                             f"'composeapps stop {name}' stops it")
         with lock.exclusive(states.lock_file):
             gone = teardown.take_down(engine, directory, teardown.default_project(directory.name),
                                       notify=output.notify)
