@@ -95,6 +95,8 @@ def _entries(app_dir):
 
 
 def _describe(tar, name, path, app_dir):
+    from tarfile import REGTYPE
+
     mode = path.lstat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
         raise UsageError(f"{path} is neither a file, a directory nor a symbolic link: a bundle cannot hold it")
@@ -105,7 +107,7 @@ def _describe(tar, name, path, app_dir):
     info = tar.gettarinfo(path, name)
     if stat.S_ISREG(mode):
         # Names of one file become files of their own: no hard links in a bundle.
-        info.type, info.linkname, info.size = b"0", "", path.stat().st_size
+        info.type, info.linkname, info.size = REGTYPE, "", path.stat().st_size
     info.mtime = 0
     info.uname = info.gname = ""
     return info

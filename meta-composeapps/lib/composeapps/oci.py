@@ -80,9 +80,9 @@ class Descriptor(NamedTuple):
         return cls(sha256(data), len(data), media_type, **fields)
 
     def _compared(self):
-        return self[:self._fields.index("annotations")]
+        # The annotations, the last field, are remarks: two descriptors that differ in these are of the same blob.
+        return self[:-1]
 
-    # The annotations are remarks: two descriptors that differ in these are of the same blob.
     def __eq__(self, other):
         return isinstance(other, Descriptor) and self._compared() == other._compared()
 
