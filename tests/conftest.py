@@ -4,6 +4,7 @@
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,12 @@ from support import registries
 
 TOP = Path(__file__).resolve().parents[1]
 _counter = itertools.count(1)
+
+
+def pytest_configure():
+    """Let tests interrupt what they start: a shell has its background jobs, and all that they start, ignore that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

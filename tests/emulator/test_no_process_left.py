@@ -15,10 +15,8 @@ from emulator.process import Process
 pytestmark = pytest.mark.qemu
 
 OWNER = """
-    import signal, sys, threading
+    import sys
     from emulator import Machine
-    # A shell has the jobs in its background ignore Ctrl-C, and what they start inherits that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     machine = Machine(kernel={kernel!r}, initrd={initrd!r}, run_dir={run_dir!r})
     machine.power_on()
     print(machine.pid, flush=True)
