@@ -47,7 +47,10 @@ FEATURES = {
         "pseudo": "pseudo", "/usr/lib/rpm/rpmdeps": "rpm", "systemctl": "systemd",
     },
     "bench": {"skopeo": "skopeo", "ip": "iproute2", "nsenter": "util-linux"},
-    "tests": {"openssl": "openssl", "unshare": "util-linux", "depmod": "kmod", "mke2fs": "e2fsprogs"},
+    "tests": {
+        "openssl": "openssl", "unshare": "util-linux", "pivot_root": "util-linux-extra", "depmod": "kmod",
+        "mke2fs": "e2fsprogs",
+    },
 }
 
 # Feature -> {a program that is taken out of a Debian package into build/tools: the package}. These are not
