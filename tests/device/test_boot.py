@@ -143,8 +143,17 @@ def test_nothing_was_built_into_the_layer():
     assert left == []
 
 
+def _stop_docker(booted):
+    """Stop the containers, dockerd and all that works on its store."""
+    # In the emulator dockerd's end would not wait long enough for the containers'.
+    booted.run("docker kill $(docker ps --quiet)", timeout=120)
+    # The background check may be reading still, and there is one fsck at a time.
+    booted.run("systemctl stop composeapps-start.service docker-store-fsck-background.service docker.service "
+               "docker.socket containerd.service", timeout=300)
+
+
 def test_a_factory_reset_needs_no_network(booted):
-    booted.run("systemctl stop composeapps-start.service docker.service docker.socket containerd.service", timeout=300)
+    _stop_docker(booted)
     booted.run("rm -rf /var/lib/docker/* /var/lib/containerd/* /var/lib/composeapps/* /var/sota/*/*", timeout=120)
     assert booted.run("composeapps ls --json").stdout.strip() == "[]"
     booted.run("systemctl start composeapps-start.service", timeout=900)
@@ -161,11 +170,7 @@ def test_dockerd_waits_for_the_check_of_its_store(booted):
 
 def test_the_check_of_the_store_heals_from_within_its_unit(booted):
     """The unit may write to the data root alone; that must be enough for files of any owner and mode."""
-    # In the emulator dockerd's end would not wait long enough for the containers'.
-    booted.run("docker kill $(docker ps --quiet)", timeout=120)
-    # The background check may be reading still, and there is one fsck at a time.
-    booted.run("systemctl stop composeapps-start.service docker-store-fsck-background.service docker.service "
-               "docker.socket containerd.service", timeout=300)
+    _stop_docker(booted)
     victim = booted.run("find /var/lib/docker/overlay2/*/diff -type f -size +16k | sort | head -n 1").stdout.strip()
     whole = booted.run(f"stat -c '%a %u %g %s' {victim}; sha256sum {victim}").stdout
     # As after a power cut under a stock dockerd: the file is empty, and nobody has read the layer yet.
