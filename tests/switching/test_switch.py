@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Switching between versions with a real dockerd: only what differs is touched, and nothing is lost."""
 
-
 import pytest
 
 from composeapps import install, runtime

@@ -5,7 +5,6 @@ Nothing here needs a network, and every step finds out by itself whether it is s
 an installation that was cut off is finished by running it again.
 """
 
-
 from composeapps import bundle as bundles
 from composeapps import compose, durable, loading
 from composeapps.app import StoreSource, load_app

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Running installed apps with docker compose, and asking dockerd how they are."""
 
-
 from typing import NamedTuple
 
 from composeapps import compose
