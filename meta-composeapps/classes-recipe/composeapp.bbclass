@@ -98,18 +98,18 @@ python () {
     problem = composeapp_problem(d)
     if problem:
         raise bb.parse.SkipRecipe(problem)
+    # A module that imports another one from now on lengthens the list below.
+    import composeapps.sources
+    for path in composeapps.sources.needed_by("store.preload"):
+        bb.parse.mark_dependency(d, path)
 }
 
 # A change of what lays out the store must lay it out again; the signature sees
 # only the text of the task itself.
-COMPOSEAPPS_BUILD_MODULES = "app appdir bundle compose durable errors ignorefile oci preload reference store"
-
 def composeapps_build_files(d):
     """Return the checksum entries (path:exists) of the modules that build a store."""
-    import composeapps
-    top = os.path.dirname(composeapps.__file__)
-    paths = [os.path.join(top, module + ".py") for module in d.getVar("COMPOSEAPPS_BUILD_MODULES").split()]
-    return " ".join("%s:%s" % (path, os.path.exists(path)) for path in paths)
+    import composeapps.sources
+    return " ".join("%s:True" % path for path in composeapps.sources.needed_by("store.preload"))
 
 do_configure[noexec] = "1"
 do_install[noexec] = "1"
@@ -117,9 +117,9 @@ do_install[noexec] = "1"
 do_compile[file-checksums] += "${@composeapps_build_files(d)}"
 python do_compile() {
     import composeapps.errors
-    import composeapps.preload
+    import composeapps.store.preload
     try:
-        composeapps.preload.build_store(
+        composeapps.store.preload.build_store(
             os.path.join(d.getVar("UNPACKDIR"), "store"),
             d.getVar("COMPOSEAPP_URI"),
             (d.getVar("COMPOSEAPP_IMAGES") or "").split(),

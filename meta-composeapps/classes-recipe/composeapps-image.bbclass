@@ -85,12 +85,12 @@ python composeapps_check_docker() {
 
 python composeapps_preload() {
     import composeapps.errors
-    import composeapps.preload
+    import composeapps.store.preload
     rootfs = d.getVar("IMAGE_ROOTFS")
     deployed = os.path.join(d.getVar("DEPLOY_DIR_IMAGE"), "composeapps")
     seed = d.getVar("COMPOSEAPPS_FACTORY_SEED")
     try:
-        composeapps.preload.merge_store(
+        composeapps.store.preload.merge_store(
             sources=[os.path.join(deployed, app) for app in d.getVar("COMPOSEAPPS_PRELOAD").split()],
             root=rootfs + d.getVar("COMPOSEAPPS_STORE"),
             factory_file=rootfs + d.getVar("COMPOSEAPPS_FACTORY_FILE"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from bench.figures import BenchError, compare
-from composeapps import runtime
+from composeapps.switching import runtime
 from moby import build
 from moby.root import engine_root
 from support.device import Device, service

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import hostsetup
 from bench import sample
-from composeapps.oci import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json, sha256
-from composeapps.publish import publish
-from composeapps.reference import Reference, parse, parse_pinned
-from composeapps.registry import RegistryClient
+from composeapps.app.publish import publish
+from composeapps.oci.digests import sha256
+from composeapps.oci.documents import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json
+from composeapps.oci.reference import Reference, parse, parse_pinned
+from composeapps.registry.client import RegistryClient
 from factory.localregistry import LocalRegistry
 from support.images import tar
 

@@ -11,7 +11,7 @@ from bench.figures import BenchError, Figure
 from bench.hub import hub
 from bench.loads import MB, MOUNTPOINT, engine_of
 from composeapps import durable
-from composeapps.engine import API
+from composeapps.engine.client import API
 from moby import root as roots
 from support.engine import DockerDaemon
 from support.unixconnection import UnixConnection

@@ -9,9 +9,10 @@ from pathlib import Path
 from bench import sample
 from bench.disk import allocated, disk, forget_cached
 from bench.figures import BenchError, Figure, compare, timed
-from composeapps import durable, loading
-from composeapps.engine import Engine
-from composeapps.store import Store
+from composeapps import durable
+from composeapps.engine import loading
+from composeapps.engine.client import Engine
+from composeapps.store.store import Store
 from moby import build
 from moby.root import engine_root
 from support.engine import DockerDaemon
@@ -39,7 +40,7 @@ def load_once(run, engine, way, eager=False):
     Arguments:
         run: the Run.
         engine: "stock" or "patched".
-        way: of composeapps.loading.
+        way: of composeapps.engine.loading.
         eager: have the disk write back at once, so that ``written`` counts what does not last too.
     """
     kept, image = sample.image(run.cache, run.progress)

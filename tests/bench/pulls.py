@@ -20,10 +20,11 @@ from pathlib import Path
 import hostsetup
 from bench import sample
 from bench.figures import BenchError, Figure, compare, timed
-from composeapps.oci import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json, sha256
-from composeapps.publish import publish
-from composeapps.reference import parse, parse_pinned
-from composeapps.registry import RegistryClient
+from composeapps.app.publish import publish
+from composeapps.oci.digests import sha256
+from composeapps.oci.documents import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json
+from composeapps.oci.reference import parse, parse_pinned
+from composeapps.registry.client import RegistryClient
 from factory.localregistry import LocalRegistry
 from support.link import Link, payload_rate
 from support.meter import Meter

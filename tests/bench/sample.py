@@ -15,10 +15,11 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from composeapps.app import StoreSource, load_image
-from composeapps.oci import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json, sha256
-from composeapps.reference import parse_pinned
-from composeapps.store import Store
+from composeapps.app.tree import StoreSource, load_image
+from composeapps.oci.digests import sha256
+from composeapps.oci.documents import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json
+from composeapps.oci.reference import parse_pinned
+from composeapps.store.store import Store
 
 MB = 1000 * 1000
 # Bytes of files in each layer, the lowest first.

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import hostsetup
-from composeapps.oci import host_platform
-from composeapps.preload import build_store, copy_app
-from composeapps.reference import parse_pinned
-from composeapps.store import Store
+from composeapps.oci.platforms import host_platform
+from composeapps.oci.reference import parse_pinned
+from composeapps.store.preload import build_store, copy_app
+from composeapps.store.store import Store
 from support import apps, images
 
 HOST = "hub.demo.test"

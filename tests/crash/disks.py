@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from composeapps.config import Config
+from composeapps.cli.config import Config
 from crash.errors import CrashError
 from crash.namespaces import HOME
 

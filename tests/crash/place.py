@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import hostsetup
-from composeapps.engine import Engine
-from composeapps.install import load_from_store, load_image
-from composeapps.store import Store
+from composeapps.engine.client import Engine
+from composeapps.installed.install import load_from_store, load_image
+from composeapps.store.store import Store
 from crash.contents import World, app_reference
 from crash.disks import LAYOUT, Layout
 from crash.dockerapi import Docker

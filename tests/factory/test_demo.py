@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from composeapps.app import RegistrySource, load_app
+from composeapps.app.tree import RegistrySource, load_app
 from composeapps.errors import CorruptError
-from composeapps.reference import parse
-from composeapps.registry import RegistryClient, parse_endpoints
+from composeapps.oci.reference import parse
+from composeapps.registry.client import RegistryClient, parse_endpoints
 from factory.demo import demo_registry, publish_demo
 from factory.push import push_layout
 from recipes.command import main

@@ -3,8 +3,11 @@
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
+
+from composeapps import sources
 
 LAYER = Path(__file__).resolve().parents[2] / "meta-composeapps"
 LIB = LAYER / "lib"
@@ -42,24 +45,20 @@ def _variable(name, text=RECIPE):
 
 
 def _imports(path):
-    """Return the top-level modules, and the modules of the package, that a source file imports."""
-    top, own = set(), set()
+    """Return the top-level modules that a source file imports."""
+    top = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             top |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             top.add(node.module.split(".")[0])
-            if node.module == "composeapps":
-                own |= {alias.name for alias in node.names}
-            elif node.module.startswith("composeapps."):
-                own.add(node.module.split(".")[1])
-    return top, {name for name in own if (PACKAGE / f"{name}.py").exists()}
+    return top
 
 
-def test_the_recipe_lists_every_file_of_the_package():
+def test_the_package_knows_all_of_its_files():
     tree = sorted(str(path.relative_to(LIB)) for path in PACKAGE.rglob("*") if path.is_file() and
                   "__pycache__" not in path.parts)
-    assert sorted(_variable("COMPOSEAPPS_SOURCES")) == tree
+    assert sources.files() == tree
 
 
 def test_the_recipe_version_is_that_of_the_package():
@@ -71,22 +70,22 @@ def test_the_recipe_depends_on_the_python_packages_that_the_package_imports():
     owner = {module: package for package, modules in OWNERS.items() for module in modules.split()}
     wanted = set()
     for path in PACKAGE.rglob("*.py"):
-        for module in _imports(path)[0] - {"composeapps", "bb"}:
+        for module in _imports(path) - {"composeapps", "bb"}:
             assert module in owner, f"say in OWNERS which package of openembedded-core has {module}"
             assert module == "yaml" or module in sys.stdlib_module_names
             wanted.add(owner[module])
     assert wanted - set(_variable("RDEPENDS:${PN}")) == set()
 
 
-def test_a_change_of_any_module_that_builds_a_store_rebuilds_the_apps():
-    text = (LAYER / "classes-recipe/composeapp.bbclass").read_text()
-    needed, waiting = set(), ["preload"]
-    while waiting:
-        module = waiting.pop()
-        if module not in needed:
-            needed.add(module)
-            waiting += _imports(PACKAGE / f"{module}.py")[1]
-    assert set(_variable("COMPOSEAPPS_BUILD_MODULES", text)) == needed
+def test_all_modules_that_building_a_store_imports_are_found():
+    """Python itself says what it has loaded, and what is imported only when it is used is found as well."""
+    code = "import sys, composeapps.store.preload\nfor name, module in sys.modules.items():\n" \
+           "    if name.startswith('composeapps'): print(module.__file__)"
+    loaded = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(LIB)}, text=True, check=True,
+                            capture_output=True).stdout.split()
+    needed = sources.needed_by("store.preload")
+    assert set(loaded) <= set(needed) < {str(path) for path in PACKAGE.rglob("*.py")}
+    assert str(PACKAGE / "app/compose.py") in needed
 
 
 def test_every_user_variable_is_documented():

@@ -14,7 +14,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from composeapps.engine import Engine
+from composeapps.engine.client import Engine
 from support import layertars
 from support.engine import DockerDaemon
 from support.images import make_image

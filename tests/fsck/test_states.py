@@ -181,6 +181,6 @@ def _check_with_dockerd(case, device, report):
 
 
 def _has(device, tag):
-    from composeapps.engine import Engine
+    from composeapps.engine.client import Engine
 
     return Engine(device.daemon.host).image(tag) is not None

@@ -13,7 +13,7 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 
-from composeapps.update import journal
+from composeapps.records import journal
 from support.updating import SLEEP, WELL, service, shell
 
 APP = "shop"

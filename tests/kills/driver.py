@@ -12,7 +12,7 @@ import sys
 
 from composeapps import durable
 from composeapps.cli.main import main
-from composeapps.update import journal
+from composeapps.records import journal
 
 STEP, MOMENT = os.environ["KILL_AT"].split(":")
 _write, _remove, _replace = journal.write, journal.remove, durable.replace

@@ -6,14 +6,15 @@ import itertools
 import json
 import subprocess
 
-from composeapps import compose, install
-from composeapps.app import StoreSource, load_app
-from composeapps.config import Config
-from composeapps.engine import API, Engine
-from composeapps.labels import NUMBER, SERVICE, WORKING_DIR, label
-from composeapps.reference import parse_pinned
-from composeapps.state import StateDirectory
-from composeapps.store import Store
+from composeapps.app import compose
+from composeapps.app.tree import StoreSource, load_app
+from composeapps.cli.config import Config
+from composeapps.engine.client import API, Engine
+from composeapps.engine.labels import NUMBER, SERVICE, WORKING_DIR, label
+from composeapps.installed import install
+from composeapps.oci.reference import parse_pinned
+from composeapps.records.state import StateDirectory
+from composeapps.store.store import Store
 from composeapps.switching import changes, switch
 from support.apps import make_app
 from support.engine import busybox_image

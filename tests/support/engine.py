@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import hostsetup
-from composeapps.engine import Engine
+from composeapps.engine.client import Engine
 from composeapps.errors import EngineError
 
 # The test's directory appears at its own path inside, so that bind mounts of apps mean the same there.

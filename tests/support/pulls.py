@@ -4,12 +4,12 @@
 import functools
 import random
 
-from composeapps.credentials import Credentials
-from composeapps.patience import Patience
-from composeapps.progress import Progress
-from composeapps.pull import fetch, survey
-from composeapps.reference import parse_pinned
-from composeapps.registry import RegistryClient
+from composeapps.oci.reference import parse_pinned
+from composeapps.pull.progress import Progress
+from composeapps.pull.pull import fetch, survey
+from composeapps.registry.client import RegistryClient
+from composeapps.registry.credentials import Credentials
+from composeapps.registry.patience import Patience
 from support.apps import publish
 from support.images import make_image, tar
 

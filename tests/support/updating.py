@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from composeapps.cli.main import main
-from composeapps.engine import Engine
-from composeapps.install import bundle_problems, load_from_store
-from composeapps.reference import parse_pinned
-from composeapps.state import StateDirectory
-from composeapps.store import Store
-from composeapps.update import journal
+from composeapps.engine.client import Engine
+from composeapps.installed.install import bundle_problems, load_from_store
+from composeapps.oci.reference import parse_pinned
+from composeapps.records import journal
+from composeapps.records.state import StateDirectory
+from composeapps.store.store import Store
 from support.apps import make_app, push_app
 from support.engine import busybox_image
 from support.images import make_image, push_image, tar
@@ -118,7 +118,7 @@ class Device:
 
     def load_config(self):
         """Return the configuration as the agent has it."""
-        from composeapps import config
+        from composeapps.cli import config
 
         return config.load(self.config)
 

@@ -4,7 +4,7 @@
 import pytest
 
 import moby.build
-from composeapps.labels import FINGERPRINT, label
+from composeapps.engine.labels import FINGERPRINT, label
 from support.device import Device, service
 from support.engine import DockerDaemon
 

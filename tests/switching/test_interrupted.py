@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from composeapps.labels import FINGERPRINT, label
+from composeapps.engine.labels import FINGERPRINT, label
 from composeapps.switching import definition
 from support.device import service, shell
 

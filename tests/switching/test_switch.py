@@ -3,11 +3,11 @@
 
 import pytest
 
-from composeapps import install, runtime
+from composeapps.engine.labels import FINGERPRINT, label
 from composeapps.errors import EngineError
-from composeapps.labels import FINGERPRINT, label
-from composeapps.store import Store
-from composeapps.switching import switch
+from composeapps.installed import install
+from composeapps.store.store import Store
+from composeapps.switching import runtime, switch
 from support.device import Device, service, shell
 
 pytestmark = pytest.mark.root

@@ -3,7 +3,7 @@
 
 import pytest
 
-from composeapps.update import journal
+from composeapps.records import journal
 from support.engine import DockerDaemon
 from support.updating import WELL, Device, Publisher, run_here, service
 

@@ -7,9 +7,10 @@ import os
 import pytest
 
 from composeapps.errors import NotRunningError
-from composeapps.install import load_from_store
-from composeapps.reference import parse_pinned
-from composeapps.update import health, journal
+from composeapps.installed.install import load_from_store
+from composeapps.oci.reference import parse_pinned
+from composeapps.records import journal
+from composeapps.update import health
 from support.updating import SICK, service, shell
 
 pytestmark = pytest.mark.root

@@ -3,7 +3,7 @@
 
 import pytest
 
-from composeapps.update import journal
+from composeapps.records import journal
 from kills.campaign import Campaign
 
 pytestmark = pytest.mark.root

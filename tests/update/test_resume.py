@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from composeapps.state import StateDirectory
-from composeapps.update import journal
+from composeapps.records import journal
+from composeapps.records.state import StateDirectory
 from support.updating import service, shell
 
 pytestmark = pytest.mark.root

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from composeapps.update import journal
+from composeapps.records import journal
 from support.updating import service
 
 pytestmark = pytest.mark.root

@@ -26,13 +26,15 @@ import bb
 import bb.build
 from bb.fetch2 import ChecksumError, Fetch, FetchError, FetchMethod, MalformedUrl, MissingParameterError, ParameterError
 
-from composeapps.credentials import Credentials
 from composeapps.durable import replace
 from composeapps.errors import ComposeAppsError, CorruptError
-from composeapps.oci import Platform, parse_document, sha256
-from composeapps.reference import is_digest, parse
-from composeapps.registry import RegistryClient, parse_endpoints
-from composeapps.store import Store
+from composeapps.oci.digests import is_digest, sha256
+from composeapps.oci.documents import parse_document
+from composeapps.oci.platforms import Platform
+from composeapps.oci.reference import parse
+from composeapps.registry.client import RegistryClient, parse_endpoints
+from composeapps.registry.credentials import Credentials
+from composeapps.store.store import Store
 
 TYPES = ("image", "manifest", "blob")
 

@@ -13,119 +13,22 @@ inherit composeapps-paths features_check python3native systemd
 # The sources are the package in this layer's lib/, file by file: BitBake hashes
 # a directory whole, so byte code left there by a test would force a rebuild.
 FILESEXTRAPATHS:prepend := "${THISDIR}/../../lib:"
-COMPOSEAPPS_SOURCES = "\
-    composeapps/__init__.py \
-    composeapps/app.py \
-    composeapps/appdir.py \
-    composeapps/bbfetch.py \
-    composeapps/bundle.py \
-    composeapps/callback.py \
-    composeapps/cli/__init__.py \
-    composeapps/cli/check.py \
-    composeapps/cli/convert.py \
-    composeapps/cli/fsck.py \
-    composeapps/cli/housekeeping.py \
-    composeapps/cli/main.py \
-    composeapps/cli/output.py \
-    composeapps/cli/publish.py \
-    composeapps/cli/pull.py \
-    composeapps/cli/run_commands.py \
-    composeapps/cli/status.py \
-    composeapps/cli/store_commands.py \
-    composeapps/cli/update_commands.py \
-    composeapps/cli/version.py \
-    composeapps/compose.py \
-    composeapps/config.py \
-    composeapps/credentials.py \
-    composeapps/dockerapp.py \
-    composeapps/dockerstore/__init__.py \
-    composeapps/dockerstore/actions.py \
-    composeapps/dockerstore/beneath.py \
-    composeapps/dockerstore/blobs.py \
-    composeapps/dockerstore/blobtar.py \
-    composeapps/dockerstore/bolt.py \
-    composeapps/dockerstore/chain.py \
-    composeapps/dockerstore/closure.py \
-    composeapps/dockerstore/confine.py \
-    composeapps/dockerstore/containers.py \
-    composeapps/dockerstore/content.py \
-    composeapps/dockerstore/context.py \
-    composeapps/dockerstore/crc64.py \
-    composeapps/dockerstore/databases.py \
-    composeapps/dockerstore/fsck.py \
-    composeapps/dockerstore/heal.py \
-    composeapps/dockerstore/images.py \
-    composeapps/dockerstore/layercheck.py \
-    composeapps/dockerstore/layers.py \
-    composeapps/dockerstore/layout.py \
-    composeapps/dockerstore/leaks.py \
-    composeapps/dockerstore/ledger.py \
-    composeapps/dockerstore/liveness.py \
-    composeapps/dockerstore/overlay.py \
-    composeapps/dockerstore/placer.py \
-    composeapps/dockerstore/report.py \
-    composeapps/dockerstore/tarheader.py \
-    composeapps/dockerstore/tarsplit.py \
-    composeapps/durable.py \
-    composeapps/engine.py \
-    composeapps/errors.py \
-    composeapps/factoryset.py \
-    composeapps/fetching.py \
-    composeapps/history.py \
-    composeapps/ignorefile.py \
-    composeapps/install.py \
-    composeapps/inventory.py \
-    composeapps/labels.py \
-    composeapps/layersmeta.py \
-    composeapps/loading.py \
-    composeapps/lock.py \
-    composeapps/login.py \
-    composeapps/oci.py \
-    composeapps/partial.py \
-    composeapps/patience.py \
-    composeapps/preload.py \
-    composeapps/progress.py \
-    composeapps/project.py \
-    composeapps/prune.py \
-    composeapps/publish.py \
-    composeapps/pull.py \
-    composeapps/ratelimit.py \
-    composeapps/reference.py \
-    composeapps/registry.py \
-    composeapps/registryconf.py \
-    composeapps/removal.py \
-    composeapps/restore.py \
-    composeapps/runtime.py \
-    composeapps/sizes.py \
-    composeapps/space.py \
-    composeapps/staleimages.py \
-    composeapps/state.py \
-    composeapps/status.py \
-    composeapps/store.py \
-    composeapps/switching/__init__.py \
-    composeapps/switching/changes.py \
-    composeapps/switching/definition.py \
-    composeapps/switching/handover.py \
-    composeapps/switching/locks.py \
-    composeapps/switching/switch.py \
-    composeapps/switching/trees.py \
-    composeapps/teardown.py \
-    composeapps/transport.py \
-    composeapps/unixhttp.py \
-    composeapps/update/__init__.py \
-    composeapps/update/health.py \
-    composeapps/update/journal.py \
-    composeapps/update/mending.py \
-    composeapps/update/parts.py \
-    composeapps/update/plan.py \
-    composeapps/update/process.py \
-    composeapps/update/rejection.py \
-    composeapps/update/removal.py \
-    composeapps/update/telling.py \
-"
+
+def composeapps_sources(d):
+    """Return the SRC_URI entries of the package's files."""
+    import composeapps.sources
+    return " ".join("file://" + path for path in composeapps.sources.files())
+
+python () {
+    # A file that comes or goes changes its directory, and then this recipe is parsed again.
+    import composeapps.sources
+    for directory in composeapps.sources.directories():
+        bb.parse.mark_dependency(d, directory)
+}
+
 COMPOSEAPPS_UNITS = "composeapps-start.service composeapps-update.service"
 SRC_URI = "\
-    ${@' '.join('file://' + source for source in d.getVar('COMPOSEAPPS_SOURCES').split())} \
+    ${@composeapps_sources(d)} \
     ${@' '.join('file://' + unit for unit in d.getVar('COMPOSEAPPS_UNITS').split())} \
 "
 S = "${UNPACKDIR}"

@@ -10,7 +10,7 @@ import sys
 from contextlib import contextmanager
 
 from composeapps import durable
-from composeapps.reference import parse
+from composeapps.oci.reference import parse
 from demonstration.errors import DemoError
 
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from composeapps.publish import publish
-from composeapps.reference import parse
-from composeapps.registry import RegistryClient, parse_endpoints
+from composeapps.app.publish import publish
+from composeapps.oci.reference import parse
+from composeapps.registry.client import RegistryClient, parse_endpoints
 from factory.debpackages import PackageSource
 from factory.demoimages import ARCHITECTURES, IMAGES, RELEASE_IMAGES, SUITE
 from factory.imagebuild import build_images

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from composeapps.durable import fsync_directory, storage_errors
-from composeapps.oci import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, Platform, dump_json
+from composeapps.oci.documents import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json
+from composeapps.oci.platforms import Platform
 from factory.layers import build_layer
 
 # Part of every layout's name: raise it when the same inputs are to give another image.

@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from composeapps.oci import sha256
+from composeapps.oci.digests import sha256
 from factory.debpackages import PackageError, read_files
 
 # Nothing in an image's single program reads these. The copyright files stay: they are the licences' terms.

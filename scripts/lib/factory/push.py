@@ -4,14 +4,14 @@
 from pathlib import Path
 
 from composeapps.errors import CorruptError
-from composeapps.oci import parse_document, parse_json
+from composeapps.oci.documents import parse_document, parse_json
 
 
 def push_layout(client, ref, layout):
     """Push the one image of a layout.
 
-    :param client: a ``composeapps.registry.RegistryClient``
-    :param ref: the ``composeapps.reference.Reference`` to push as, with a tag
+    :param client: a ``composeapps.registry.client.RegistryClient``
+    :param ref: the ``composeapps.oci.reference.Reference`` to push as, with a tag
     :param layout: directory of an OCI image layout that names one image or index
     :returns: (digest of the image or index, bytes that were sent)
     :raises CorruptError: the layout is not one, or names more than one image

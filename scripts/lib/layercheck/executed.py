@@ -6,11 +6,11 @@ import json
 import stat
 import subprocess
 
-from composeapps.app import StoreSource, load_app
+from composeapps.app.tree import StoreSource, load_app
 from composeapps.errors import ComposeAppsError
-from composeapps.oci import Platform
-from composeapps.reference import parse_pinned
-from composeapps.store import Store
+from composeapps.oci.platforms import Platform
+from composeapps.oci.reference import parse_pinned
+from composeapps.store.store import Store
 from layercheck import appfacts, manifests
 from layercheck.errors import CheckError
 from layercheck.results import Result, Status

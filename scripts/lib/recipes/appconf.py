@@ -4,10 +4,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from composeapps import reference
 from composeapps.errors import UsageError
-from composeapps.oci import Platform
-from composeapps.reference import Reference
+from composeapps.oci import reference
+from composeapps.oci.platforms import Platform
+from composeapps.oci.reference import Reference
 from recipes import yamlconf
 from recipes.licenses import LicenseError, to_yocto
 

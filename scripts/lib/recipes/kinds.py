@@ -5,9 +5,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from composeapps.app import RegistrySource
+from composeapps.app.tree import RegistrySource
 from composeapps.errors import UsageError
-from composeapps.registry import RegistryClient, parse_endpoints
+from composeapps.registry.client import RegistryClient, parse_endpoints
 from recipes import appconf, pyconf, pyresolve, yamlconf
 from recipes.pypi import DEFAULT_INDEX, PackageIndex
 from recipes.render import app_path, package_path, render_app, render_package

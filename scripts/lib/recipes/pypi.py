@@ -20,8 +20,8 @@ from packaging.version import Version
 
 from composeapps import __version__
 from composeapps.errors import CorruptError, NotFoundError, RegistryError, UsageError
-from composeapps.registry import PERMANENT
-from composeapps.transport import TRANSIENT, Transport
+from composeapps.registry.client import PERMANENT
+from composeapps.registry.transport import TRANSIENT, Transport
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 SUFFIX = ".tar.gz"

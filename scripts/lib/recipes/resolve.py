@@ -9,9 +9,9 @@ them has their digests and sizes.
 import re
 from dataclasses import dataclass
 
-from composeapps.app import load_app
+from composeapps.app.tree import load_app
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
-from composeapps.oci import Platform
+from composeapps.oci.platforms import Platform
 from recipes import licenses
 
 _PLATFORM = re.compile(r"linux/[a-z0-9]+(?:/[a-z0-9.]+)?")
@@ -42,8 +42,8 @@ def resolve(conf, client, source):
     """Return the ResolvedApp of an AppConf.
 
     :param conf: a ``recipes.appconf.AppConf``
-    :param client: a ``composeapps.registry.RegistryClient``
-    :param source: a ``composeapps.app.RegistrySource`` of that client, shared by all apps
+    :param client: a ``composeapps.registry.client.RegistryClient``
+    :param source: a ``composeapps.app.tree.RegistrySource`` of that client, shared by all apps
     :raises ComposeAppsError: of the kind that fits, its message led by the file
     """
     try:

@@ -6,11 +6,11 @@ import tempfile
 
 from composeapps import durable
 from composeapps.errors import ComposeAppsError
-from composeapps.install import bundle_problems, load_from_store, place_bundle
-from composeapps.reference import parse_pinned
-from composeapps.restore import from_factory
-from composeapps.state import AppState, StateDirectory
-from composeapps.store import Store
+from composeapps.installed.install import bundle_problems, load_from_store, place_bundle
+from composeapps.oci.reference import parse_pinned
+from composeapps.records.state import AppState, StateDirectory
+from composeapps.store.restore import from_factory
+from composeapps.store.store import Store
 from crash import contents
 from crash.errors import CrashError
 from crash.namespaces import HOME

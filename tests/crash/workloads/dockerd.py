@@ -5,7 +5,7 @@ import io
 import json
 import tarfile
 
-from composeapps.store import Store
+from composeapps.store.store import Store
 from crash.namespaces import HOME
 from crash.workloads.base import VOLUME, Workload
 from support import registries

@@ -5,7 +5,7 @@ import contextlib
 
 from composeapps.cli import output
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
-from composeapps.reference import is_digest
+from composeapps.oci.digests import is_digest
 
 EXAMPLES = """\
 Of each app the blobs in the store are verified, and the files beside them that other tools
@@ -30,9 +30,9 @@ def configure(name, parser):
 
 
 def _check(args):
-    from composeapps.engine import Engine
-    from composeapps.state import StateDirectory
-    from composeapps.store import Store
+    from composeapps.engine.client import Engine
+    from composeapps.records.state import StateDirectory
+    from composeapps.store.store import Store
 
     config = output.load_config(args)
     store, states = Store(config.store), StateDirectory(config.state_dir)
@@ -66,8 +66,8 @@ def _result(name, uri, installed):
 
 def _known(states, config):
     """Return {(app name, digest): pinned reference} of the versions that are known from elsewhere than the store."""
-    from composeapps.factoryset import factory_apps
-    from composeapps.reference import parse_pinned
+    from composeapps.oci.reference import parse_pinned
+    from composeapps.store.factoryset import factory_apps
 
     found = [state for state in map(states.get, states.names()) if state is not None]
     uris = [uri for state in found for uri in (state.uri, state.previous)]
@@ -87,8 +87,8 @@ def _check_app(ref, store, config, engine, seen, known):
     ``engine`` is None for an app that is not installed; ``seen`` gets the digests that were read; ``known`` is
     what ``_known`` returned.
     """
-    from composeapps import appdir
-    from composeapps.install import bundle_problems, find_image, load_from_store
+    from composeapps.installed.install import bundle_problems, find_image, load_from_store
+    from composeapps.store import appdir
 
     result = _result(ref.app_name, str(ref), engine is not None)
     try:
@@ -128,7 +128,7 @@ def _check_app(ref, store, config, engine, seen, known):
 
 def _check_named(store, ref, result, seen):
     """Verify what an app that cannot be read may have, as far as its names are known."""
-    from composeapps import inventory
+    from composeapps.store import inventory
 
     for digest in sorted(inventory.take(store, ref).digests - seen):
         if store.size_of(digest) is not None:

@@ -37,9 +37,11 @@ def configure(name, parser):
 def _convert(args):
     from pathlib import Path
 
-    from composeapps import dockerapp, lock, teardown
-    from composeapps.engine import Engine
-    from composeapps.state import StateDirectory
+    from composeapps.app import dockerapp
+    from composeapps.engine import teardown
+    from composeapps.engine.client import Engine
+    from composeapps.records import lock
+    from composeapps.records.state import StateDirectory
 
     if args.list == bool(args.path):
         raise UsageError("name an app to convert, or give --list, one of the two")

@@ -58,8 +58,9 @@ def _parts(args):
 def _prune(args):
     import contextlib
 
-    from composeapps import lock, prune
-    from composeapps.reference import parse_pinned
+    from composeapps.oci.reference import parse_pinned
+    from composeapps.records import lock
+    from composeapps.space import prune
 
     parts = _parts(args)
     keep = [str(parse_pinned(uri, what="--keep")) for uri in args.keep]
@@ -88,8 +89,9 @@ def _problems(problems):
 
 
 def _rm(args):
-    from composeapps import lock, removal
-    from composeapps.reference import parse_pinned
+    from composeapps.oci.reference import parse_pinned
+    from composeapps.records import lock
+    from composeapps.space import removal
 
     parts, results, first, problems = _parts(args), [], None, []
     with lock.exclusive(parts.states.lock_file):

@@ -16,7 +16,7 @@ def add_json(parser):
 
 def load_config(args):
     """Return the Config from the file and the options of the command line."""
-    from composeapps import config
+    from composeapps.cli import config
 
     return config.load(args.config, {
         "store": args.store, "compose_root": args.compose_root, "state_dir": args.state_dir,

@@ -36,9 +36,9 @@ def configure(name, parser):
 def _publish(args):
     import os
 
-    from composeapps.publish import publish
-    from composeapps.reference import parse
-    from composeapps.registry import RegistryClient, parse_endpoints
+    from composeapps.app.publish import publish
+    from composeapps.oci.reference import parse
+    from composeapps.registry.client import RegistryClient, parse_endpoints
 
     endpoints = parse_endpoints(" ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *args.endpoint]))
     client = RegistryClient(endpoints=endpoints)

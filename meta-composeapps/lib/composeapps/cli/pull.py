@@ -38,10 +38,10 @@ def configure(name, parser):
 
 
 def _pull(args):
-    from composeapps import lock
     from composeapps.errors import ComposeAppsError
-    from composeapps.state import StateDirectory
-    from composeapps.store import Store
+    from composeapps.records import lock
+    from composeapps.records.state import StateDirectory
+    from composeapps.store.store import Store
 
     config = _configured(args)
     store, client = Store(config.store), _Lazy(config)
@@ -69,7 +69,7 @@ class _Lazy:
         self._config, self._client, self.notify = config, None, lambda text: None
 
     def __call__(self):
-        from composeapps.pull import registry_client
+        from composeapps.pull.pull import registry_client
 
         if self._client is None:
             self._client = registry_client(self._config)
@@ -86,7 +86,7 @@ def _configured(args):
 
     config = output.load_config(args)
     if args.limit is not None:
-        from composeapps.ratelimit import parse_rate
+        from composeapps.registry.ratelimit import parse_rate
 
         limit = parse_rate(args.limit)
         if limit is None:
@@ -101,7 +101,7 @@ def _configured(args):
 
 def _reference(text, store):
     from composeapps.errors import NotFoundError, UsageError
-    from composeapps.reference import parse_pinned
+    from composeapps.oci.reference import parse_pinned
 
     if "@" not in text:
         try:
@@ -116,8 +116,8 @@ def _reference(text, store):
 def _pull_one(args, config, store, client, ref):
     import time
 
-    from composeapps import progress as progresses
-    from composeapps import pull
+    from composeapps.pull import progress as progresses
+    from composeapps.pull import pull
 
     started = time.monotonic()
     progress = progresses.choose(args.json, config.state_dir, ref)
@@ -127,7 +127,7 @@ def _pull_one(args, config, store, client, ref):
         if not found.missing and not args.verify:
             found = pull.survey(ref, store, client, verify=True, keep=True)
         if found.missing and not args.no_space_check:
-            from composeapps import space
+            from composeapps.space import check as space
 
             space.check(space.needs(found.app, found.missing, store, None, config, found.documents))
         pull.fetch(found, store, client, progress, config.parallel, config.bandwidth)

@@ -60,9 +60,9 @@ class _Agent:
     """The parts that these commands work with."""
 
     def __init__(self, args):
-        from composeapps.engine import Engine
-        from composeapps.state import StateDirectory
-        from composeapps.store import Store
+        from composeapps.engine.client import Engine
+        from composeapps.records.state import StateDirectory
+        from composeapps.store.store import Store
 
         self.config = output.load_config(args)
         self.store = Store(self.config.store)
@@ -71,8 +71,8 @@ class _Agent:
 
     def installed(self, name):
         """Return (App, AppState) of an installed app; raises NotFoundError."""
-        from composeapps.install import load_from_store
-        from composeapps.reference import parse_pinned
+        from composeapps.installed.install import load_from_store
+        from composeapps.oci.reference import parse_pinned
 
         state = self.states.get(name)
         if state is None:
@@ -89,7 +89,7 @@ class _Agent:
 
     def factory(self):
         """Return {name: pinned reference} of the preloaded apps; raises NotFoundError, CorruptError."""
-        from composeapps.factoryset import factory_apps
+        from composeapps.store.factoryset import factory_apps
 
         if not self.config.factory_file.exists():
             raise NotFoundError(f"{self.config.factory_file} does not exist: this image was built without "
@@ -127,7 +127,7 @@ def _running(agent):
 
 def _name_of(name):
     """Return the name of the app that a name or a pinned reference means."""
-    from composeapps.reference import parse_pinned
+    from composeapps.oci.reference import parse_pinned
 
     return parse_pinned(name).app_name if "@" in name else name
 
@@ -139,8 +139,7 @@ def _each(args, agent, names, action, then=None, after=lambda: None):
     app and loading another use different parts of a device. Both return the app's result, a mapping.
     ``after`` is called at the end, still under the lock.
     """
-    from composeapps import lock
-    from composeapps.update import journal
+    from composeapps.records import journal, lock
 
     results, first = [], None
     with lock.exclusive(agent.states.lock_file), _beside(then, len(names) > 1) as begin:
@@ -233,7 +232,7 @@ def _install_version(agent, name):
     try:
         return _install_from_store(agent, name)
     except (CorruptError, NotFoundError) as err:
-        from composeapps import restore
+        from composeapps.store import restore
 
         if not restore.from_factory(agent.store, agent.config.factory_store, name, output.notify):
             raise err
@@ -241,7 +240,7 @@ def _install_version(agent, name):
 
 
 def _install_from_store(agent, name):
-    from composeapps.install import install, load_from_store
+    from composeapps.installed.install import install, load_from_store
 
     app = load_from_store(agent.store, agent.store.find_app(name))
     return app, install(app, agent.store, agent.engine, agent.config, agent.states, output.notify)
@@ -266,7 +265,7 @@ def _install(args):
 
 
 def _run(args):
-    from composeapps import runtime
+    from composeapps.switching import runtime
 
     agent = _Agent(args)
 
@@ -286,7 +285,7 @@ def _run(args):
 
 
 def _stop(args):
-    from composeapps import runtime
+    from composeapps.switching import runtime
 
     agent = _Agent(args)
 
@@ -300,7 +299,7 @@ def _stop(args):
 
 
 def _ps(args):
-    from composeapps import runtime
+    from composeapps.switching import runtime
 
     agent = _Agent(args)
     apps, good = [], True

@@ -55,7 +55,7 @@ def _number(text):
 
 
 def _status(args):
-    from composeapps import status
+    from composeapps.status import report as status
 
     config, shown = output.load_config(args), None
     while True:
@@ -127,8 +127,8 @@ def _progress(service):
 
 
 def _history(args):
-    from composeapps import history
-    from composeapps.state import StateDirectory
+    from composeapps.records import history
+    from composeapps.records.state import StateDirectory
 
     found, problem = history.read(StateDirectory(output.load_config(args).state_dir))
     if problem:

@@ -2,7 +2,7 @@
 """composeapps ls, composeapps show: what the store holds. Neither needs dockerd."""
 
 from composeapps.cli import output
-from composeapps.store import Store
+from composeapps.store.store import Store
 
 EXAMPLES = {
     "ls": """\
@@ -29,7 +29,7 @@ def configure(name, parser):
 
 
 def _ls(args):
-    from composeapps.state import StateDirectory
+    from composeapps.records.state import StateDirectory
 
     config = output.load_config(args)
     states = StateDirectory(config.state_dir)
@@ -46,9 +46,9 @@ def _ls(args):
 
 
 def _show(args):
-    from composeapps import compose
-    from composeapps.install import load_from_store
-    from composeapps.state import StateDirectory
+    from composeapps.app import compose
+    from composeapps.installed.install import load_from_store
+    from composeapps.records.state import StateDirectory
 
     config = output.load_config(args)
     store = Store(config.store)

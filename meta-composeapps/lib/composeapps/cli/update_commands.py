@@ -59,13 +59,13 @@ def _parts(args):
     from composeapps.update.parts import Parts
 
     def progress(ref):
-        from composeapps import progress
+        from composeapps.pull import progress
 
         return progress.choose(state_dir=config.state_dir, ref=ref)
 
     config = output.load_config(args)
     if getattr(args, "limit", None) is not None:
-        from composeapps.ratelimit import parse_rate
+        from composeapps.registry.ratelimit import parse_rate
 
         limit = parse_rate(args.limit)
         if limit is None:
@@ -78,14 +78,14 @@ def _parts(args):
 
 def _reference(text):
     """Return a pinned Reference without a tag, the form in which versions are recorded."""
-    from composeapps.reference import parse_pinned
+    from composeapps.oci.reference import parse_pinned
 
     ref = parse_pinned(text)
     return ref.pinned(ref.digest)
 
 
 def _update(args):
-    from composeapps.update import journal
+    from composeapps.records import journal
 
     refs = [_reference(text) for text in args.refs]
     names = [ref.app_name for ref in refs]
@@ -116,7 +116,8 @@ def _update(args):
 
 
 def _rollback(args):
-    from composeapps.update import process, rejection
+    from composeapps.records import rejection
+    from composeapps.update import process
 
     parts = _parts(args)
 
@@ -138,7 +139,7 @@ def _run(args, parts, action, nothing=None):
     """Do it under the lock; print what came of each app; return the exit status."""
     import signal
 
-    from composeapps import lock
+    from composeapps.records import lock
 
     results, first = [], None
     with contextlib.closing(parts), lock.exclusive(parts.states.lock_file), contextlib.ExitStack() as end:
@@ -169,7 +170,8 @@ _SENTENCES = {
 
 
 def _plan(args, parts, refs):
-    from composeapps.update import journal, plan
+    from composeapps.records import journal
+    from composeapps.update import plan
 
     if not refs:
         refs = [_reference(entry.target) for entry in journal.pending(parts.states)]
@@ -189,8 +191,7 @@ def _plan(args, parts, refs):
 
 
 def _allow(args):
-    from composeapps import lock
-    from composeapps.update import rejection
+    from composeapps.records import lock, rejection
 
     refs = [_reference(text) for text in args.refs]
     parts = _parts(args)

@@ -21,7 +21,7 @@ def configure(name, parser):
 
 
 def _version(args):
-    from composeapps.oci import host_platform
+    from composeapps.oci.platforms import host_platform
 
     python = ".".join(map(str, sys.version_info[:3]))
     value = {"composeapps": __version__, "python": python, "platform": str(host_platform())}

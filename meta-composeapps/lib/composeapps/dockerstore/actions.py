@@ -12,8 +12,8 @@ import errno
 import os
 import stat
 
-from composeapps import durable
-from composeapps.dockerstore import beneath, layout
+from composeapps import beneath, durable
+from composeapps.dockerstore import layout
 
 KEEP = 8
 SHARE = 20  # 1/20 of the file system

@@ -12,9 +12,9 @@ import stat
 import time
 
 from composeapps import durable
+from composeapps.beneath import Root
 from composeapps.dockerstore import layers, layout, ledger, liveness
 from composeapps.dockerstore.actions import Actions
-from composeapps.dockerstore.beneath import Root
 from composeapps.dockerstore.blobs import Blobs
 from composeapps.dockerstore.context import Run
 from composeapps.dockerstore.report import Report, reason

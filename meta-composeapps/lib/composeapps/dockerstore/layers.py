@@ -6,8 +6,8 @@ import os
 import re
 import stat
 
+from composeapps.beneath import DIRECTORY, read_at
 from composeapps.dockerstore import layout
-from composeapps.dockerstore.beneath import DIRECTORY, read_at
 from composeapps.dockerstore.report import reason
 
 _SIZE = re.compile(rb"[+-]?\d{1,19}\Z")

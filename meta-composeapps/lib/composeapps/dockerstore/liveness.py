@@ -14,7 +14,8 @@ import json
 import os
 import stat
 
-from composeapps.dockerstore import beneath, layout
+from composeapps import beneath
+from composeapps.dockerstore import layout
 from composeapps.errors import ComposeAppsError, LockedError
 
 DATABASES = (

@@ -6,8 +6,8 @@ import hashlib
 import os
 import stat
 
+from composeapps.beneath import DIRECTORY, read_at
 from composeapps.dockerstore import layout
-from composeapps.dockerstore.beneath import DIRECTORY, read_at
 
 
 class Cache:

@@ -14,8 +14,8 @@ import re
 from types import MappingProxyType
 from typing import NamedTuple
 
-from composeapps import bundle as bundles
-from composeapps import compose
+from composeapps.app import bundle as bundles
+from composeapps.app import compose
 
 DOWNLOAD_THEN_KILL, KILL_THEN_DOWNLOAD = "download-then-kill", "kill-then-download"
 DELETE_THEN_DOWNLOAD, HAND_OVER = "delete-then-download", "hand-over"

@@ -12,7 +12,7 @@ fingerprint and goes on with waiting, with a time limit of its own.
 
 import time
 
-from composeapps.engine import Engine
+from composeapps.engine.client import Engine
 from composeapps.errors import EngineError, NotRunningError, UpdateLockedError
 from composeapps.switching import locks
 

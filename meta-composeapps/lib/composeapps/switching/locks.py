@@ -17,9 +17,9 @@ import time
 from datetime import datetime
 from typing import NamedTuple
 
-from composeapps.dockerstore import beneath
+from composeapps import beneath
+from composeapps.engine.labels import SERVICE, label
 from composeapps.errors import UpdateLockedError
-from composeapps.labels import SERVICE, label
 
 PATHS = ("/tmp/composeapps/updates.lock", "/tmp/balena/updates.lock", "/tmp/resin/resin-updates.lock")
 _LONGEST_LINE = 200

@@ -20,12 +20,13 @@ import itertools
 import re
 import time
 
-from composeapps import compose, install
+from composeapps.app import compose
+from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, label, number
 from composeapps.errors import EngineError
-from composeapps.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, label, number
-from composeapps.project import Project
+from composeapps.installed import install, trees
+from composeapps.installed.project import Project
 from composeapps.switching import changes as differences
-from composeapps.switching import definition, handover, locks, trees
+from composeapps.switching import definition, handover, locks
 
 # How a service gets to where it should be: start what is there or missing, have compose replace what is old, hand
 # over, or remove the old beside the new.

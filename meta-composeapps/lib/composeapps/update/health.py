@@ -9,10 +9,10 @@ the container's StartedAt and RestartCount tell.
 
 import time
 
-from composeapps import compose
+from composeapps.app import compose
+from composeapps.engine.labels import SERVICE, WORKING_DIR
 from composeapps.errors import EngineError, NotRunningError
-from composeapps.install import app_directory
-from composeapps.labels import SERVICE, WORKING_DIR
+from composeapps.installed.install import app_directory
 
 # Seconds between two looks at the containers: soon at first, for the services that start quickly.
 _INTERVALS = (0.1, 0.2, 0.3, 0.5)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Getting back what the store lost of a version that an update may have to go back to."""
 
-from composeapps import pull, restore
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
+from composeapps.pull import pull
+from composeapps.store import restore
 
 
 def ensure_whole(parts, ref):

@@ -3,7 +3,7 @@
 
 from functools import cached_property
 
-from composeapps.state import StateDirectory
+from composeapps.records.state import StateDirectory
 
 
 class Parts:
@@ -20,7 +20,7 @@ class Parts:
     @cached_property
     def store(self):
         """The Store."""
-        from composeapps.store import Store
+        from composeapps.store.store import Store
 
         return Store(self.config.store)
 
@@ -32,13 +32,13 @@ class Parts:
     @cached_property
     def engine(self):
         """The Engine."""
-        from composeapps.engine import Engine
+        from composeapps.engine.client import Engine
 
         return Engine(self.config.docker_host)
 
     def client(self):
         """Return the RegistryClient, made when it is first asked for."""
-        from composeapps.pull import registry_client
+        from composeapps.pull.pull import registry_client
 
         if self._client is None:
             self._client = registry_client(self.config)
@@ -47,8 +47,8 @@ class Parts:
 
     def fetch(self, survey):
         """Get what a pull.Survey found missing into the store; raises what pull.fetch does."""
-        from composeapps.progress import Progress
-        from composeapps.pull import fetch
+        from composeapps.pull.progress import Progress
+        from composeapps.pull.pull import fetch
 
         progress = self.progress(survey.ref) if self.progress and survey.missing else Progress()
         try:

@@ -4,13 +4,13 @@
 
 from typing import NamedTuple
 
-from composeapps import install
 from composeapps.errors import CorruptError, EngineError, NotFoundError, UpdateLockedError
-from composeapps.reference import parse_pinned
+from composeapps.installed import install
+from composeapps.oci.reference import parse_pinned
+from composeapps.records import rejection
 from composeapps.sizes import human_size
 from composeapps.switching import changes as differences
 from composeapps.switching import definition, switch
-from composeapps.update import rejection
 
 # Strategies that stop a service before the new version is fetched.
 STOPS_BEFORE = (definition.KILL_THEN_DOWNLOAD, definition.DELETE_THEN_DOWNLOAD)
@@ -125,7 +125,8 @@ def make(parts, ref, soak=None):
 
     Returns a Plan. Raises RegistryError, NotFoundError, CorruptError.
     """
-    from composeapps import pull, space
+    from composeapps.pull import pull
+    from composeapps.space import check as space
 
     name, state = ref.app_name, parts.states.get(ref.app_name)
     source = state.uri if state else ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An update from its begin to its end, whatever interrupts it.
 
-The journal (composeapps.update.journal) is written before each step that it names, so what it says is
+The journal (composeapps.records.journal) is written before each step that it names, so what it says is
 what the next run has to reckon with. All that a step does can be done again. The app's state file names
 the old version until the update is committed, and is what decides when the journal is lost.
 
@@ -40,7 +40,6 @@ go on without it, since the step on record leads to the same end; only ``committ
 
 import contextlib
 
-from composeapps import callback, install
 from composeapps.errors import (
     ComposeAppsError,
     CorruptError,
@@ -52,12 +51,14 @@ from composeapps.errors import (
     UnfinishedError,
     UpdateLockedError,
 )
-from composeapps.reference import parse_pinned
+from composeapps.installed import install
+from composeapps.oci.reference import parse_pinned
+from composeapps.records import journal, rejection
+from composeapps.records.state import AppState
 from composeapps.sizes import human_size
-from composeapps.state import AppState
 from composeapps.switching import changes as differences
 from composeapps.switching import switch
-from composeapps.update import health, journal, mending, plan, rejection, removal, telling
+from composeapps.update import callback, health, mending, plan, removal, telling
 
 UNCHANGED, UPDATED, DROPPED = "unchanged", "updated", "dropped"
 
@@ -225,7 +226,8 @@ class Update:
     # Before anything is touched.
 
     def _fetch(self):
-        from composeapps import pull, space
+        from composeapps.pull import pull
+        from composeapps.space import check as space
 
         parts, entry = self.parts, self.entry
         if entry.source:
@@ -469,7 +471,7 @@ def _unpacked(parts, ref):
 
 def _restart(parts, uri):
     """Bring all services of the installed version up again, as far as that is possible."""
-    from composeapps import runtime
+    from composeapps.switching import runtime
 
     state = parts.states.get(parse_pinned(uri).app_name)
     if state is None or state.stopped:

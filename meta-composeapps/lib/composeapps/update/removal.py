@@ -4,9 +4,10 @@
 import os
 import shutil
 
-from composeapps import durable, install, teardown
+from composeapps import durable
+from composeapps.engine import teardown
 from composeapps.errors import CorruptError, NotFoundError
-from composeapps.switching import trees
+from composeapps.installed import install, trees
 
 
 def take_away(parts, ref):

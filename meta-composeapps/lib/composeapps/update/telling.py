@@ -3,9 +3,9 @@
 
 import time
 
-from composeapps import callback, history
 from composeapps.errors import UnfinishedError
-from composeapps.update import journal
+from composeapps.records import history, journal
+from composeapps.update import callback
 
 
 class Telling:

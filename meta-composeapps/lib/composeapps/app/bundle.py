@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: MIT
+"""App bundles: the .tgz of an app's directory, with the pinned compose file at its root.
+
+Format: layer 0 of an app manifest as composectl v96 writes it. Owner, group and mode are
+kept, modification times are zero, the compose file is named exactly ``docker-compose.yml``.
+What unpacks a bundle trusts nothing in it: no name, no link and no file type may reach
+outside the directory it is unpacked into.
+"""
+
+import hashlib
+import io
+import os
+import posixpath
+import stat
+from pathlib import Path
+
+from composeapps import COMPOSE_FILE
+from composeapps.app.ignorefile import IgnoreRules
+from composeapps.durable import fsync_directory
+from composeapps.errors import CorruptError, NotFoundError, UsageError
+
+IGNORE_FILE = ".composeappignores"
+MAX_COMPOSE = 1024 * 1024
+MAX_BUNDLE = 1024 * 1024 * 1024
+
+_CHUNK = 1024 * 1024
+
+
+def create(app_dir, compose, out):
+    """Write the bundle of a directory.
+
+    Arguments:
+        app_dir: the app's directory.
+        compose: the pinned compose file (bytes), which takes the place of the one in the directory.
+        out: a binary file that the bundle is written to.
+
+    Returns the bundle index, {path: digest}, with an entry for each file that is no directory.
+    Raises UsageError for what a bundle cannot hold: a device, a link that leaves the directory,
+    more than 1 GiB.
+    """
+    import gzip
+    import tarfile
+
+    if len(compose) > MAX_COMPOSE:
+        raise UsageError(f"the pinned compose file has {len(compose)} bytes, more than the {MAX_COMPOSE} allowed")
+    app_dir = Path(app_dir)
+    index, total = {}, 0
+    # The same input gives the same bytes: no time stamp, no file name, a fixed order.
+    with (
+        gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0, compresslevel=9) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name, path in _entries(app_dir):
+            info = _describe(tar, name, path, app_dir)
+            if name == COMPOSE_FILE:
+                info.size = len(compose)
+                tar.addfile(info, io.BytesIO(compose))
+                index[name] = stream_digest(io.BytesIO(compose))
+            elif info.isreg():
+                total += info.size
+                if total > MAX_BUNDLE:
+                    raise UsageError(f"the bundle of {app_dir} is larger than {MAX_BUNDLE} bytes: "
+                                     f"leave files out with a {IGNORE_FILE}")
+                with open(path, "rb") as stream:
+                    tar.addfile(info, stream)
+                    stream.seek(0)
+                    index[name] = stream_digest(stream)
+            else:
+                tar.addfile(info)
+                if info.issym() and path.is_file():
+                    # Readers follow the link, so its entry is the digest of what it leads to.
+                    with open(path, "rb") as stream:
+                        index[name] = stream_digest(stream)
+    return dict(sorted(index.items()))
+
+
+def _entries(app_dir):
+    """Yield (name, path) of everything in a directory that its ignore file does not leave out, sorted."""
+    try:
+        rules = IgnoreRules((app_dir / IGNORE_FILE).read_text() + f"\n{IGNORE_FILE}\n")
+    except FileNotFoundError:
+        rules = IgnoreRules()
+
+    def walk(directory, prefix):
+        for entry in sorted(os.scandir(directory), key=lambda e: e.name):
+            name = prefix + entry.name
+            ignored = name != COMPOSE_FILE and rules.ignores(name)
+            is_directory = entry.is_dir(follow_symlinks=False)
+            if not ignored:
+                yield name, Path(entry.path)
+            if is_directory and (not ignored or rules.has_exceptions):
+                yield from walk(entry.path, name + "/")
+
+    yield from walk(app_dir, "")
+
+
+def _describe(tar, name, path, app_dir):
+    from tarfile import REGTYPE
+
+    mode = path.lstat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        raise UsageError(f"{path} is neither a file, a directory nor a symbolic link: a bundle cannot hold it")
+    if stat.S_ISLNK(mode):
+        target = os.readlink(path)
+        if not _stays_inside(name, target):
+            raise UsageError(f"{path} is a link to '{target}', outside {app_dir}: a bundle cannot hold it")
+    info = tar.gettarinfo(path, name)
+    if stat.S_ISREG(mode):
+        # Names of one file become files of their own: no hard links in a bundle.
+        info.type, info.linkname, info.size = REGTYPE, "", path.stat().st_size
+    info.mtime = 0
+    info.uname = info.gname = ""
+    return info
+
+
+def stream_digest(stream):
+    """Return the digest of what a binary file holds from its position on."""
+    return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _stays_inside(name, target):
+    """Tell whether a symbolic link called ``name`` with ``target`` leads to somewhere in the bundle."""
+    if not target or target.startswith("/"):
+        return False
+    resolved = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+    return resolved != ".." and not resolved.startswith("../")
+
+
+def members(stream, what):
+    """Yield (TarInfo, binary file or None) of a bundle, each checked before it is handed out.
+
+    Arguments:
+        stream: the bundle, a binary file.
+        what: how errors name it.
+
+    Raises CorruptError for an archive that is broken or that reaches outside its directory.
+    """
+    import gzip
+    import tarfile
+    import zlib
+
+    total, links = 0, set()
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for info in tar:
+                name = posixpath.normpath(info.name)
+                parts = info.name.split("/")
+                if info.name.startswith("/") or ".." in parts or "\0" in info.name:
+                    raise CorruptError(f"{what}: the name '{info.name}' leads outside the bundle")
+                if name == ".":
+                    continue
+                if name in links or any(name.startswith(link + "/") for link in links):
+                    raise CorruptError(f"{what}: '{name}' lies on or behind a symbolic link")
+                if info.issym():
+                    if not _stays_inside(name, info.linkname):
+                        raise CorruptError(f"{what}: the link '{name}' to '{info.linkname}' leads outside the bundle")
+                    links.add(name)
+                elif not (info.isreg() or info.isdir()):
+                    raise CorruptError(f"{what}: '{name}' is neither a file, a directory nor a symbolic link")
+                total += info.size
+                if total > MAX_BUNDLE + MAX_COMPOSE:
+                    raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
+                info.name = name
+                yield info, tar.extractfile(info) if info.isreg() else None
+            # Read on to the end, so that a truncated or damaged tail is noticed.
+            while stream.read(_CHUNK):
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError) as err:
+        raise CorruptError(f"{what} is not a readable .tgz: {err}") from None
+
+
+def read_compose(stream, what):
+    """Return the compose file (bytes) of a bundle.
+
+    Raises NotFoundError when there is none at its root, CorruptError for a broken bundle.
+    """
+    found = None
+    for info, content in members(stream, what):
+        if info.name == COMPOSE_FILE and content is not None:
+            if info.size > MAX_COMPOSE:
+                raise CorruptError(f"{what}: {COMPOSE_FILE} has {info.size} bytes, more than the {MAX_COMPOSE} allowed")
+            found = content.read()
+    if found is None:
+        raise NotFoundError(f"{what} has no {COMPOSE_FILE} at its root")
+    return found
+
+
+def extract(stream, directory, what):
+    """Unpack a bundle into an empty directory and make it durable.
+
+    Owners are set only by root. Raises CorruptError for a bundle that is broken or that would
+    reach outside ``directory``.
+    """
+    directory = Path(directory)
+    modes, made = {}, {directory}
+    for info, content in members(stream, what):
+        target = directory / info.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made.update(p for p in target.parents if p.is_relative_to(directory))
+        if info.isdir():
+            target.mkdir(exist_ok=True)
+            made.add(target)
+            modes[target] = info
+            continue
+        if target.is_symlink() or target.is_file():
+            target.unlink()
+        if info.issym():
+            target.symlink_to(info.linkname)
+            _own(target, info)
+            continue
+        with open(target, "xb") as out:
+            while chunk := content.read(_CHUNK):
+                out.write(chunk)
+            out.flush()
+            _own(target, info)
+            os.fchmod(out.fileno(), stat.S_IMODE(info.mode))
+            os.fsync(out.fileno())
+    # A directory without write permission must get its mode after its content.
+    for target, info in sorted(modes.items(), reverse=True):
+        _own(target, info)
+        target.chmod(stat.S_IMODE(info.mode))
+    for target in sorted(made, reverse=True):
+        fsync_directory(target)
+
+
+def _own(target, info):
+    if os.geteuid() == 0:
+        os.chown(target, info.uid, info.gid, follow_symlinks=False)
+
+
+def differences(stream, directory, what):
+    """Compare an unpacked bundle with the bundle; return a list of sentences, empty when all is well.
+
+    Raises CorruptError when the bundle itself is broken.
+    """
+    directory, problems = Path(directory), []
+    for info, content in members(stream, what):
+        target = directory / info.name
+        try:
+            mode = target.lstat().st_mode
+        except OSError:
+            problems.append(f"{info.name} is missing")
+            continue
+        if info.isdir():
+            problem = None if stat.S_ISDIR(mode) else "is no directory"
+        elif info.issym():
+            same = stat.S_ISLNK(mode) and os.readlink(target) == info.linkname
+            problem = None if same else f"is not the link to {info.linkname}"
+        elif not stat.S_ISREG(mode):
+            problem = "is no file"
+        elif not _same_content(target, content):
+            problem = "has other content"
+        else:
+            problem = None if stat.S_IMODE(mode) == stat.S_IMODE(info.mode) else "has another mode"
+        if problem:
+            problems.append(f"{info.name} {problem}")
+    return problems
+
+
+def _same_content(path, content):
+    with open(path, "rb") as stream:
+        while True:
+            theirs, ours = content.read(_CHUNK), stream.read(_CHUNK)
+            if theirs != ours:
+                return False
+            if not ours:
+                return True

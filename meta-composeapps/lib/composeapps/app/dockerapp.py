@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: MIT
+"""Old-style apps: reading a Docker App (``.dockerapp``) or an unpinned compose directory, and finding those that run.
+
+Format of a Docker App: one YAML file of three documents, metadata, compose file and parameters,
+or a directory with ``metadata.yml``, ``docker-compose.yml`` and ``parameters.yml``. Each
+``${parameter}`` in a text of the compose file stands for the parameter's value; the names of
+nested parameters have dots. Takes PyYAML.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from composeapps import COMPOSE_FILE, durable
+from composeapps.app import compose
+from composeapps.errors import NotFoundError, StorageError, UsageError
+
+SUFFIX = ".dockerapp"
+DOCKERAPP, COMPOSE = "dockerapp", "compose"
+METADATA, PARAMETERS = "metadata.yml", "parameters.yml"
+MAX_FILE = 1024 * 1024
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+# An escaped dollar, ${name}, ${name:-default} and the like, or $name, as compose reads them, with dots in names.
+_VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_.]*)(:?[-?+][^}]*)?\}|([A-Za-z_][A-Za-z0-9_]*))")
+
+
+class OldApp(NamedTuple):
+    """An old-style app.
+
+    ``name`` is its name; ``kind`` DOCKERAPP or COMPOSE; ``path`` the file or directory that was read;
+    ``files`` the directory whose other files belong to it, or None; ``metadata`` and ``parameters`` are
+    mappings, the latter with dotted names; ``compose`` is the compose file, parsed, with its variables.
+    """
+
+    name: str
+    kind: str
+    path: Path
+    files: Path | None
+    metadata: dict
+    parameters: dict
+    compose: dict
+
+
+def read(path):
+    """Read an old-style app.
+
+    Arguments:
+        path: a ``.dockerapp`` file or directory, a directory that has one of them, or a directory with a
+            docker-compose.yml.
+
+    Raises NotFoundError, UsageError naming the file at fault.
+    """
+    path = Path(path)
+    if path.is_dir() and path.suffix != SUFFIX:
+        found = sorted(path.glob(f"*{SUFFIX}"))
+        if len(found) > 1:
+            raise UsageError(f"{path} has {len(found)} Docker Apps; name one: {', '.join(map(str, found))}")
+        if not found:
+            return _compose_directory(path)
+        return _dockerapp(found[0], path)
+    return _dockerapp(path, None)
+
+
+def _compose_directory(path):
+    value = compose.load(_bytes(path / COMPOSE_FILE), str(path / COMPOSE_FILE))
+    return OldApp(_name(path.resolve().name, path), COMPOSE, path, path, {}, {}, value)
+
+
+def _dockerapp(path, files):
+    if path.is_dir():
+        parts = [(path / name, _bytes(path / name)) for name in (METADATA, COMPOSE_FILE)]
+        given = path / PARAMETERS
+        parts.append((given, _bytes(given) if given.exists() else b""))
+    else:
+        texts = _documents(_bytes(path), path)
+        parts = [(path, text) for text in texts]
+    metadata, value, parameters = (_mapping(data, file, what) for (file, data), what in
+                                   zip(parts, ("metadata", "compose file", "parameters"), strict=True))
+    # Checked as a compose file, by the words that other commands use.
+    compose.load(compose.dump(value), f"{parts[1][0]}: the compose file")
+    name = metadata.get("name") or path.name.removesuffix(SUFFIX)
+    return OldApp(_name(str(name), path), DOCKERAPP, path, files or (path if path.is_dir() else None), metadata,
+                  dict(_flat(parameters, "", path)), value)
+
+
+def _documents(data, path):
+    """Split a file into its three YAML documents."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a Docker App: it is no text") from None
+    parts = [[]]
+    for number, line in enumerate(text.splitlines(keepends=True)):
+        if re.match(r"---(\s|$)", line):
+            # Errors then name the line of the file.
+            parts.append(["\n" * number, line[3:]])
+        else:
+            parts[-1].append(line)
+    documents = ["".join(lines) for lines in parts]
+    if not re.sub(r"(?m)^\s*#.*$", "", documents[0]).strip():
+        documents = documents[1:]
+    if len(documents) not in (2, 3):
+        raise UsageError(f"{path} is not a Docker App: it has {len(documents)} YAML documents, not the three for "
+                         "metadata, compose file and parameters")
+    return [document.encode() for document in (*documents, "")[:3]]
+
+
+def _bytes(path):
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise UsageError(f"{path} has more than {MAX_FILE} bytes")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist") from None
+    except OSError as err:
+        raise UsageError(f"{path} cannot be read: {err.strerror}") from None
+
+
+def _mapping(data, path, what):
+    import yaml
+
+    try:
+        value = yaml.load(data, Loader=compose.loader())  # noqa: S506 - made from a safe one
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
+        mark = getattr(err, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(err, "problem", None) or str(err).splitlines()[0]
+        raise UsageError(f"{path}: the {what}{where}: not YAML: {reason}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: the {what} is not a mapping")
+    return value
+
+
+def _name(text, path):
+    if not _NAME.fullmatch(text):
+        raise UsageError(f"{path}: '{text}' is not an app's name: lower-case letters, digits, '.', '_' and '-'")
+    return text
+
+
+def _flat(value, prefix, path):
+    """Yield (dotted name, value) of nested parameters."""
+    for key, entry in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(entry, dict):
+            yield from _flat(entry, f"{name}.", path)
+        elif isinstance(entry, list):
+            raise UsageError(f"{path}: the parameter '{name}' is a list, which no text can hold")
+        else:
+            yield name, entry
+
+
+def render(app, parameters=None):
+    """Return an app's compose file, parsed, with its parameters filled in.
+
+    Arguments:
+        app: an OldApp.
+        parameters: {dotted name: text} that go before the app's own.
+
+    What is no parameter and is written as an ordinary variable of compose with a default stays for the device.
+    Raises UsageError naming a parameter without a value, or one that was given and that there is not.
+    """
+    values = {**app.parameters, **(parameters or {})}
+    unknown = sorted(set(parameters or {}) - set(app.parameters)) if app.kind == DOCKERAPP else []
+    if unknown:
+        have = ", ".join(sorted(app.parameters)) or "none"
+        raise UsageError(f"{app.path} has no parameter '{unknown[0]}'; its parameters: {have}")
+    if app.kind == COMPOSE and not parameters:
+        return app.compose
+    missing = set()
+    value = _fill(app.compose, values, missing, app.kind == DOCKERAPP)
+    if missing:
+        raise UsageError(f"{app.path}: no value for the parameter{'s' if len(missing) > 1 else ''} "
+                         f"{', '.join(sorted(missing))}: give one with --set NAME=VALUE")
+    return value
+
+
+def _fill(value, values, missing, strict):
+    if isinstance(value, dict):
+        return {key: _fill(entry, values, missing, strict) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_fill(entry, values, missing, strict) for entry in value]
+    if not isinstance(value, str) or "$" not in value:
+        return value
+    whole = _VARIABLE.fullmatch(value)
+    if whole and isinstance(values.get(whole[2] or whole[4]), int) and not isinstance(
+            values[whole[2] or whole[4]], bool):
+        # A number stays one where it is all there is.
+        return values[whole[2] or whole[4]]
+
+    def replacement(found):
+        escaped, braced, rest, bare = found.groups()
+        name = braced or bare
+        if escaped:
+            return found[0]
+        if name in values:
+            return _text(values[name])
+        if rest and rest.lstrip(":").startswith("-") and "." in name:
+            return rest.lstrip(":")[1:].replace("$", "$$")
+        if strict and not rest:
+            missing.add(name)
+        return found[0]
+
+    return _VARIABLE.sub(replacement, value)
+
+
+def _text(value):
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # docker compose reads the result, and would take a dollar for a variable.
+    return str(value).replace("$", "$$")
+
+
+def convert(app, output, parameters=None):
+    """Write an app as a directory that ``composeapps publish`` takes.
+
+    Arguments:
+        app: an OldApp.
+        output: the directory, which must not exist.
+        parameters: as for ``render``.
+
+    It appears when it is complete. Files beside the app's definition are taken along, with their modes.
+    Raises UsageError for what an app's directory cannot hold, StorageError.
+    """
+    output = Path(output)
+    if os.path.lexists(output):
+        raise UsageError(f"{output} exists already: name another directory with --output")
+    if app.files is not None and output.resolve().is_relative_to(app.files.resolve()):
+        raise UsageError(f"{output} lies in {app.files}, which is to be converted: name another with --output")
+    value = render(app, parameters)
+    _check_confined(value, app.path)
+    # It says nothing to docker compose any more but draws a warning.
+    data = compose.dump({key: entry for key, entry in value.items() if key != "version"})
+    staging = output.with_name(f".staging-{output.name}-{os.getpid()}")
+    with durable.storage_errors(f"writing {output}"):
+        durable.make_directories(output.parent)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            if app.files is not None:
+                _copy(app.files, staging, app.files)
+            (staging / COMPOSE_FILE).unlink(missing_ok=True)
+            durable.write_file(staging / COMPOSE_FILE, data)
+            _sync(staging)
+            # No rename replaces a directory that has something in it.
+            os.rename(staging, output)
+            durable.fsync_directory(output.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _copy(source, target, top):
+    for entry in sorted(os.scandir(source), key=lambda e: e.name):
+        path, place = Path(entry.path), target / entry.name
+        if entry.name.endswith(SUFFIX) or (source.suffix == SUFFIX and entry.name in (METADATA, PARAMETERS)):
+            continue
+        if entry.is_symlink():
+            leads = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+            if os.path.isabs(os.readlink(path)) or not Path(leads).is_relative_to(os.path.normpath(top)):
+                raise UsageError(f"{path} is a link to '{os.readlink(path)}', outside {top}: an app cannot hold it")
+            place.symlink_to(os.readlink(path))
+        elif entry.is_dir():
+            place.mkdir()
+            _copy(path, place, top)
+            shutil.copystat(path, place)
+        elif entry.is_file():
+            shutil.copy2(path, place)
+        else:
+            raise UsageError(f"{path} is neither a file, a directory nor a symbolic link: an app cannot hold it")
+
+
+def _sync(directory):
+    for path in sorted(directory.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            durable.fsync_directory(path)
+        elif path.is_file() and not path.is_symlink():
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+    durable.fsync_directory(directory)
+
+
+def _check_confined(value, path):
+    """Refuse files of the app that would not be in its bundle: relative names that lead out of its directory."""
+    for name, service in value["services"].items():
+        volumes = service.get("volumes") if isinstance(service.get("volumes"), list) else []
+        sources = [v.split(":", 1)[0] if isinstance(v, str) else str(v.get("source") or "") if isinstance(v, dict)
+                   and v.get("type") == "bind" else "" for v in volumes]
+        files = service.get("env_file") or []
+        sources += [files] if isinstance(files, str) else [f for f in files if isinstance(f, str)]
+        for source in sources:
+            inside = os.path.normpath(source)
+            if inside == ".." or inside.startswith("../"):
+                raise UsageError(f"{path}: service '{name}' uses '{source}', outside the app's directory: an app takes "
+                                 "along only what is in it; move the file into the directory, or name an absolute path")
+
+
+class Installed(NamedTuple):
+    """An old-style app on this device: its ``name``, ``kind``, ``directory``, and how many containers run."""
+
+    name: str
+    kind: str
+    directory: Path
+    running: int
+
+
+def installed(compose_root, states, engine):
+    """Return the old-style apps below the compose root, those without containers too, sorted by name.
+
+    Arguments:
+        compose_root: where the device's apps are unpacked (Path).
+        states: the StateDirectory; what it knows is installed from the store and not old-style.
+        engine: the Engine, or None when dockerd is not to be asked.
+
+    Raises EngineError.
+    """
+    from composeapps.engine.labels import WORKING_DIR
+
+    running = {}
+    for container in engine.containers(WORKING_DIR) if engine is not None else ():
+        if container.get("State") == "running":
+            directory = (container.get("Labels") or {}).get(WORKING_DIR)
+            running[directory] = running.get(directory, 0) + 1
+    known, found = set(states.names()), []
+    try:
+        entries = sorted(os.scandir(compose_root), key=lambda e: e.name)
+    except FileNotFoundError:
+        return []
+    except OSError as err:
+        raise StorageError(f"{compose_root} cannot be read: {err.strerror}") from None
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) and entry.name not in known and not entry.name.startswith("."):
+            directory = Path(entry.path)
+            kind = _kind(directory)
+            if kind:
+                found.append(Installed(entry.name, kind, directory, running.get(str(directory), 0)))
+    return found
+
+
+def _kind(directory):
+    """Return DOCKERAPP or COMPOSE for the directory of an old-style app, None for any other."""
+    if any(directory.glob(f"*{SUFFIX}")):
+        return DOCKERAPP
+    try:
+        data = (directory / COMPOSE_FILE).read_bytes()
+        value = compose.load(data, str(directory))
+    except OSError:
+        return None
+    except UsageError:
+        # Whatever it is, docker compose does not run it.
+        return None
+    images = [str(service.get("image") or "") for service in value["services"].values()]
+    return None if all("@sha256:" in image for image in images) else COMPOSE

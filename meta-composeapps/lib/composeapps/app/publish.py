@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Publishing an app: pin its images, bundle its directory, push both as an app manifest."""
+
+import io
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from composeapps import COMPOSE_FILE
+from composeapps.app import bundle as bundles
+from composeapps.app import compose, layersmeta
+from composeapps.app.tree import (
+    ARTIFACT_TYPE,
+    BUNDLE_TYPE,
+    INDEX_DIGEST,
+    INDEX_SIZE,
+    LAYERS_META,
+    MAX_MANIFEST,
+    RegistrySource,
+    common_platforms,
+    load_image,
+)
+from composeapps.errors import NotFoundError, UsageError
+from composeapps.oci.digests import sha256
+from composeapps.oci.documents import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, dump_json
+
+
+class Publication(NamedTuple):
+    """What was, or would be, pushed.
+
+    ``ref`` is the app's pinned Reference; ``services`` maps each service to its pinned image;
+    ``blobs`` are (role, Descriptor) pairs, the manifest first.
+    """
+
+    ref: object
+    tag: str
+    compose: bytes
+    services: dict
+    platforms: list
+    files: dict
+    blobs: list
+
+
+def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=lambda text: None):
+    """Publish the app in a directory.
+
+    Arguments:
+        app_dir: a directory with a docker-compose.yml and the files that it mounts.
+        target: the Reference to publish under; its tag is "latest" by default.
+        client: a RegistryClient.
+        dry_run: resolve and build everything, push nothing.
+        layers_meta: measure the images' layers, which reads them from the registry once, so that
+            devices know beforehand what the app takes on their disk.
+        notify: called with a line of text at each step.
+
+    Returns a Publication. Raises UsageError for a directory or a compose file that is no app,
+    NotFoundError for an image that is not in its registry, RegistryError.
+    """
+    app_dir = Path(app_dir)
+    if target.digest:
+        raise UsageError(f"'{target}' has a digest: a publication gets its own, give a tag or nothing")
+    target = target._replace(tag=target.tag or "latest")
+    value = _load(app_dir)
+    source = RegistrySource(client)
+    pinned = compose.pin(value, _resolver(client, notify), str(app_dir / COMPOSE_FILE))
+    refs = sorted(set(pinned.values()), key=str)
+    images = common_platforms({str(ref): load_image(source, ref) for ref in refs})
+    platforms = sorted({str(variant.platform) for image in images.values() for variant in image.variants})
+    if not platforms:
+        raise UsageError(f"the images of {app_dir} have no platform in common: build them for one")
+    notify(f"platforms: {', '.join(platforms)}")
+    meta = None
+    if layers_meta:
+        meta = layersmeta.collect(
+            images.values(), lambda ref, layer: client.blob(ref, layer.digest, layer.size),
+            lambda layer: notify(f"measuring layer {layer.digest} ({layer.size} bytes)"),
+        )
+    text = compose.dump(value)
+    with tempfile.TemporaryFile() as packed:
+        files = bundles.create(app_dir, text, packed)
+        notify(f"bundle: {packed.tell()} bytes, {len(files)} files")
+        manifest, parts = _manifest(packed, files, meta)
+        ref = target.pinned(sha256(manifest))
+        if not dry_run:
+            notify(f"pushing to {target.repository}")
+            for _role, descriptor, opener in parts:
+                client.push_blob(target, descriptor.digest, descriptor.size, opener)
+            client.push_manifest(target, manifest, OCI_MANIFEST)
+    blobs = [("manifest", Descriptor.of(manifest, OCI_MANIFEST))]
+    blobs += [(role, descriptor) for role, descriptor, _ in parts]
+    services = {name: str(image) for name, image in pinned.items()}
+    return Publication(ref, target.tag, text, services, platforms, files, blobs)
+
+
+def _load(app_dir):
+    path = app_dir / COMPOSE_FILE
+    if not app_dir.is_dir():
+        raise UsageError(f"{app_dir} is not a directory")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        near = next((p.name for name in ("compose.yaml", "compose.yml", "docker-compose.yaml")
+                     if (p := app_dir / name).exists()), None)
+        hint = f": rename {near}" if near else ""
+        raise NotFoundError(f"{app_dir} has no {COMPOSE_FILE}{hint}") from None
+    except OSError as err:
+        raise UsageError(f"{path} cannot be read: {err.strerror}") from None
+    return compose.load(data, str(path))
+
+
+def _resolver(client, notify):
+    """Return a function that asks the registry for an image's digest, once for each image."""
+    known = {}
+
+    def resolve(ref):
+        if ref not in known:
+            known[ref] = sha256(client.manifest(ref))
+            notify(f"{ref} is {known[ref]}")
+        return known[ref]
+
+    return resolve
+
+
+def _manifest(packed, files, meta):
+    """Return the app manifest (bytes) and its parts as (role, Descriptor, opener)."""
+    packed.seek(0)
+    digest, size = bundles.stream_digest(packed), packed.tell()
+    index = dump_json(files)
+    notes = {INDEX_DIGEST: sha256(index), INDEX_SIZE: str(len(index))}
+    bundle = Descriptor(digest, size, BUNDLE_TYPE, annotations=notes)
+    empty = Descriptor.of(EMPTY_JSON, OCI_EMPTY)
+
+    def reopen():
+        packed.seek(0)
+        return _Borrowed(packed)
+
+    parts = [
+        ("bundle", bundle, reopen),
+        ("bundle index", Descriptor.of(index, "application/json"), lambda: io.BytesIO(index)),
+        ("config", empty, lambda: io.BytesIO(EMPTY_JSON)),
+    ]
+    layers = [bundle]
+    if meta is not None:
+        described = Descriptor.of(meta, BUNDLE_TYPE, annotations={LAYERS_META: "v1"})
+        layers.append(described)
+        parts.append(("layers metadata", described, lambda: io.BytesIO(meta)))
+    manifest = dump_json({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": ARTIFACT_TYPE, "config": empty.dump(),
+        "layers": [layer.dump() for layer in layers], "annotations": {"compose-app": "v1"},
+    })
+    if len(manifest) >= MAX_MANIFEST:
+        raise UsageError(f"the app manifest has {len(manifest)} bytes, more than the {MAX_MANIFEST} allowed")
+    return manifest, parts
+
+
+class _Borrowed:
+    """Lends a file that its owner closes."""
+
+    def __init__(self, stream):
+        self.read = stream.read
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        return False

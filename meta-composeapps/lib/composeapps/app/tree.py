@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: MIT
+"""An app as a tree of blobs: app manifest, bundle, images, their manifests and layers.
+
+The same reading serves a registry and a store: both give a document or a small blob by
+reference and digest. Format: composectl v96.
+"""
+
+from typing import NamedTuple
+
+from composeapps.app import bundle as bundles
+from composeapps.errors import CorruptError, NotFoundError
+from composeapps.oci.digests import is_digest, sha256
+from composeapps.oci.documents import MAX_IMAGE_ROOT, Descriptor, Document, parse_document, parse_json
+from composeapps.oci.platforms import Platform
+from composeapps.oci.reference import Reference
+
+ARTIFACT_TYPE = "application/vnd.fio+compose-app"
+BUNDLE_TYPE = "application/octet-stream"
+INDEX_DIGEST = "org.foundries.app.bundle.index.digest"
+INDEX_SIZE = "org.foundries.app.bundle.index.size"
+LAYERS_META = "layers-meta"
+MAX_MANIFEST = 50 * 1024
+
+
+class Blob(NamedTuple):
+    """A blob an app needs: where it is fetched from, how, and its descriptor.
+
+    ``kind`` is the registry's collection, "manifests" or "blobs"; ``platform`` is None for what
+    every platform needs. An ``optional`` blob helps, but a store without it is complete for the
+    field's readers.
+    """
+
+    ref: Reference
+    kind: str
+    descriptor: Descriptor
+    platform: Platform | None = None
+    optional: bool = False
+
+
+class Variant(NamedTuple):
+    """An image for one platform."""
+
+    platform: Platform
+    descriptor: Descriptor
+    document: Document
+    config: dict
+
+
+class Image(NamedTuple):
+    """A service's image: its pinned reference, its root document and the variants that were asked for."""
+
+    ref: Reference
+    root: Descriptor
+    is_index: bool
+    variants: tuple
+
+    def blobs(self):
+        """Yield the Blobs of this image, the layers last."""
+        if self.is_index:
+            yield Blob(self.ref, "manifests", self.root)
+        for variant in self.variants:
+            yield Blob(self.ref, "manifests", variant.descriptor, variant.platform)
+            yield Blob(self.ref, "blobs", variant.document.config, variant.platform)
+        for variant in self.variants:
+            for layer in variant.document.layers:
+                yield Blob(self.ref, "blobs", layer, variant.platform)
+
+
+class App(NamedTuple):
+    """An app's version with all that it refers to."""
+
+    ref: Reference
+    manifest: Document
+    bundle: Descriptor
+    bundle_index: Descriptor | None
+    layers_meta: Descriptor | None
+    compose: bytes
+    images: dict
+
+    def blobs(self):
+        """Yield every Blob of the app once, those of the app itself first."""
+        seen = set()
+        for blob in self._all_blobs():
+            if blob.descriptor.digest not in seen:
+                seen.add(blob.descriptor.digest)
+                yield blob
+
+    def _all_blobs(self):
+        own = Descriptor(self.ref.digest, len(self.manifest.data), self.manifest.media_type)
+        yield Blob(self.ref, "manifests", own)
+        # The config is the empty JSON object that each of these manifests has: nobody stores it.
+        yield Blob(self.ref, "blobs", self.bundle)
+        for descriptor in (self.bundle_index, self.layers_meta):
+            if descriptor is not None:
+                yield Blob(self.ref, "blobs", descriptor, optional=True)
+        for image in self.images.values():
+            yield from image.blobs()
+
+
+class StoreSource:
+    """Reads an app's documents from a Store."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def document(self, ref, digest):
+        """Return a manifest or an index (bytes), verified."""
+        return self._store.read(digest)
+
+    def blob(self, ref, digest, size):
+        """Return a small blob (bytes), verified."""
+        return self._store.read(digest, size)
+
+    def open(self, ref, digest, size):
+        """Return a blob of any size as a binary file, verified."""
+        return self._store.open(digest, size)
+
+    def layout(self, ref):
+        """Return the index.json that an app's directory has for an image (bytes), or None."""
+        return self._store.image_layout(ref)
+
+
+class RegistrySource:
+    """Reads an app's documents from a registry, each once.
+
+    Arguments:
+        client: a RegistryClient.
+    """
+
+    def __init__(self, client):
+        self._client = client
+        self._seen = {}
+
+    def resolve(self, ref):
+        """Return ``ref`` pinned to what its tag names now; the document counts as read."""
+        data = self._client.manifest(ref)
+        self._seen[sha256(data)] = data
+        return ref.pinned(sha256(data))
+
+    def document(self, ref, digest):
+        """Return a manifest or an index (bytes), verified."""
+        return self._once(digest, lambda: self._client.manifest(ref, digest))
+
+    def blob(self, ref, digest, size):
+        """Return a small blob (bytes), verified."""
+        return self._once(digest, lambda: self._client.read_blob(ref, digest, size))
+
+    def open(self, ref, digest, size):
+        """Return a blob of any size as a binary file, verified."""
+        import tempfile
+
+        spool = tempfile.SpooledTemporaryFile(max_size=8 * 1024 * 1024)  # noqa: SIM115 - the caller closes it
+        for chunk in self._client.blob(ref, digest, size):
+            spool.write(chunk)
+        spool.seek(0)
+        return spool
+
+    def _once(self, digest, fetch):
+        if digest not in self._seen:
+            self._seen[digest] = fetch()
+        return self._seen[digest]
+
+
+def load_app(source, ref, platforms=None, images=None):
+    """Read an app.
+
+    Arguments:
+        source: a StoreSource or a RegistrySource.
+        ref: the app's pinned Reference.
+        platforms: the Platforms whose variants are wanted; None for all that every image has.
+        images: the services' pinned References where they are known; read from the compose file
+            (which takes PyYAML) by default.
+
+    Raises CorruptError for what is no app, NotFoundError for a blob that is missing or a platform
+    that an image lacks, and what the source raises.
+    """
+    what = f"app {ref}"
+    data = source.document(ref, ref.digest)
+    if len(data) > MAX_MANIFEST:
+        raise CorruptError(f"{what}: its manifest has {len(data)} bytes, more than the {MAX_MANIFEST} allowed")
+    manifest = parse_document(data, what)
+    if manifest.kind != "manifest" or not manifest.layers or manifest.layers[0].media_type != BUNDLE_TYPE:
+        raise CorruptError(f"{what} is no compose app: the first layer of its manifest is not {BUNDLE_TYPE}")
+    bundle = manifest.layers[0]
+    with source.open(ref, bundle.digest, bundle.size) as packed:
+        compose = bundles.read_compose(packed, f"the bundle of {what}")
+    if images is None:
+        from composeapps.app.compose import service_images
+
+        images = service_images(compose, what)
+    loaded = {str(image): load_image(source, image, platforms) for image in images}
+    if platforms is None:
+        loaded = common_platforms(loaded)
+    return App(ref, manifest, bundle, _bundle_index(bundle, what), _layers_meta(manifest), compose, loaded)
+
+
+def load_image(source, ref, platforms=None):
+    """Read an image's index and manifests.
+
+    Arguments and errors are those of ``load_app``. A root that is no index but a manifest has the
+    platform that its config names.
+    """
+    what = f"image {ref}"
+    try:
+        data = source.document(ref, ref.digest)
+    except NotFoundError:
+        layout = getattr(source, "layout", lambda ref: None)(ref)
+        if layout is None:
+            raise
+        return _layout_image(source, ref, layout, platforms, what)
+    root = parse_document(data, what)
+    if len(data) > MAX_IMAGE_ROOT:
+        raise CorruptError(f"{what}: its manifest has {len(data)} bytes, more than the {MAX_IMAGE_ROOT} allowed")
+    own = Descriptor(ref.digest, len(data), root.media_type)
+    if root.kind == "manifest":
+        variant = _variant(source, ref, own, root, None)
+        wanted = platforms or [variant.platform]
+        missing = [platform for platform in wanted if not platform.matches(variant.platform)]
+        if missing:
+            raise NotFoundError(f"{what} has no image for {missing[0]}; it has: {variant.platform}")
+        return Image(ref, own, False, (variant,))
+    if platforms is None:
+        chosen = [m for m in root.manifests if m.platform and m.platform.os != "unknown"]
+    else:
+        chosen = [root.select(platform, what) for platform in platforms]
+    variants = []
+    for descriptor in dict.fromkeys(chosen):
+        document = parse_document(source.document(ref, descriptor.digest), f"manifest {descriptor.digest} of {what}")
+        if document.kind != "manifest":
+            raise CorruptError(f"{what}: {descriptor.digest} is an index in an index, which nothing here reads")
+        variants.append(_variant(source, ref, descriptor, document, descriptor.platform))
+    return Image(ref, own, True, tuple(variants))
+
+
+def _layout_image(source, ref, data, platforms, what):
+    """Read an image of which the store has no index but a list of the manifests that were fetched: skopeo's layout."""
+    variants = []
+    for descriptor in parse_document(data, f"the index.json of {what}").manifests:
+        document = parse_document(source.document(ref, descriptor.digest), f"manifest {descriptor.digest} of {what}")
+        if document.kind == "manifest":
+            variants.append(_variant(source, ref, descriptor, document, descriptor.platform))
+    for platform in platforms or ():
+        if not any(platform.matches(variant.platform) for variant in variants):
+            have = ", ".join(str(variant.platform) for variant in variants) or "none"
+            raise NotFoundError(f"{what} has no image for {platform}; it has: {have}")
+    wanted = [v for v in variants if platforms is None or any(p.matches(v.platform) for p in platforms)]
+    return Image(ref, Descriptor(ref.digest, 0), False, tuple(wanted))
+
+
+def _variant(source, ref, descriptor, document, platform):
+    config_blob = document.config
+    data = source.blob(ref, config_blob.digest, config_blob.size)
+    config = parse_json(data, f"config {config_blob.digest} of image {ref}")
+    if platform is None:
+        platform = Platform(*(str(config.get(key) or "") for key in ("os", "architecture", "variant")))
+    return Variant(platform, descriptor, document, config)
+
+
+def common_platforms(images):
+    """Return {name: Image} with only the variants of the platforms that every image has."""
+    def has(image, platform):
+        return any(platform.matches(variant.platform) for variant in image.variants)
+
+    return {
+        name: Image(image.ref, image.root, image.is_index, tuple(
+            variant for variant in image.variants if all(has(other, variant.platform) for other in images.values())))
+        for name, image in images.items()
+    }
+
+
+def _bundle_index(bundle, what):
+    digest = bundle.annotations.get(INDEX_DIGEST)
+    if digest is None:
+        return None
+    size = str(bundle.annotations.get(INDEX_SIZE) or "")
+    if not is_digest(digest) or not size.isdecimal():
+        raise CorruptError(f"{what}: its manifest names a bundle index without a digest or a size")
+    return Descriptor(digest, int(size), "application/json")
+
+
+def _layers_meta(manifest):
+    if len(manifest.layers) > 1 and manifest.layers[1].annotations.get(LAYERS_META) == "v1":
+        return manifest.layers[1]
+    return None

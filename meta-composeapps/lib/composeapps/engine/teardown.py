@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Taking a compose project away from dockerd: its containers and networks, and its volumes when asked to.
+
+dockerd's labels tell what belongs to a project, so this needs neither docker compose nor the files
+that the project was started from. Each step can be repeated.
+"""
+
+import contextlib
+
+from composeapps.engine.labels import PROJECT, WORKING_DIR, project_name
+from composeapps.errors import ComposeAppsError
+
+
+class Gone:
+    """The names of what was removed."""
+
+    def __init__(self):
+        self.containers, self.networks, self.volumes = [], [], []
+
+
+def projects_of(engine, directory):
+    """Return the names of the compose projects that were started from a directory and have containers, sorted."""
+    labels = [container.get("Labels") or {} for container in engine.containers(f"{WORKING_DIR}={directory}")]
+    return sorted({label[PROJECT] for label in labels if label.get(PROJECT)})
+
+
+def default_project(name, compose_file=None):
+    """Return the names of the project that an app has when no container tells: one, or none where nobody knows.
+
+    Arguments:
+        name: the app's name.
+        compose_file: the content of its compose file (bytes), whose ``name`` goes first, or None.
+    """
+    from composeapps.app import compose
+
+    given = None
+    if compose_file is not None:
+        with contextlib.suppress(ComposeAppsError):
+            given = compose.load(compose_file, "the compose file").get("name")
+    return {project_name(name, given)} - {""}
+
+
+def take_down(engine, directory, projects, volumes=False, notify=lambda text: None):
+    """Stop and remove the containers that were started from a directory, then the networks of their projects.
+
+    Arguments:
+        engine: the Engine.
+        directory: the project's directory.
+        projects: names of its compose projects besides those that its containers name.
+        volumes: also remove the volumes that compose made for it, and the nameless ones of its containers.
+        notify: called with a line of text for each thing.
+
+    Returns Gone. Networks and volumes stay while a project of the same name in another directory has
+    containers. Volumes that the compose file calls external are never removed. Raises EngineError.
+    """
+    gone = Gone()
+    projects = set(projects) | set(projects_of(engine, directory))
+    for container in engine.containers(f"{WORKING_DIR}={directory}"):
+        name = (container.get("Names") or [container["Id"][:12]])[0].lstrip("/")
+        notify(f"stopping {name}")
+        engine.stop(container["Id"])
+        # With force, because its restart policy may have brought it back by now.
+        engine.remove("containers", container["Id"], force="1", v="1" if volumes else "0")
+        gone.containers.append(name)
+    for project in sorted(projects):
+        label = f"{PROJECT}={project}"
+        if engine.containers(label):
+            continue
+        for network in engine.networks(label):
+            engine.remove("networks", network["Id"])
+            gone.networks.append(network["Name"])
+        for volume in engine.volumes(label) if volumes else ():
+            engine.remove("volumes", volume["Name"])
+            gone.volumes.append(volume["Name"])
+    return gone

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""An installed app: its bundle on the disk, its compose project, its images."""

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""Installing an app from the store: its images into dockerd, its bundle into the compose root.
+
+Nothing here needs a network, and every step finds out by itself whether it is still to be done:
+an installation that was cut off is finished by running it again.
+"""
+
+from composeapps import durable
+from composeapps.app import bundle as bundles
+from composeapps.app import compose
+from composeapps.app.tree import StoreSource, load_app
+from composeapps.engine import loading
+from composeapps.errors import CorruptError
+from composeapps.oci.platforms import host_platform
+from composeapps.records.state import AppState
+
+
+def load_from_store(store, ref, platform=None):
+    """Read an app from a Store for this machine's platform, or the one given."""
+    return load_app(StoreSource(store), ref, [platform or host_platform()])
+
+
+def install(app, store, engine, config, states, notify=lambda text: None):
+    """Install one app.
+
+    Arguments:
+        app: an App loaded from ``store``.
+        engine: the Engine.
+        config: the Config.
+        states: the StateDirectory; its lock is held by the caller.
+        notify: called with a line of text at each step that takes time.
+
+    Returns the AppState. Raises CorruptError or NotFoundError for damage in the store,
+    EngineError, StorageError.
+    """
+    name = app.ref.app_name
+    before = states.get(name)
+    images = load_images(app, store, engine, notify, certain=before is not None and before.uri == str(app.ref))
+    if place_bundle(app, store, config, engine):
+        notify(f"{name}: bundle unpacked")
+    state = state_of(app, images, before)
+    if state != before:
+        states.put(name, state)
+    return state
+
+
+def load_images(app, store, engine, notify=lambda text: None, certain=False):
+    """Load those of an app's images that dockerd lacks.
+
+    Arguments:
+        app: an App loaded from ``store``.
+        engine: the Engine.
+        notify: called with a line of text at each step that takes time.
+        certain: the images that dockerd has already were synced by an earlier call that returned.
+
+    Returns {key in ``app.images``: the name by which dockerd knows the image}. When it returns they are
+    on the disk. Raises CorruptError or NotFoundError for damage in the store, EngineError, StorageError.
+    """
+    name = app.ref.app_name
+    ids, loaded = {}, not certain
+    for key, image in app.images.items():
+        ids[key] = find_image(image, engine)
+        if ids[key] is None:
+            ids[key] = load_image(image, store, engine, lambda text: notify(f"{name}: {text}"))
+            loaded = True
+        ids[key] = _name_of(image, ids[key], engine)
+    if loaded:
+        # A dockerd without our patches reports an image as loaded long before its files are on the disk, and
+        # what it loaded once a patched one finds there and leaves as it is. An agent that was killed in between
+        # has not recorded the app, so its next run comes through here.
+        with durable.storage_errors(f"syncing the images of app {name}"):
+            durable.sync_filesystem(engine.data_root())
+    return ids
+
+
+def _name_of(image, identifier, engine):
+    """Return the pinned reference of an image where dockerd knows it by that, its ID elsewhere.
+
+    A stock dockerd notes no digests of what it loads.
+    """
+    found = engine.image(str(image.ref))
+    return str(image.ref) if found is not None and found["Id"] == identifier else identifier
+
+
+def service_images(app, images):
+    """Return {service: name of its image in dockerd} from what ``load_images`` returned."""
+    return {service.name: images[service.image] for service in compose.services(app.compose, f"app {app.ref}")}
+
+
+def state_of(app, images, before):
+    """Return the AppState of an app whose ``images`` are loaded; ``before`` is the one it has now, or None."""
+    if before is None:
+        return AppState(str(app.ref), service_images(app, images))
+    # Installing the version that is installed already, as each boot does, keeps what there is to go back to.
+    previous = before.previous if before.uri == str(app.ref) else before.uri
+    return before._replace(uri=str(app.ref), images=service_images(app, images), previous=previous)
+
+
+def tag_of(image):
+    """Return the tag under which an image is loaded: the repository with the first digits of the digest."""
+    return f"{image.ref.repository}:{image.ref.hex[:7]}"
+
+
+def find_image(image, engine):
+    """Return an image's ID in dockerd, or None when dockerd lacks it.
+
+    dockerd's graph-driver store knows it by the digest of its config; the containerd store does
+    not, so there the tag and the layers decide.
+    """
+    variant = image.variants[0]
+    found = engine.image(variant.document.config.digest)
+    if found is None:
+        found = engine.image(tag_of(image))
+        wanted = (variant.config.get("rootfs") or {}).get("diff_ids")
+        if found is not None and (found.get("RootFS") or {}).get("Layers") != wanted:
+            found = None
+    elif tag_of(image) not in (found.get("RepoTags") or []):
+        # An image without a tag is at the mercy of `docker image prune`.
+        found = None
+    return found["Id"] if found else None
+
+
+def load_image(image, store, engine, notify):
+    """Load an image from the store; return its ID in dockerd."""
+    layers = image.variants[0].document.layers
+    size = sum(layer.size for layer in layers)
+    notify(f"loading {image.ref.repository} ({size / 1e6:.1f} MB, {len(layers)} layers)")
+    loading.load(engine, store, image, tag_of(image), notify)
+    loaded = find_image(image, engine)
+    if loaded is None:
+        raise CorruptError(f"dockerd loaded {image.ref} but does not have it: its config and its layers disagree")
+    return loaded
+
+
+def app_directory(config, ref):
+    """Return where an app's bundle is unpacked."""
+    return config.compose_root.joinpath(ref.app_name)
+
+
+def bundle_problems(app, store, config):
+    """Return what differs between an app's unpacked bundle and the store's, as sentences."""
+    with store.open(app.bundle.digest, app.bundle.size) as packed:
+        return bundles.differences(packed, app_directory(config, app.ref), f"the bundle of app {app.ref}")
+
+
+def place_bundle(app, store, config, engine=None):
+    """Unpack an app's bundle unless it is there already; return whether it was to be done.
+
+    The new directory is complete and durable before it takes the place of the old one, in one step.
+    What the app's containers use of the old one stays theirs: see composeapps.installed.trees.
+
+    Arguments:
+        app: an App loaded from ``store``.
+        config: the Config.
+        engine: the Engine; without it nothing is kept for containers that run.
+
+    Raises CorruptError or NotFoundError for damage in the store, EngineError, StorageError.
+    """
+    from composeapps.installed import trees
+
+    target = app_directory(config, app.ref)
+    with durable.storage_errors(f"unpacking the bundle of app {app.ref}"):
+        if bundle_problems(app, store, config):
+            trees.place(app, store, target, engine)
+            return True
+        trees.settle(target, engine)
+    return False

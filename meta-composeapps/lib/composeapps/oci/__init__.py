@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Digests, references, platforms, manifests: what a registry or a store hands us is parsed and validated here."""

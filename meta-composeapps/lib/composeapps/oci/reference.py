@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""References to repositories, images and apps: ``host[:port]/path[:tag][@sha256:hex]``.
+
+The grammar is that of the OCI distribution specification (repository and tag
+names) with Docker's shorthand: a reference without a host means Docker Hub.
+"""
+
+import re
+from typing import NamedTuple
+
+from composeapps.errors import UsageError
+from composeapps.oci.digests import is_digest
+
+DEFAULT_HOST = "docker.io"
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
+
+
+class Reference(NamedTuple):
+    """A parsed reference.
+
+    ``host`` is the registry's name, with the port when there is one; ``path`` the repository;
+    ``tag`` and ``digest`` are empty strings when absent.
+    """
+
+    host: str
+    path: str
+    tag: str = ""
+    digest: str = ""
+
+    @property
+    def repository(self):
+        """The repository with its host, as the tools of the field print it."""
+        return f"{self.host}/{self.path}"
+
+    @property
+    def hex(self):
+        """The digest without its algorithm."""
+        return self.digest.partition(":")[2]
+
+    @property
+    def app_name(self):
+        """The name under which an app is stored: the path after its first component, if it has two."""
+        factory, slash, name = self.path.partition("/")
+        return name if slash else factory
+
+    def pinned(self, digest):
+        """Return this reference by ``digest`` alone, without the tag."""
+        return self._replace(tag="", digest=digest)
+
+    def __str__(self):
+        text = self.repository
+        if self.tag:
+            text += f":{self.tag}"
+        if self.digest:
+            text += f"@{self.digest}"
+        return text
+
+
+def parse(text, *, what="reference"):
+    """Parse a reference to an image or an app.
+
+    Arguments:
+        text: the reference as a user or a compose file gives it.
+        what: how the error names it, "service image" for example.
+
+    Raises UsageError when it is malformed.
+    """
+    remote, at, digest = text.partition("@")
+    if at and not is_digest(digest):
+        raise UsageError(f"{what} '{text}': '{digest}' is not a digest of the form sha256:<64 hex digits>")
+    head, slash, rest = remote.partition("/")
+    if slash and (head == "localhost" or any(c in head for c in ".:[")):
+        host, path = head, rest
+    else:
+        host, path = DEFAULT_HOST, remote
+    path, colon, tag = path.partition(":")
+    if host == DEFAULT_HOST and path and "/" not in path:
+        path = f"library/{path}"
+    if colon and not _TAG.fullmatch(tag):
+        raise UsageError(f"{what} '{text}': '{tag}' is not a tag")
+    if not _HOST.fullmatch(host) or not _PATH.fullmatch(path):
+        raise UsageError(f"{what} '{text}' is not of the form HOST[:PORT]/PATH[:TAG][@sha256:HEX], in lower case")
+    return Reference(host, path, tag, digest)
+
+
+def parse_pinned(text, *, what="reference"):
+    """Parse a reference that must carry a digest; raises UsageError when it does not."""
+    ref = parse(text, what=what)
+    if not ref.digest:
+        raise UsageError(f"{what} '{text}' has no digest: name it as {ref.repository}@sha256:…")
+    return ref

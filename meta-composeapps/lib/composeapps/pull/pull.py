@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""Pulling an app from a registry into the store.
+
+``survey`` finds out what an app consists of and what of it the store lacks, ``fetch`` gets that.
+What is complete in the store needs no network.
+"""
+
+import contextlib
+import io
+import os
+import tempfile
+from types import MappingProxyType
+from typing import NamedTuple
+
+from composeapps.app.tree import App, Blob, load_app
+from composeapps.errors import CorruptError, NotFoundError, SpaceError
+from composeapps.oci.documents import MAX_DOCUMENT, Descriptor
+from composeapps.oci.platforms import host_platform
+from composeapps.oci.reference import Reference
+from composeapps.pull.progress import Progress
+from composeapps.store import partial
+
+# Seconds of silence after which a connection to a registry counts as dead.
+SILENCE = 30
+# How many tries in a row may bring nothing, some two minutes of them.
+TRIES = 10
+
+
+class Survey(NamedTuple):
+    """What a pull would do.
+
+    ``app`` is the App with its documents read; ``missing`` are the app.Blobs that the store lacks or
+    has in another size, ``size`` the sum of their bytes; ``documents`` maps digests to the bytes of
+    those that were read from the registry already.
+    """
+
+    ref: Reference
+    app: App
+    missing: tuple
+    size: int
+    documents: dict = MappingProxyType({})
+
+
+def survey(ref, store, client, platform=None, verify=False, keep=False):
+    """Find out what the store lacks of an app. Writes nothing, but for ``keep``.
+
+    Arguments:
+        ref: the app's pinned Reference.
+        store: the Store.
+        client: called without arguments for the RegistryClient when something has to be read from the
+            registry.
+        platform: the oci.Platform; this machine's by default.
+        verify: read all blobs that the store has, and count the damaged ones as missing.
+        keep: the caller holds the agent's lock and is going to fetch: a bundle of more than 4 MiB, which
+            has to be read for the images that it names, goes into the store at once.
+
+    Returns a Survey. Raises RegistryError, NotFoundError, CorruptError.
+    """
+    ref = ref.pinned(ref.digest)
+    source = _Source(store, client, keep)
+    app = load_app(source, ref, [platform or host_platform()])
+    missing = tuple(blob for blob in app.blobs() if _lacks(store, blob, source.documents, verify))
+    if store.has_app(ref) and all(blob.optional and store.size_of(blob.descriptor.digest) is None for blob in missing):
+        # The registry had nothing else when the app was fetched.
+        missing = ()
+    elif app.layers_meta in [blob.descriptor for blob in missing]:
+        # What the layers take on the disk has to be known before they are fetched.
+        with contextlib.suppress(NotFoundError):
+            source.blob(ref, app.layers_meta.digest, app.layers_meta.size)
+    return Survey(ref, app, missing, sum(blob.descriptor.size for blob in missing), source.documents)
+
+
+def _lacks(store, blob, documents, verify):
+    digest, size = blob.descriptor.digest, blob.descriptor.size
+    if digest in documents or store.size_of(digest) != size:
+        return True
+    return verify and store.verify(digest, size) is not None
+
+
+class _Source:
+    """Reads an app's documents from the store where it has them whole, else from the registry."""
+
+    def __init__(self, store, client, keep):
+        self._store, self._client, self._keep = store, client, keep
+        self.documents = {}
+
+    def document(self, ref, digest):
+        """Return a manifest or an index (bytes), verified."""
+        return self._read(digest, None, lambda: self._client().manifest(ref, digest))
+
+    def blob(self, ref, digest, size):
+        """Return a small blob (bytes), verified."""
+        return self._read(digest, size, lambda: self._client().read_blob(ref, digest, size))
+
+    def open(self, ref, digest, size):
+        """Return a blob of any size as a binary file, verified."""
+        if size <= MAX_DOCUMENT:
+            return io.BytesIO(self.blob(ref, digest, size))
+        try:
+            return self._store.open(digest, size)
+        except (NotFoundError, CorruptError):
+            return self._fetch(ref, digest, size)
+
+    def _fetch(self, ref, digest, size):
+        where = self._store.root
+        while not where.is_dir():
+            where = where.parent
+        status = os.statvfs(where)
+        free = status.f_bavail * status.f_frsize + partial.received(self._store, digest)
+        if free <= size:
+            raise SpaceError(f"the bundle of {ref} has {size} bytes, and {where} has room for {free}: free space")
+        if self._keep:
+            from composeapps.pull.fetching import fetch_blobs
+
+            wanted = Blob(ref, "blobs", Descriptor(digest, size))
+            fetch_blobs(self._store, self._client(), Progress(), ref.app_name, [wanted])
+            return self._store.open(digest, size)
+        spool = tempfile.TemporaryFile(dir=where)  # noqa: SIM115 - the caller closes it
+        for chunk in self._client().blob(ref, digest, size):
+            spool.write(chunk)
+        spool.seek(0)
+        return spool
+
+    def _read(self, digest, size, fetch):
+        if digest not in self.documents:
+            try:
+                return self._store.read(digest, size)
+            except (NotFoundError, CorruptError):
+                self.documents[digest] = fetch()
+        return self.documents[digest]
+
+
+def fetch(survey, store, client, progress, parallel=3, bandwidth=0):
+    """Get what a Survey found missing, then make the app visible in the store.
+
+    Arguments:
+        survey: the Survey.
+        store: the Store; the caller holds the agent's lock.
+        client: called without arguments for the RegistryClient, as for ``survey``.
+        progress: a progress.Progress.
+        parallel: how many blobs are fetched at a time.
+        bandwidth: bytes a second that all of them may take together, 0 for no limit.
+
+    Returns the App. What was fetched before it failed is used by the next call. Raises RegistryError,
+    CorruptError, NotFoundError, StorageError.
+    """
+    from composeapps.pull.fetching import fetch_blobs
+
+    store.remove_stale()
+    digests = [blob.descriptor.digest for blob in survey.missing]
+    partial.collect(store, digests, survey.ref.app_name)
+    received = {digest: partial.received(store, digest) for digest in digests}
+    progress.expect(survey.missing, received)
+    known = [(blob, survey.documents[blob.descriptor.digest]) for blob in survey.missing
+             if blob.descriptor.digest in survey.documents]
+    waiting = [blob for blob in survey.missing if blob.descriptor.digest not in survey.documents]
+    if waiting or known:
+        fetch_blobs(store, client() if waiting else None, progress, survey.ref.app_name, waiting, known,
+                    parallel=parallel, bandwidth=bandwidth, received=received)
+    store.add_app(survey.app)
+    return survey.app
+
+
+def registry_client(config, environ=None):
+    """Return a RegistryClient made from a Config and the environment, as patient as a device has to be."""
+    from composeapps.pull.fetching import chunk_size
+    from composeapps.registry.client import RegistryClient
+    from composeapps.registry.credentials import Credentials
+    from composeapps.registry.patience import Patience
+
+    environ = os.environ if environ is None else environ
+    return RegistryClient(
+        credentials=Credentials(environ=environ, settings=config.registries), timeout=SILENCE, environ=environ,
+        settings=config.registries, patience=Patience(tries=TRIES, stubborn=True),
+        receive_buffer=chunk_size(config.parallel))

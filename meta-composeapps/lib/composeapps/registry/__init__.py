@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Talking to registries: requests, logins, settings, patience."""

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: MIT
+"""Pruning: what no version of an app that this device may need refers to is removed.
+
+Kept are, of each app, the installed version and the one before it (a rollback needs no network
+then), the factory set, the versions that an unfinished update goes between, versions that
+running containers were made from, and every version of an app that the configuration's list of
+apps (``compose_apps``) names and that is not installed yet: it was fetched in advance. An app
+outside that list is removed only when it is not installed. Everything else is removed.
+
+What cannot be judged is kept and reported: an app of which a document is damaged keeps every
+blob that it may name. It never keeps the other apps from being pruned.
+
+The order makes each cut harmless: first the images are noted that dockerd is to lose, then the
+``uri`` of each app goes, by which it ceases to be an app, then its directory, then the blobs,
+then dockerd's images. Whatever a cut leaves of these the next run finds again.
+"""
+
+import contextlib
+import os
+import shutil
+import stat
+
+from composeapps import durable
+from composeapps.errors import ComposeAppsError, EngineError
+from composeapps.oci.reference import parse_pinned
+from composeapps.space import staleimages
+from composeapps.store import inventory
+from composeapps.store.store import Store
+
+INSTALLED, PREVIOUS, FACTORY = "installed", "the version before the installed one", "factory"
+UPDATING, LISTED, RUNNING = "an update is unfinished", "in compose_apps, not installed yet", "a container runs it"
+UNJUDGED, ASKED = "cannot be judged", "asked for"
+
+
+class Report:
+    """What was removed, or would be.
+
+    ``apps`` are the pinned references (or directories) of the versions removed; ``kept`` maps the
+    others to the reason; ``blobs`` counts the blobs and ``bytes`` the bytes that they and the apps'
+    directories took in the store; ``images`` are names of images in dockerd and ``docker_bytes`` what
+    their layers took there, by the layers-meta or an estimate; ``partials`` counts unfinished downloads.
+    ``problems`` are sentences about what could not be judged. ``freed_on`` has the bytes by file system.
+    """
+
+    def __init__(self, problems=None):
+        self.apps, self.kept = [], {}
+        self.blobs = self.bytes = 0
+        self.images, self.docker_bytes = [], 0
+        self.partials, self.problems, self.freed_on = 0, [] if problems is None else problems, {}
+
+    def dump(self):
+        """Return this as JSON-ready data."""
+        return {"apps": self.apps, "kept": self.kept, "blobs": self.blobs, "bytes": self.bytes, "images": self.images,
+                "docker_bytes": self.docker_bytes, "partials": self.partials, "problems": self.problems}
+
+
+def protected(store, states, config, engine=None):
+    """Return the pinned references (texts) of the versions that pruning keeps, in the store or not.
+
+    Arguments:
+        store: the Store.
+        states: the StateDirectory.
+        config: the Config.
+        engine: the Engine, whose running containers keep their versions; None to leave them out.
+
+    Raises EngineError.
+    """
+    return set(Roots(store, states, config, engine).why)
+
+
+def would_free(store, states, config, engine, keep=()):
+    """Return the Report of a pruning that is not done; ``keep`` are digests that are not to count as freed."""
+    return prune(store, states, config, engine, dry_run=True, keep_digests=keep)
+
+
+def prune(store, states, config, engine, dry_run=False, keep=(), keep_digests=(), notify=lambda text: None):
+    """Remove what nobody needs from the store and from dockerd.
+
+    Arguments:
+        store, states, config: as for ``protected``; the lock of ``states`` is held by the caller unless
+            ``dry_run`` is set.
+        engine: the Engine; None leaves dockerd alone.
+        dry_run: only find out.
+        keep: further pinned references (texts) to keep.
+        keep_digests: further blobs to keep.
+        notify: called with a line of text for each app that is removed.
+
+    Returns the Report. Raises StorageError when the file system refuses.
+    """
+    report = Report()
+    roots, engine = find_roots(store, states, config, engine, report)
+    for uri in keep:
+        roots.add(uri, ASKED)
+    plan = Plan(store, roots, config, report, keep_digests)
+    stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
+    if engine is not None:
+        stale.count(engine, report)
+    if not dry_run:
+        with durable.storage_errors("pruning"):
+            # A cut from here on leaves a note of images that dockerd may not have any more: harmless. On a full
+            # disk there is none, and a cut leaves these images to 'docker image prune'.
+            with durable.if_there_is_room():
+                stale.note()
+            plan.carry_out(notify)
+            if engine is not None:
+                stale.remove(engine, report)
+    return report
+
+
+def find_roots(store, states, config, engine, report):
+    """Return (Roots, Engine), the latter None when dockerd cannot be reached, which ``report`` then says."""
+    try:
+        roots = Roots(store, states, config, engine)
+    except EngineError as err:
+        report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
+        engine, roots = None, Roots(store, states, config, None)
+    report.problems += roots.problems
+    return roots, engine
+
+
+class Roots:
+    """The versions to keep: ``why`` maps pinned references to the reason."""
+
+    def __init__(self, store, states, config, engine):
+        self.why, self.problems, self.all_of, self.everything = {}, [], set(), False
+        self.updating, self.factory = [], set()
+        self._installed(store, states)
+        self._factory(config)
+        self._updates(states)
+        self._shortlist(store, states, config)
+        if engine is not None:
+            self._containers(store, engine)
+
+    def add(self, uri, why):
+        """Keep a version; one that is no pinned reference is nothing that a store could have."""
+        with contextlib.suppress(ComposeAppsError):
+            self.why.setdefault(str(parse_pinned(uri)), why)
+
+    def versions(self):
+        """Return {(app name, digest): pinned reference}."""
+        refs = [parse_pinned(uri) for uri in self.why]
+        return {(ref.app_name, ref.digest): str(ref) for ref in refs}
+
+    def _installed(self, store, states):
+        for name in states.names():
+            state = states.get(name)
+            if state is None:
+                self.all_of.add(name)
+                self.problems.append(f"the state of app {name} cannot be read: all its versions stay until "
+                                     "it is installed again")
+                continue
+            self.add(state.uri, INSTALLED)
+            if not self._present(store, state.uri):
+                # The state may be what is damaged.
+                self.all_of.add(name)
+                self.problems.append(f"the installed version {state.uri} is not in the store: all versions of {name} "
+                                     "stay")
+            if state.previous:
+                self.add(state.previous, PREVIOUS)
+
+    def _present(self, store, uri):
+        try:
+            return store.app_dir(parse_pinned(uri)).is_dir()
+        except ComposeAppsError:
+            return False
+
+    def _factory(self, config):
+        from composeapps.store.factoryset import factory_apps
+
+        try:
+            for uri in factory_apps(config).values():
+                self._add_factory(uri)
+        except ComposeAppsError as err:
+            listed = Store(config.factory_store).list_apps()
+            self.everything = not listed
+            for ref in listed:
+                self._add_factory(str(ref))
+            self.problems.append(f"{err}: " + ("the apps of the factory store stay" if listed else "all apps stay"))
+
+    def _add_factory(self, uri):
+        self.add(uri, FACTORY)
+        with contextlib.suppress(ComposeAppsError):
+            self.factory.add(str(parse_pinned(uri)))
+
+    def forget(self, name):
+        """Drop an app's versions but those of the factory set, whatever else they are."""
+        refs = {uri: parse_pinned(uri) for uri in self.why}
+        self.why = {uri: FACTORY if refs[uri].app_name == name else why for uri, why in self.why.items()
+                    if refs[uri].app_name != name or uri in self.factory}
+        self.all_of.discard(name)
+
+    def _updates(self, states):
+        from composeapps.records import journal
+
+        for each in journal.pending(states):
+            for uri in filter(None, (each.target, each.source)):
+                self.updating.append(uri)
+                self.add(uri, UPDATING)
+
+    def _shortlist(self, store, states, config):
+        installed = set(states.names())
+        for ref in store.list_apps() if config.apps else ():
+            if ref.app_name in config.apps and ref.app_name not in installed:
+                self.add(str(ref), LISTED)
+
+    def _containers(self, store, engine):
+        """Keep the versions of running containers, those that no kept version accounts for."""
+        used = {c["ImageID"] for c in engine.containers() if c.get("State") == "running"}
+        if not used:
+            return
+        refs = {str(ref): ref for ref in store.list_apps()}
+        images = {uri: staleimages.identifiers(inventory.take(store, ref), engine) for uri, ref in refs.items()}
+        for uri in set(images) & set(self.why):
+            used -= images[uri]
+        for uri, identifiers in images.items():
+            if identifiers & used:
+                self.add(uri, RUNNING)
+
+
+class Plan:
+    """What goes and what stays of a store.
+
+    Arguments:
+        store, roots, config: the Store, the Roots, the Config.
+        report: the Report that gets the figures.
+        keep_digests: blobs to keep besides.
+        doomed: the app directories that go (Paths), if all others are to stay. Of the blobs only those
+            go then that these apps name, or ``blobs`` has.
+        blobs: digests.
+    """
+
+    def __init__(self, store, roots, config, report, keep_digests=(), doomed=None, blobs=()):
+        self._store, self._report = store, report
+        self._doomed, self._kept_directories, kept, lacks = [], [], set(keep_digests), inventory.WHOLE
+        factory = [Store(config.factory_store)]
+        keys, inventories = roots.versions(), {}
+        for name, number, directory in store.app_directories():
+            digest = f"sha256:{number}"
+            ref = store.app_at(directory)
+            uri = keys.get((name, digest)) or (str(ref) if ref else None)
+            if directory not in doomed if doomed is not None else (
+                    (name, digest) in keys or roots.everything or name in roots.all_of):
+                self._kept_directories.append(directory)
+                report.kept[uri or str(directory)] = roots.why.get(uri, UNJUDGED)
+                inventories[name, digest] = inventory.take(store, ref or _nameless(name, digest, uri), factory)
+            else:
+                self._doomed.append((directory, uri, ref or _nameless(name, digest, uri)))
+                report.apps.append(uri or str(directory))
+        for (name, digest), uri in keys.items():
+            # Blobs may be there before the directory is: an update that is still being fetched.
+            if (name, digest) not in inventories and (
+                    uri in roots.updating or roots.why[uri] == INSTALLED or store.size_of(digest) is not None):
+                inventories[name, digest] = inventory.take(store, parse_pinned(uri), factory)
+        self.kept_images = {}
+        for (name, _digest), found in inventories.items():
+            kept |= found.digests
+            self.kept_images.update(found.images)
+            if found.lacks:
+                lacks = max(lacks, found.lacks)
+                report.problems += [f"{problem}; blobs that it may need stay: fetch {name} again "
+                                    "('composeapps pull'), then prune again" for problem in found.problems]
+        self.lost_images, named = {}, set(blobs)
+        for _directory, _uri, ref in self._doomed:
+            found = inventory.take(store, ref, factory)
+            named |= found.digests
+            self.lost_images.update(found.images)
+        # The blobs that may go, None for any.
+        self.digests = None if doomed is None else named
+        self._blobs = self._unneeded(kept, lacks)
+        self._partials = [] if roots.updating or doomed is not None else self._unfinished(kept)
+        self._count()
+
+    def _unneeded(self, kept, lacks):
+        with contextlib.suppress(FileNotFoundError):
+            paths = [self._store.blobs / entry.name for entry in os.scandir(self._store.blobs)
+                     if len(entry.name) == 64 and entry.is_file(follow_symlinks=False)
+                     and f"sha256:{entry.name}" not in kept
+                     and (self.digests is None or f"sha256:{entry.name}" in self.digests)]
+            if lacks == inventory.ANYTHING:
+                return []
+            return [path for path in paths if lacks == inventory.WHOLE or not inventory.is_document(path)]
+        return []
+
+    def _unfinished(self, kept):
+        with contextlib.suppress(FileNotFoundError):
+            return [self._store.ingest / name for name in os.listdir(self._store.ingest)
+                    if f"sha256:{name[:64]}" not in kept]
+        return []
+
+    def _count(self):
+        """Count what goes; a file that has a name elsewhere, in a factory store, frees nothing."""
+        report, names = self._report, {}
+        report.blobs, report.partials = len(self._blobs), len(self._partials)
+        places = [*self._partials, *(directory for directory, _uri, _ref in self._doomed)]
+        for path in (*self._blobs, *places, *(path for place in places for path in place.rglob("*"))):
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                key = (status.st_dev, status.st_ino)
+                _, count = names.get(key, (None, 0))
+                names[key] = (status, count + 1)
+        for (device, _inode), (status, count) in names.items():
+            if status.st_nlink <= count or _is_directory(status):
+                report.bytes += status.st_blocks * 512
+                report.freed_on[device] = report.freed_on.get(device, 0) + status.st_blocks * 512
+
+    def carry_out(self, notify):
+        """Remove it. A cut leaves directories without ``uri`` and blobs that nobody needs, nothing else."""
+        for directory, uri, _ref in self._doomed:
+            notify(f"removing {uri or directory}")
+            remove_version(self._store, directory)
+        for directory in self._kept_directories:
+            for temporary in directory.rglob(".tmp-*"):
+                temporary.unlink(missing_ok=True)
+        for path in self._blobs:
+            path.unlink(missing_ok=True)
+        if self._blobs:
+            durable.fsync_directory(self._store.blobs)
+        for path in self._partials:
+            remove(path)
+
+
+def _is_directory(status):
+    """Tell whether an lstat result is a directory's, whose count of links says nothing."""
+    return stat.S_ISDIR(status.st_mode)
+
+
+def remove(path):
+    """Remove a file or a directory with all below it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_version(store, directory):
+    """Remove the directory of an app's version.
+
+    First its ``uri``, durably: a cut after that leaves no app, and one before it leaves the app whole.
+    The directories above it go when nothing else is in them.
+    """
+    if (directory / "uri").exists():
+        (directory / "uri").unlink()
+        durable.fsync_directory(directory)
+    shutil.rmtree(directory)
+    durable.fsync_directory(directory.parent)
+    above = directory.parent
+    while above != store.apps and not any(above.iterdir()):
+        above.rmdir()
+        above = above.parent
+        durable.fsync_directory(above)
+
+
+def _nameless(name, digest, uri):
+    """Return a Reference that stands for an app whose ``uri`` cannot be read: only its name and digest count."""
+    return parse_pinned(uri) if uri else parse_pinned(f"localhost/unknown/{name}@{digest}")

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""Removing an app from the device: what runs, what is installed, and what the store has only for it.
+
+Named volumes stay unless their removal is asked for, and of a preloaded app the version of the
+factory set stays in the store, for a reset.
+
+A note is written first (``StateDirectory.note_removal``): from then on the app is not started at
+boot, and what is still to be done is known, so that a removal which was cut off is finished by
+the next one. The order: the note; the journal of an update, so that it does not go on; the
+containers and networks; the bundle; the state; the directories in the store, the ``uri`` first;
+the blobs that only this app named; dockerd's images. The note goes last, and is kept without
+any content for a preloaded app, which the next boot would install again.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from composeapps import COMPOSE_FILE, durable
+from composeapps.engine import teardown
+from composeapps.errors import EngineError, NotFoundError, UsageError
+from composeapps.installed import trees
+from composeapps.space import staleimages
+from composeapps.space.prune import Plan, Report, Roots, find_roots, remove
+
+
+def remove_app(name, store, states, config, engine, volumes=False, notify=lambda text: None):
+    """Remove an app, or finish that.
+
+    Arguments:
+        name: the app's name.
+        store: the Store.
+        states: the StateDirectory; its lock is held by the caller.
+        config: the Config.
+        engine: the Engine.
+        volumes: remove its volumes as well.
+        notify: called with a line of text at each step that takes time.
+
+    Returns (prune.Report, teardown.Gone). Raises NotFoundError when there is nothing of the app,
+    EngineError when dockerd cannot be reached and may have containers of it, StorageError.
+    """
+    directory = config.compose_root.joinpath(name)
+    note = states.removals().get(name) or {}
+    versions = [path for found, _number, path in store.app_directories() if found == name]
+    installed = name in states.names() or os.path.lexists(directory)
+    roots = Roots(store, states, config, None)
+    roots.forget(name)
+    factory = {digest.partition(":")[2] for found, digest in roots.versions() if found == name}
+    # Which version is the factory's cannot be told while their list is unreadable.
+    doomed = [] if roots.everything else [path for path in versions if path.name not in factory]
+    if not (note or installed or doomed):
+        if versions:
+            raise NotFoundError(f"app '{name}' is removed already; its preloaded version stays in the store for a "
+                                f"reset, and 'composeapps run {name}' brings it back")
+        have = ", ".join(sorted({*states.names(), *(ref.app_name for ref in store.list_apps())})) or "none"
+        raise NotFoundError(f"app '{name}' is not on this device; its apps: {have}")
+    report, gone = Report(problems=roots.problems), teardown.Gone()
+    reachable = _reachable(engine, installed or note)
+    plan = Plan(store, roots, config, report, doomed=doomed, blobs=_texts(note, "blobs"))
+    volumes = volumes or note.get("volumes") is True
+    projects = {*_texts(note, "projects"), *_projects(name, directory, engine if reachable else None)}
+    # On a full disk a removal that is cut off can be given again as well, but the next boot may start the app.
+    with durable.if_there_is_room():
+        states.note_removal(name, {"projects": sorted(projects), "volumes": volumes, "blobs": sorted(plan.digests)})
+    _forget_update(states, name)
+    if reachable:
+        gone = teardown.take_down(engine, directory, projects, volumes, notify)
+    with durable.storage_errors(f"removing app {name}"):
+        _remove_bundle(directory, states, config)
+        states.remove_override(name)
+        (states.root / "progress" / f"{quote(name, safe='')}.json").unlink(missing_ok=True)
+        states.remove(name)
+        # Only now can dockerd's images be judged: the containers are gone.
+        stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
+        with durable.if_there_is_room():
+            stale.note()
+        if reachable:
+            stale.count(engine, report)
+        plan.carry_out(notify)
+        if reachable:
+            stale.remove(engine, report)
+    if factory:
+        states.note_removal(name, {})
+    else:
+        states.forget_removal(name)
+    return report, gone
+
+
+def remove_one_version(ref, store, states, config, engine, notify=lambda text: None):
+    """Remove one version from the store, one that nothing on the device needs.
+
+    Arguments:
+        ref: its pinned Reference; the others are those of ``remove_app``.
+
+    Returns the prune.Report. Raises UsageError for a version that is needed, saying for what, and NotFoundError.
+    """
+    directory = store.app_dir(ref)
+    if not directory.is_dir():
+        raise NotFoundError(f"{ref} is not in the store {store.root}")
+    report = Report()
+    roots, engine = find_roots(store, states, config, engine, report)
+    why = roots.why.get(roots.versions().get((ref.app_name, ref.digest)))
+    if why:
+        raise UsageError(f"{ref} is needed ({why}): 'composeapps rm {ref.app_name}' removes the app with all its "
+                         "versions")
+    plan = Plan(store, roots, config, report, doomed=[directory])
+    stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
+    with durable.storage_errors(f"removing {ref}"):
+        with durable.if_there_is_room():
+            stale.note()
+        if engine is not None:
+            stale.count(engine, report)
+        plan.carry_out(notify)
+        if engine is not None:
+            stale.remove(engine, report)
+    return report
+
+
+def _reachable(engine, needed):
+    try:
+        engine.containers("composeapps.none")
+    except EngineError:
+        if needed:
+            raise
+        return False
+    return True
+
+
+def _texts(note, key):
+    value = note.get(key)
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _projects(name, directory, engine):
+    """Return the names of the app's compose projects: of its containers, and the one that its files give."""
+    found = set(teardown.projects_of(engine, directory)) if engine else set()
+    # Without a bundle nothing can have been started from it that has no container left.
+    with contextlib.suppress(OSError):
+        found |= teardown.default_project(name, (directory / COMPOSE_FILE).read_bytes())
+    return found
+
+
+def _forget_update(states, name):
+    from composeapps.records import journal
+
+    journal.remove(states, name)
+
+
+def _remove_bundle(directory, states, config):
+    """Remove an app's directory below the compose root, but no other app's that lies in it."""
+    others = [config.compose_root.joinpath(other) for other in states.names()]
+    inside = [other for other in others if directory in other.parents]
+    if inside:
+        for path in sorted(directory.iterdir()):
+            if not any(path == other or path in other.parents for other in inside):
+                remove(path)
+    elif os.path.lexists(directory):
+        remove(directory)
+    trees.remove_others(directory)
+    above = Path(directory).parent
+    if above.is_dir():
+        durable.fsync_directory(above)

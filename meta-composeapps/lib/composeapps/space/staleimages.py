@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""dockerd's images of apps that are gone from the store.
+
+Only what an agent loaded for such an app is removed: the tag ``repository:hex7`` of an image that
+is the app's by its config's digest or by its digest reference, and only while no container, running
+or not, is made from it. A name that somebody else gave to the same image stays, and the image
+with it. What is to be removed is noted first, in ``<state_dir>/stale-images.json``, because the
+app's directory, which names it, goes before; a dockerd that is down loses it at the next pruning.
+"""
+
+import contextlib
+import json
+import os
+
+from composeapps import durable
+from composeapps.errors import EngineError
+from composeapps.oci.digests import is_digest
+from composeapps.oci.reference import parse_pinned
+from composeapps.store.inventory import chains
+
+
+class StaleImages:
+    """The images to remove.
+
+    Arguments:
+        states: the StateDirectory.
+        lost: {pinned reference: ImageFacts} of the images of apps that go.
+        kept: {pinned reference: ImageFacts} of those of apps that stay.
+    """
+
+    def __init__(self, states, lost, kept):
+        self._file = states.root / "stale-images.json"
+        self._facts = lost
+        self._wanted = {**self._noted(), **{uri: sorted(filter(None, facts.configs)) for uri, facts in lost.items()}}
+        for uri in kept:
+            self._wanted.pop(uri, None)
+
+    def note(self):
+        """Write down what is to be removed; raises OSError."""
+        if self._wanted:
+            durable.make_directories(self._file.parent)
+            durable.write_file(self._file, json.dumps(self._wanted, indent=1).encode() + b"\n")
+        else:
+            self._file.unlink(missing_ok=True)
+
+    def _noted(self):
+        try:
+            value = json.loads(self._file.read_bytes())
+            return {uri: [c for c in configs if is_digest(c)] for uri, configs in value.items()
+                    if isinstance(configs, list) and parse_pinned(uri)}
+        except Exception:  # noqa: BLE001 - a note that cannot be read costs space, nothing else
+            return {}
+
+    def count(self, engine, report):
+        """Add what would be removed to a prune.Report. Raises nothing: a dockerd that fails keeps its images."""
+        try:
+            removable = self._removable(engine)
+            report.images += sorted(removable)
+            report.docker_bytes += self._unpacked(engine, removable)
+        except EngineError as err:
+            report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
+            return
+        with contextlib.suppress(OSError, EngineError):
+            device = os.stat(engine.data_root()).st_dev
+            report.freed_on[device] = report.freed_on.get(device, 0) + report.docker_bytes
+
+    def remove(self, engine, report):
+        """Remove the images; ``report.images`` is then what was removed. Raises OSError for the note alone."""
+        done, left = [], {}
+        try:
+            removable = self._removable(engine)
+            used = _used(engine)
+            for name, (uri, identifier) in removable.items():
+                try:
+                    engine.remove("images", name)
+                    done.append(name)
+                    self._remove_digest(engine, uri, identifier)
+                except EngineError as err:
+                    left[uri] = self._wanted[uri]
+                    report.problems.append(f"image {name} stays: {err}")
+            for uri, configs in self._wanted.items():
+                if any(identifier in used for identifier in self._found(engine, uri)):
+                    left[uri] = configs
+        except EngineError as err:
+            left = self._wanted
+            report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
+        report.images = sorted(done)
+        self._wanted = left
+        self.note()
+
+    def _remove_digest(self, engine, uri, identifier):
+        """Remove the name by digest, where dockerd keeps one; the image goes with its last name."""
+        found = engine.image(identifier)
+        if found is not None and found.get("RepoDigests") == [uri] and not found.get("RepoTags"):
+            engine.remove("images", uri)
+
+    def _removable(self, engine):
+        """Return {name in dockerd: (pinned reference, image ID)} of what may be removed now."""
+        used, removable = _used(engine), {}
+        for uri in self._wanted:
+            for identifier, name in self._found(engine, uri).items():
+                if identifier not in used:
+                    removable[name] = (uri, identifier)
+        return removable
+
+    def _found(self, engine, uri):
+        """Return {image ID: name} of an app's image in dockerd: none, or the one that has its tag and is it."""
+        ref = parse_pinned(uri)
+        name = f"{ref.repository}:{ref.hex[:7]}"
+        found = engine.image(name)
+        if found is None:
+            return {}
+        same = found["Id"] in self._wanted.get(uri, ()) or uri in (found.get("RepoDigests") or [])
+        return {found["Id"]: name} if same else {}
+
+    def _unpacked(self, engine, removable):
+        """Return the bytes of the layers that no other image in dockerd has."""
+        from composeapps.space import check as space
+
+        gone = {identifier for _uri, identifier in removable.values()}
+        names = {}
+        for image in engine.images():
+            names.setdefault(image["Id"], set()).update(
+                name for name in image.get("RepoTags") or [] if name != "<none>:<none>")
+        gone = {identifier for identifier in gone if names.get(identifier, set()) <= set(removable)}
+        others, size, seen = set(), 0, set()
+        for identifier in set(names) - gone:
+            others.update(chains(((engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []))
+        for uri, facts in self._facts.items():
+            if not any(uri == wanted and identifier in gone for wanted, identifier in removable.values()):
+                continue
+            for variant in facts.variants:
+                contents = [content for _digest, _size, content in variant]
+                for name, (digest, packed, _content) in zip(chains(contents), variant, strict=True):
+                    if name not in others and name not in seen:
+                        seen.add(name)
+                        size += facts.measured.get(digest, packed * space.UNPACKED) + space.LAYER_FILES
+        return size
+
+
+def identifiers(found, engine):
+    """Return the IDs in dockerd of the images that an Inventory names."""
+    result = set()
+    for uri, facts in found.images.items():
+        result.update(filter(None, facts.configs))
+        ref = parse_pinned(uri)
+        image = engine.image(f"{ref.repository}:{ref.hex[:7]}")
+        if image is not None and uri in (image.get("RepoDigests") or []):
+            result.add(image["Id"])
+    return result
+
+
+def _used(engine):
+    return {container["ImageID"] for container in engine.containers()}
+

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What runs and what is under way, as one document."""

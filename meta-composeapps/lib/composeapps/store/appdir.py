@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""The directory of an app's version in a store: the files beside the blobs that the field's tools read.
+
+::
+
+    uri                                           the pinned reference, no newline
+    uri.sha256                                    its digest, as sha256sum prints it; ours alone
+    manifest.json   <bundle hex>.tgz              hard links to blobs
+    docker-compose.yml                            that of the bundle
+    images/<host>/<path>/<image hex>/index.json   the manifests that the store has of an image
+                                     oci-layout
+
+composectl and skopeo write these as well, in their own words: the JSON is judged by what it says,
+a copy in the place of a link by its content, and what is right is left as it is. Of all this only the
+host in ``uri`` is nowhere else, so it gets a digest of its own.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+
+from composeapps import COMPOSE_FILE, durable
+from composeapps.oci.documents import dump_json
+
+LAYOUT = {"imageLayoutVersion": "1.0.0"}
+_INDEX_KEYS = {"schemaVersion", "mediaType", "manifests"}
+
+
+def problems(store, app):
+    """Return what is wrong in an app's directory, as (Path, sentence) pairs.
+
+    Arguments:
+        store: the Store.
+        app: an App loaded from it.
+
+    A hard link is as good as its blob, which is not read here. Raises OSError.
+    """
+    return [(path, problem) for path, problem, _repair in _faults(store, app)]
+
+
+def write(store, app):
+    """Write or repair an app's directory, ``uri`` last, since with it the app is there. Raises OSError."""
+    durable.make_directories(store.app_dir(app.ref))
+    for _path, _problem, repair in _faults(store, app, complete=True):
+        repair()
+
+
+def _faults(store, app, complete=False):
+    """Yield (Path, sentence, function that repairs it), each judged when the one before was repaired.
+
+    With ``complete`` a file that only some tools write counts as well when it is missing.
+    """
+    directory = store.app_dir(app.ref)
+    bundle = app.bundle.digest.partition(":")[2]
+    for digest, path in ((app.ref.digest, directory / "manifest.json"),
+                         (app.bundle.digest, directory / f"{bundle}.tgz")):
+        if problem := _link_problem(store, digest, path):
+            yield path, problem, lambda digest=digest, path=path: _link(store, digest, path)
+    yield from _file(directory / COMPOSE_FILE, app.compose, lambda data: data == app.compose)
+    for image in app.images.values():
+        home = directory.joinpath("images", image.ref.host, image.ref.path, image.ref.hex)
+        manifests = [variant.descriptor.dump() for variant in image.variants]
+        index = dump_json({"schemaVersion": 2, "manifests": manifests})
+        known = _descriptors(store, image)
+        yield from _file(home / "index.json", index, lambda data, image=image, known=known: _lists(data, image, known))
+        layout = home / "oci-layout"
+        if complete or layout.exists():
+            yield from _file(layout, dump_json(LAYOUT), lambda data: _json(data) == LAYOUT)
+    uri = str(app.ref).encode()
+    digest = f"{hashlib.sha256(uri).hexdigest()}  uri\n".encode()
+    checksum = directory / "uri.sha256"
+    if complete or checksum.exists():
+        yield from _file(checksum, digest, lambda data: data == digest)
+    yield from _file(directory / "uri", uri, lambda data: data.strip() == uri)
+
+
+def _file(path, data, good):
+    """Yield a fault of a file that should say what ``data`` does; ``good`` judges what is there."""
+    def repair():
+        durable.make_directories(path.parent)
+        durable.write_file(path, data)
+
+    try:
+        present = path.read_bytes()
+    except FileNotFoundError:
+        yield path, "is missing", repair
+        return
+    if not good(present):
+        yield path, "is damaged", repair
+
+
+def _link_problem(store, digest, path):
+    """Return what is wrong with a link to a blob, None for nothing."""
+    blob = store.blob_path(digest)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if path.samefile(blob):
+                return None
+        with open(path, "rb") as stream:
+            same = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest() == digest
+        return None if same else "is damaged"
+    except FileNotFoundError:
+        return "is missing"
+
+
+def _link(store, digest, path):
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    os.link(store.blob_path(digest), temporary)
+    durable.replace(temporary, path)
+
+
+def _descriptors(store, image):
+    """Return {digest: descriptor} of the manifests that may be listed for an image, as its index describes them."""
+    known = {variant.descriptor.digest: variant.descriptor.dump() for variant in image.variants}
+    if image.is_index:
+        value = _json(store.read(image.root.digest)) or {}
+        known.update((item["digest"], item) for item in value.get("manifests") or [])
+    return known
+
+
+def _lists(data, image, known):
+    """Tell whether an index.json lists the manifests of an image, and says nothing of them but what is so."""
+    value = _json(data)
+    if not isinstance(value, dict) or not set(value) <= _INDEX_KEYS or value.get("schemaVersion") != 2:
+        return False
+    items = value.get("manifests")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return False
+    if not {variant.descriptor.digest for variant in image.variants} <= {item.get("digest") for item in items}:
+        return False
+    return all(_agrees(item, known.get(item.get("digest")), image) for item in items)
+
+
+def _agrees(item, described, image):
+    if described is None or not {"mediaType", "digest", "size"} <= set(item):
+        return False
+    # composectl notes where it was fetched from.
+    urls = {f"{image.ref.repository}@{digest}" for digest in (item["digest"], image.ref.digest)}
+    for key, entry in item.items():
+        if key == "urls":
+            same = isinstance(entry, list) and all(url in urls for url in entry)
+        elif key == "platform" and isinstance(entry, dict):
+            platform = described.get("platform")
+            # A platform that the image's own configuration names may be noted where the index leaves it out.
+            same = set(entry.items()) <= set(platform.items()) if isinstance(platform, dict) else any(
+                (entry.get("os"), entry.get("architecture")) == (v.platform.os, v.platform.architecture)
+                for v in image.variants if v.descriptor.digest == item["digest"])
+        else:
+            same = described.get(key) == entry
+        if not same:
+            return False
+    return True
+
+
+def _json(data):
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""The restorable store: each app's blobs, outside dockerd, content-addressed.
+
+Layout, as composectl v96 writes and reads it::
+
+    <root>/blobs/sha256/<hex>
+    <root>/ingest/…                              what is being written
+    <root>/apps/<name>/<app manifest hex>/
+        uri                                      the pinned reference, no newline; uri.sha256
+        manifest.json  <bundle hex>.tgz          hard links to blobs
+        docker-compose.yml
+        images/<host>/<path>/<image hex>/index.json, oci-layout
+
+A name under ``blobs`` appears only when the blob is whole, verified and durable. An app
+exists when its ``uri`` does, and that is written last. Every step can be repeated; a power
+cut leaves at most files under ``ingest`` and an app directory without ``uri``, which the
+next writer takes over.
+"""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from composeapps import durable
+from composeapps.errors import CorruptError, NotFoundError, UsageError
+from composeapps.oci.digests import is_digest
+from composeapps.oci.documents import MAX_DOCUMENT
+from composeapps.oci.reference import parse_pinned
+
+CHUNK = 1024 * 1024
+
+
+class Store:
+    """A restorable store.
+
+    Arguments:
+        root: its directory; created by the first write.
+
+    Methods that write raise StorageError when the file system refuses.
+    """
+
+    def __init__(self, root):
+        self.root = Path(root)
+        self.blobs = self.root / "blobs" / "sha256"
+        self.ingest = self.root / "ingest"
+        self.apps = self.root / "apps"
+
+    def blob_path(self, digest):
+        """Return where a blob lives; raises CorruptError for what is no sha256 digest."""
+        if not is_digest(digest):
+            raise CorruptError(f"'{digest}' is not a digest of the form sha256:<64 hex digits>")
+        return self.blobs / digest.partition(":")[2]
+
+    def size_of(self, digest):
+        """Return a blob's size in bytes, or None when it is not in the store. Does not read it."""
+        try:
+            return self.blob_path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def chunks(self, digest, size=None):
+        """Yield a blob's content, verifying it on the way.
+
+        Arguments:
+            digest: the blob's digest.
+            size: its size in bytes where known.
+
+        Raises NotFoundError when it is missing; CorruptError, after the last chunk at the
+        latest, when it is not what its name says.
+        """
+        with self._open(digest) as stream:
+            yield from self._verified(stream, digest, size)
+
+    def read(self, digest, size=None, limit=MAX_DOCUMENT):
+        """Return a small blob (bytes), verified; raises CorruptError above ``limit`` bytes too."""
+        present = self.size_of(digest)
+        if present is not None and present > limit:
+            raise CorruptError(f"blob {digest} in {self.root} has {present} bytes, more than the {limit} allowed")
+        return b"".join(self.chunks(digest, size))
+
+    def open(self, digest, size=None):
+        """Return a binary file over a blob that was verified just now.
+
+        It stays readable when the blob is removed meanwhile. Raises as ``chunks`` does.
+        """
+        stream = self._open(digest)
+        try:
+            for _chunk in self._verified(stream, digest, size):
+                pass
+            stream.seek(0)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def _open(self, digest):
+        try:
+            return open(self.blob_path(digest), "rb")
+        except FileNotFoundError:
+            pass
+        # skopeo leaves an app's manifest and bundle in the app's directory alone.
+        number = digest.partition(":")[2]
+        for _name, found, directory in self.app_directories():
+            for path in (directory / f"{number}.tgz", *([directory / "manifest.json"] if found == number else ())):
+                with contextlib.suppress(OSError):
+                    return open(path, "rb")
+        raise NotFoundError(f"blob {digest} is not in the store {self.root}")
+
+    def _verified(self, stream, digest, size):
+        with durable.storage_errors(f"reading blob {digest}"):
+            present = os.fstat(stream.fileno()).st_size
+            if size is not None and present != size:
+                raise CorruptError(f"blob {digest} in {self.root} has {present} bytes, not {size}: fetch it again")
+            hasher = hashlib.sha256()
+            while chunk := stream.read(CHUNK):
+                hasher.update(chunk)
+                yield chunk
+        if "sha256:" + hasher.hexdigest() != digest:
+            raise CorruptError(f"blob {digest} in {self.root} is damaged (its digest is sha256:{hasher.hexdigest()}): "
+                               "fetch it again")
+
+    def verify(self, digest, size=None):
+        """Return None for a blob that is whole, else the sentence that says what is wrong with it."""
+        try:
+            for _chunk in self.chunks(digest, size):
+                pass
+        except (NotFoundError, CorruptError) as err:
+            return str(err)
+        return None
+
+    def add_blob(self, digest, chunks, size=None):
+        """Write a blob, unless a whole one is there.
+
+        Arguments:
+            digest: its digest.
+            chunks: an iterable of bytes.
+            size: its size in bytes where known.
+
+        Raises CorruptError, leaving nothing behind, when the bytes do not match.
+        """
+        target = self.blob_path(digest)
+        with durable.storage_errors(f"writing blob {digest}"):
+            if target.exists() and self.verify(digest, size) is None:
+                return
+            with self._temporary(target.name) as temporary:
+                hasher, total = hashlib.sha256(), 0
+                with open(temporary, "wb") as out:
+                    for chunk in chunks:
+                        hasher.update(chunk)
+                        out.write(chunk)
+                        total += len(chunk)
+                    if size is not None and total != size:
+                        raise CorruptError(f"blob {digest} came with {total} bytes, not {size}")
+                    if "sha256:" + hasher.hexdigest() != digest:
+                        raise CorruptError(f"blob {digest} came with the wrong content "
+                                           f"(its digest is sha256:{hasher.hexdigest()})")
+                    out.flush()
+                    os.fchmod(out.fileno(), 0o644)
+                    os.fsync(out.fileno())
+                durable.replace(temporary, target)
+
+    def add_file(self, path, digest, size=None):
+        """Take a file over as a blob: by a hard link where the file systems are one, else by copying.
+
+        The file's content is verified in both cases. Raises NotFoundError when there is no such file.
+        """
+        target = self.blob_path(digest)
+        # A mirror may have left a symbolic link, and a hard link to that would dangle one day.
+        path = Path(path).resolve()
+        try:
+            stream = open(path, "rb")  # noqa: SIM115 - the with follows
+        except FileNotFoundError:
+            raise NotFoundError(f"{path} does not exist: fetch blob {digest} first") from None
+        with stream, durable.storage_errors(f"adding blob {digest}"):
+            found = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+            if found != digest or (size is not None and stream.tell() != size):
+                raise CorruptError(f"{path} is not blob {digest} (its digest is {found}): remove it and fetch it again")
+            if target.exists() and (target.samefile(path) or self.verify(digest, size) is None):
+                return
+            with self._temporary(target.name) as temporary:
+                try:
+                    os.fsync(stream.fileno())
+                    os.link(path, temporary)
+                except OSError:
+                    stream.seek(0)
+                    self.add_blob(digest, iter(lambda: stream.read(CHUNK), b""), size)
+                else:
+                    durable.replace(temporary, target)
+
+    @contextlib.contextmanager
+    def _temporary(self, name):
+        """Give a name under ``ingest``, on the store's own file system; whatever is left of it is removed."""
+        durable.make_directories(self.blobs)
+        durable.make_directories(self.ingest)
+        temporary = self.ingest / f"{name}.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def add_app(self, app):
+        """Make an app whose blobs are all here visible.
+
+        Arguments:
+            app: a composeapps.app.tree.App loaded from this store.
+
+        Nothing is verified here: loading the app did that for its documents, and the caller
+        for its layers. Running it again repairs what is missing or damaged, and nothing else.
+        """
+        from composeapps.store import appdir
+
+        with durable.storage_errors(f"adding app {app.ref}"):
+            appdir.write(self, app)
+
+    def has_app(self, ref):
+        """Tell whether an app's version is complete in the store, as its writer vouched. Reads no blob."""
+        try:
+            return (self.app_dir(ref) / "uri").read_bytes().strip().decode(errors="replace") == str(ref)
+        except OSError:
+            return False
+
+    def app_dir(self, ref):
+        """Return the directory of an app's version; ``ref`` carries a digest."""
+        return self.apps.joinpath(ref.app_name, ref.hex)
+
+    def list_apps(self):
+        """Return the References of the apps in the store, sorted by name.
+
+        An app directory whose ``uri`` is missing, malformed or names another app is no app.
+        """
+        found = (self.app_at(directory) for _name, _number, directory in self.app_directories())
+        return sorted(filter(None, found), key=lambda ref: (ref.app_name, ref.digest))
+
+    def app_at(self, directory):
+        """Return the Reference of the app whose directory this is, None when its ``uri`` does not say so."""
+        with contextlib.suppress(OSError, UsageError, UnicodeDecodeError):
+            ref = parse_pinned((directory / "uri").read_bytes().strip().decode())
+            if self.app_dir(ref) == directory:
+                return ref
+        return None
+
+    def app_directories(self, below=None):
+        """Yield (app name, hex digits of the app's digest, Path) of each directory of an app, whole or not."""
+        try:
+            entries = sorted(os.scandir(below or self.apps), key=lambda e: e.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if is_digest(f"sha256:{entry.name}"):
+                    path = Path(entry.path)
+                    yield path.parent.relative_to(self.apps).as_posix(), entry.name, path
+                else:
+                    yield from self.app_directories(entry.path)
+
+    def image_layout(self, ref):
+        """Return the index.json that an app's directory has for an image (bytes), None without one."""
+        for _name, _number, directory in self.app_directories():
+            path = directory.joinpath("images", ref.host, ref.path, ref.hex, "index.json")
+            with contextlib.suppress(OSError):
+                return path.read_bytes()
+        return None
+
+    def find_app(self, name, states=None):
+        """Return the Reference of one app, named by its name or by its pinned reference.
+
+        Of several versions a name means the one that is installed according to ``states``, a StateDirectory.
+        Raises NotFoundError, which lists what there is, or UsageError when several versions fit.
+        """
+        apps = self.list_apps()
+        fitting = [ref for ref in apps if name in (ref.app_name, str(ref), f"{ref.repository}@{ref.digest}")]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            installed = states.get(name) if states else None
+            for ref in fitting:
+                if installed and installed.uri == str(ref):
+                    return ref
+            versions = ", ".join(str(ref) for ref in fitting)
+            raise UsageError(f"the store has {len(fitting)} versions of {name}; name one: {versions}")
+        have = ", ".join(sorted({ref.app_name for ref in apps})) or "none"
+        raise NotFoundError(f"app '{name}' is not in the store {self.root}; its apps: {have}")
+
+    def remove_stale(self):
+        """Remove what killed writers left under ``ingest``; the caller holds the store's lock."""
+        for temporary in self.ingest.glob("*.tmp"):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""Old-style apps become directories that can be published; those on a device are found and stopped."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import yaml
+
+from composeapps.app import compose
+from composeapps.cli.main import main
+from composeapps.engine.client import Engine
+from composeapps.records.state import AppState, StateDirectory
+from support.engine import busybox_image
+from support.images import make_image, multi_platform, push_image, tar
+
+METADATA = """\
+# An app of old.
+version: 0.1.0
+name: hello
+description: says hello
+"""
+COMPOSE = """\
+version: "3.6"
+services:
+  web:
+    image: ${images.web}:${tag}
+    command: ["-text", "${text}", "-cost", "$$5"]
+    ports:
+      - ${web.port}:80
+      - 22:22
+    restart: no
+    environment:
+      DEBUG: ${debug}
+      HOME_DIR: ${HOME_DIR:-/root}
+    deploy:
+      replicas: ${web.replicas}
+    volumes:
+      - ./conf/site.conf:/etc/site.conf:ro
+"""
+PARAMETERS = """\
+images:
+  web: hub.demo.test/f/web
+tag: "1.0"
+text: "a: b # ${c} $d"
+debug: true
+web.port: 8080
+web:
+  replicas: 2
+"""
+
+
+def _file(path, *documents):
+    path.write_text("---\n".join(documents))
+    return path
+
+
+def _converted(directory):
+    return yaml.safe_load((directory / "docker-compose.yml").read_text())
+
+
+@pytest.fixture
+def hello(tmp_path):
+    """A Docker App as one file, in a directory with the file that it mounts."""
+    directory = tmp_path / "compose-apps" / "hello"
+    (directory / "conf").mkdir(parents=True)
+    (directory / "conf" / "site.conf").write_text("listen 80\n")
+    (directory / "conf" / "site.conf").chmod(0o600)
+    (directory / "conf" / "link").symlink_to("site.conf")
+    # What was rendered of it once.
+    (directory / "docker-compose.yml").write_text("services: {web: {image: stale}}\n")
+    _file(directory / "hello.dockerapp", METADATA, COMPOSE, PARAMETERS)
+    return directory
+
+
+def test_parameters_are_filled_in_and_files_come_along(hello, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["convert", str(hello), "--output", str(out)]) == 0
+    assert f"composeapps publish {out}" in capsys.readouterr().out
+    value = _converted(out)
+    assert "version" not in value
+    web = value["services"]["web"]
+    assert web["image"] == "hub.demo.test/f/web:1.0"
+    # docker compose takes one dollar of two, and nothing in a value for a variable.
+    assert web["command"] == ["-text", "a: b # $${c} $$d", "-cost", "$$5"]
+    assert web["ports"] == ["8080:80", "22:22"]
+    assert (web["restart"], web["environment"]) == ("no", {"DEBUG": "true", "HOME_DIR": "${HOME_DIR:-/root}"})
+    assert web["deploy"]["replicas"] == 2
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == [
+        "conf", "conf/link", "conf/site.conf", "docker-compose.yml"]
+    assert (out / "conf/site.conf").stat().st_mode & 0o777 == 0o600 and os.readlink(out / "conf/link") == "site.conf"
+    # Nothing of the old app was changed.
+    assert (hello / "docker-compose.yml").read_text() == "services: {web: {image: stale}}\n"
+
+
+def test_a_docker_app_as_a_directory_and_values_from_the_command_line(tmp_path, monkeypatch):
+    directory = tmp_path / "hello.dockerapp"
+    directory.mkdir()
+    for name, text in (("metadata.yml", METADATA), ("docker-compose.yml", COMPOSE), ("parameters.yml", PARAMETERS)):
+        (directory / name).write_text(text)
+    (directory / "notes.txt").write_text("kept")
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", str(directory), "--set", "web.port=9000", "--set", "tag=$x"]) == 0
+    web = _converted(tmp_path / "hello")["services"]["web"]
+    assert (web["ports"][0], web["image"]) == ("9000:80", "hub.demo.test/f/web:$$x")
+    assert sorted(path.name for path in (tmp_path / "hello").iterdir()) == ["docker-compose.yml", "notes.txt"]
+
+
+def test_what_was_converted_can_be_published(tmp_path, registry, factory_name):
+    push_image(registry, f"{registry.host}/{factory_name}/web:1.0", multi_platform("web"))
+    path = _file(tmp_path / "hello.dockerapp", METADATA, COMPOSE, PARAMETERS.replace("/f/", f"/{factory_name}/"))
+    assert main(["convert", str(path), "--output", str(tmp_path / "out")]) == 0
+    assert main(["publish", "--endpoint", registry.endpoint, str(tmp_path / "out"),
+                 f"{registry.host}/{factory_name}/hello:1"]) == 0
+
+
+def test_an_unpinned_compose_directory_is_taken_as_it_is(tmp_path):
+    directory = tmp_path / "plain"
+    directory.mkdir()
+    (directory / "docker-compose.yml").write_text("services:\n  a:\n    image: busybox:${TAG:-1}\n    ports: [22:22]\n")
+    (directory / ".env").write_text("TAG=2\n")
+    assert main(["convert", str(directory), "--output", str(tmp_path / "out")]) == 0
+    assert _converted(tmp_path / "out")["services"]["a"] == {"image": "busybox:${TAG:-1}", "ports": ["22:22"]}
+    assert (tmp_path / "out" / ".env").exists()
+
+
+@pytest.mark.parametrize(("documents", "message"), [
+    ([METADATA, COMPOSE.replace("${text}", "${text} ${no.such} ${NEITHER}"), PARAMETERS],
+     "no value for the parameters NEITHER, no.such: give one with --set NAME=VALUE"),
+    ([METADATA], "it has 1 YAML documents, not the three"),
+    ([METADATA, COMPOSE, PARAMETERS, "a: b\n"], "it has 4 YAML documents"),
+    ([METADATA, "services: [}\n", PARAMETERS], "the compose file, line 6: not YAML"),
+    ([METADATA, "a: b\n", PARAMETERS], "is not a compose file: it has no services"),
+    ([METADATA.replace("hello", "../evil"), COMPOSE, PARAMETERS], "'../evil' is not an app's name"),
+    ([METADATA, COMPOSE, "images: [1]\n"], "the parameter 'images' is a list"),
+    ([METADATA, COMPOSE.replace("./conf/site.conf", "../../etc/shadow"), PARAMETERS],
+     "service 'web' uses '../../etc/shadow', outside the app's directory"),
+    (["[1]\n", COMPOSE, PARAMETERS], "the metadata is not a mapping"),
+])
+def test_what_cannot_be_converted_says_why_and_leaves_nothing(tmp_path, capsys, documents, message):
+    path = _file(tmp_path / "hello.dockerapp", *documents)
+    assert main(["convert", str(path), "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and str(path) in error and len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_links_that_leave_the_app_and_outputs_in_the_way_are_refused(hello, tmp_path, capsys):
+    assert main(["convert", str(hello), "--output", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["convert", str(hello), "--output", str(hello / "out")]) == 2
+    assert "lies in" in capsys.readouterr().err
+    (hello / "conf" / "out").symlink_to("../../../secret")
+    assert main(["convert", str(hello), "--output", str(tmp_path / "out")]) == 2
+    assert "is a link to '../../../secret', outside" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".staging*"))
+    assert main(["convert", str(hello), "--output", str(tmp_path / "out"), "--set", "nothing=1"]) == 2
+    assert "has no parameter 'nothing'; its parameters: debug, images.web" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "nowhere")]) == 3
+    assert main(["convert"]) == main(["convert", "--list", "x"]) == 2
+
+
+def test_compose_files_mean_what_docker_compose_takes_them_for():
+    text = (b"services:\n  a:\n    image: x\n    ports: [22:22, 0x10, 1_0]\n    restart: no\n    tty: true\n"
+            b"    n: [1.5, 010]\n")
+    service = compose.load(text, "it")["services"]["a"]
+    assert service["ports"] == ["22:22", 16, 10] and service["n"] == [1.5, 8]
+    assert (service["restart"], service["tty"]) == ("no", True)
+    assert yaml.safe_load(compose.dump({"services": {"a": service}}))["services"]["a"] == service
+
+
+@pytest.mark.root
+def test_old_apps_on_a_device_are_found_stopped_and_converted(dockerd, hello, tmp_path, capsys):
+    root = dockerd.directory / "old"
+    apps = root / "compose-apps"
+    image = busybox_image(make_image, tar)
+    engine = Engine(dockerd.host)
+    document = image.document
+    files = {f"{d[7:]}": data for d, data in image.blobs.items()}
+    engine.load([{"Config": document["config"]["digest"][7:], "RepoTags": ["old/hello:1"],
+                  "Layers": [layer["digest"][7:] for layer in document["layers"]]}],
+                [(name, len(data), [data]) for name, data in files.items()])
+    text = ('services:\n  web:\n    image: old/hello:1\n    command: ["/bin/busybox", "sleep", "600"]\n'
+            "    network_mode: none\n    stop_signal: SIGKILL\n    restart: always\n    volumes: [data:/data]\n"
+            "volumes: {data: {}}\n")
+    for name in ("plain", "docker", "mine", "pinned", "none", "team/mine"):
+        (apps / name).mkdir(parents=True)
+        (apps / name / "docker-compose.yml").write_text(text)
+    _file(apps / "docker" / "docker.dockerapp", METADATA.replace("hello", "docker"), text, PARAMETERS)
+    (apps / "pinned" / "docker-compose.yml").write_text(text.replace("old/hello:1", f"old/hello@{image.digest}"))
+    (apps / "none" / "docker-compose.yml").unlink()
+    for name in ("mine", "team/mine"):
+        StateDirectory(root / "state").put(name, AppState(f"hub.demo.test/f/{name}@sha256:" + "1" * 64))
+    options = ["--compose-root", str(apps), "--state-dir", str(root / "state"), "--docker-host", dockerd.host]
+    for name in ("plain", "docker"):
+        subprocess.run([*dockerd.compose_command, "--project-directory", apps / name, "--file",
+                        apps / name / "docker-compose.yml", "up", "--detach"], check=True, capture_output=True,
+                       env={**os.environ, "DOCKER_HOST": dockerd.host})
+
+    def listed():
+        capsys.readouterr()
+        assert main([*options, "convert", "--list", "--json"]) == 0
+        return {app["name"]: (app["kind"], app["running"]) for app in json.loads(capsys.readouterr().out)}
+
+    assert listed() == {"docker": ("dockerapp", 1), "plain": ("compose", 1)}
+    for name in ("docker", "plain"):
+        assert main([*options, "convert", name, "--stop", "--output", str(tmp_path / "out" / name)]) == 0
+        assert _converted(tmp_path / "out" / name)["services"]["web"]["image"] == "old/hello:1"
+        label = f"com.docker.compose.project={name}"
+        assert engine.containers(label) == [] and engine.networks(label) == []
+        # With a volume of the same name the new app has the data of the old one.
+        assert [volume["Name"] for volume in engine.volumes(label)] == [f"{name}_data"]
+        engine.remove("volumes", f"{name}_data")
+    assert listed() == {"docker": ("dockerapp", 0), "plain": ("compose", 0)}
+    for number, path in enumerate(("mine", str(apps / "team" / "mine"))):
+        assert main([*options, "convert", path, "--stop", "--output", str(tmp_path / "out" / f"mine{number}")]) == 2
+        assert "is installed from the store" in capsys.readouterr().err

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""composeapps publish, through its command line, into a real registry."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+
+import pytest
+import yaml
+
+from composeapps.cli.main import main
+from composeapps.oci.digests import sha256
+from composeapps.oci.platforms import Platform
+from composeapps.oci.reference import parse
+from support.images import make_image, multi_platform, push_image
+
+
+@pytest.fixture
+def publish(registry, factory_name, app_dir, capsys):
+    """Run composeapps publish; return (exit status, standard output, standard error)."""
+    def run(*options, directory=app_dir, target=f"{registry.host}/{factory_name}/shop:v1"):
+        status = main(["publish", "--endpoint", registry.endpoint, *options, str(directory), target])
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+def fetch_bundle(client, ref):
+    manifest = json.loads(client.manifest(ref))
+    layer = manifest["layers"][0]
+    return manifest, tarfile.open(fileobj=io.BytesIO(client.read_blob(ref, layer["digest"], layer["size"])))
+
+
+def test_what_is_pushed_has_the_fields_format(publish, client):
+    status, out, _ = publish()
+    assert status == 0
+    ref = parse(out.strip())
+    manifest, bundle = fetch_bundle(client, ref)
+    assert manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    assert manifest["artifactType"] == "application/vnd.fio+compose-app"
+    assert manifest["annotations"] == {"compose-app": "v1"}
+    assert manifest["config"] == {
+        "mediaType": "application/vnd.oci.empty.v1+json", "size": 2,
+        "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
+    bundle_layer, meta_layer = manifest["layers"]
+    assert bundle_layer["mediaType"] == "application/octet-stream"
+    assert meta_layer["annotations"] == {"layers-meta": "v1"}
+    notes = bundle_layer["annotations"]
+    index = json.loads(client.read_blob(ref, notes["org.foundries.app.bundle.index.digest"],
+                                        int(notes["org.foundries.app.bundle.index.size"])))
+    assert index["site.conf"] == sha256(b"listen 80\n")
+    assert sorted(bundle.getnames()) == ["docker-compose.yml", "site.conf"]
+
+
+def test_the_compose_file_is_pinned_and_otherwise_kept(publish, client, registry, factory_name):
+    ref = parse(publish()[1].strip())
+    _, bundle = fetch_bundle(client, ref)
+    compose = yaml.safe_load(bundle.extractfile("docker-compose.yml"))
+    front = compose["services"]["front"]
+    digest = multi_platform("front").digest
+    assert front["image"] == f"{registry.host}/{factory_name}/front@{digest}", "the index stays, for every platform"
+    assert "build" not in front
+    assert front["environment"] == {"GREETING": "${GREETING:-hello}"}
+    assert front["labels"]["purpose"] == "shop"
+    assert len(front["labels"]["io.compose-spec.config-hash"]) == 64
+
+
+def test_config_hash_follows_the_service(publish, client, app_dir):
+    def hashes():
+        _, bundle = fetch_bundle(client, parse(publish()[1].strip()))
+        services = yaml.safe_load(bundle.extractfile("docker-compose.yml"))["services"]
+        return {name: service["labels"]["io.compose-spec.config-hash"] for name, service in services.items()}
+
+    before = hashes()
+    text = (app_dir / "docker-compose.yml").read_text()
+    (app_dir / "docker-compose.yml").write_text(text.replace("hello", "good day"))
+    after = hashes()
+    assert before["front"] != after["front"] and before["back"] == after["back"]
+
+
+def test_layers_metadata_counts_blocks(publish, client):
+    manifest, _ = fetch_bundle(client, ref := parse(publish()[1].strip()))
+    meta = json.loads(client.read_blob(ref, manifest["layers"][1]["digest"], manifest["layers"][1]["size"]))
+    assert set(meta) == {"amd64", "arm64"}
+    assert meta["amd64"]["fs_block_size"] == 4096
+    for layer in meta["amd64"]["layers"].values():
+        assert layer["usage"] % 4096 == 0 and layer["usage"] >= layer["size"] > 0 and layer["archive_size"] > 0
+
+
+def test_the_same_app_gets_the_same_digest(publish):
+    assert publish()[1] == publish()[1]
+
+
+def test_the_tag_names_what_was_pushed(publish, client, registry, factory_name):
+    pinned = parse(publish()[1].strip())
+    assert sha256(client.manifest(parse(f"{registry.host}/{factory_name}/shop:v1"))) == pinned.digest
+
+
+def test_dry_run_pushes_nothing(publish, client, registry, factory_name):
+    status, out, _ = publish("--dry-run")
+    assert status == 0 and "image: " in out and "bundle index" in out
+    assert not client.exists(parse(f"{registry.host}/{factory_name}/shop:v1"), "manifests", "v1")
+
+
+def test_json_says_what_was_done(publish):
+    value = json.loads(publish("--json")[1])
+    assert value["pushed"] is True and set(value["services"]) == {"front", "back"}
+    assert value["platforms"] == ["linux/amd64", "linux/arm64"]
+    roles = {blob["role"] for blob in value["blobs"]}
+    assert roles == {"manifest", "bundle", "bundle index", "config", "layers metadata"}
+
+
+def test_a_single_arch_image_is_taken(publish, client, registry, factory_name):
+    push_image(registry, f"{registry.host}/{factory_name}/back:1", make_image(platform="linux/amd64"))
+    assert json.loads(publish("--json")[1])["platforms"] == ["linux/amd64"]
+
+
+def test_images_without_a_common_platform(publish, registry, factory_name):
+    push_image(registry, f"{registry.host}/{factory_name}/back:1", make_image(platform="linux/riscv64"))
+    push_image(registry, f"{registry.host}/{factory_name}/front:1", make_image(platform="linux/amd64"))
+    status, _, err = publish()
+    assert status == 2 and "have no platform in common" in err
+
+
+@pytest.mark.parametrize(
+    ("compose", "status", "says"),
+    [
+        ("services: {web: {image: 'a:b:c'}}", 2, "image of service 'web'"),
+        ("services: {web: {build: .}}", 2, "service 'web' has no image"),
+        ("services: {web: {image: '$IMAGE'}}", 2, "holds a variable"),
+        ("version: '3'\n", 2, "is not a compose file: it has no services"),
+        ("services:\n  web: [\n", 2, "line"),
+        ("services: [web]", 2, "is not a compose file"),
+        ("services: {web: nginx}", 2, "service 'web' is not a mapping"),
+        ("services: {web: {image: '{host}/{factory}/back:1', labels: 3}}", 2, "labels of service 'web'"),
+        ("\x00\x01", 2, "not YAML"),
+        ("services: {web: {image: '{host}/{factory}/absent:1'}}", 3, "absent:1 is not in the registry"),
+    ],
+)
+def test_bad_compose_files(publish, app_dir, registry, factory_name, compose, status, says):
+    text = compose.replace("{host}", registry.host).replace("{factory}", factory_name)
+    (app_dir / "docker-compose.yml").write_text(text)
+    code, out, err = publish()
+    problems = [line for line in err.splitlines() if line.startswith("composeapps: ")]
+    assert out == "" and len(problems) == 1 and says in problems[0] and "Traceback" not in err
+    assert code == status
+
+
+def test_no_compose_file_hints_at_the_other_names(publish, app_dir):
+    (app_dir / "docker-compose.yml").rename(app_dir / "compose.yaml")
+    status, _, err = publish()
+    assert status == 3 and "has no docker-compose.yml: rename compose.yaml" in err
+
+
+def test_a_target_with_a_digest(publish, registry):
+    status, _, err = publish(target=f"{registry.host}/a/b@sha256:" + "0" * 64)
+    assert status == 2 and "has a digest" in err
+
+
+def test_unreachable_registry(app_dir, capsys, free_port, registry):
+    status = main(["publish", "--endpoint", f"{registry.host}=http://127.0.0.1:{free_port}", str(app_dir),
+                   f"{registry.host}/x/shop"])
+    err = capsys.readouterr().err
+    assert status == 5 and "cannot be reached: Connection refused" in err and err.count("\n") == 1
+
+
+def test_command_works_without_the_tests_process(app_dir, registry, factory_name):
+    done = subprocess.run(
+        [sys.executable, "-m", "composeapps.cli.main", "publish", "--endpoint", registry.endpoint, str(app_dir),
+         f"{registry.host}/{factory_name}/shop"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{registry.host}/{factory_name}/shop@sha256:")
+
+
+def test_platform_variants():
+    v7, v6 = Platform.parse("linux/arm/v7"), Platform.parse("linux/arm/v6")
+    assert not v7.matches(v6) and v7.matches(Platform("linux", "arm"))
+    assert Platform.parse("linux/arm64").matches(Platform.parse("linux/arm64/v8"))
+    assert not Platform.parse("linux/amd64").matches(Platform.parse("linux/arm64"))

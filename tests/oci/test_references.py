@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""References as users and compose files write them."""
+
+import pytest
+
+from composeapps.errors import UsageError
+from composeapps.oci.reference import parse, parse_pinned
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "path", "tag", "digest"),
+    [
+        ("nginx", "docker.io", "library/nginx", "", ""),
+        ("nginx:1.25", "docker.io", "library/nginx", "1.25", ""),
+        ("grafana/loki:2", "docker.io", "grafana/loki", "2", ""),
+        ("localhost/x:y", "localhost", "x", "y", ""),
+        ("127.0.0.1:5000/a/b", "127.0.0.1:5000", "a/b", "", ""),
+        (f"hub.example.com/factory/web@{DIGEST}", "hub.example.com", "factory/web", "", DIGEST),
+        (f"hub.example.com:8443/factory/web:v3@{DIGEST}", "hub.example.com:8443", "factory/web", "v3", DIGEST),
+        ("[::1]:5000/a", "[::1]:5000", "a", "", ""),
+    ],
+)
+def test_parts(text, host, path, tag, digest):
+    ref = parse(text)
+    assert (ref.host, ref.path, ref.tag, ref.digest) == (host, path, tag, digest)
+
+
+@pytest.mark.parametrize("text", ["hub.example.com/factory/web:v1", f"hub.example.com/factory/a/b@{DIGEST}"])
+def test_round_trip(text):
+    assert str(parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [(f"hub.example.com/factory/web@{DIGEST}", "web"), (f"hub.example.com/factory/group/web@{DIGEST}", "group/web"),
+     (f"hub.example.com/web@{DIGEST}", "web")],
+)
+def test_app_name_is_the_path_after_the_factory(text, name):
+    assert parse(text).app_name == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Hub.example.com/Factory/web", "hub.example.com/../etc/passwd", "hub.example.com//web", "a b",
+     "hub.example.com/web:", "hub.example.com/web@sha256:12", "hub.example.com/web@md5:" + "a" * 64,
+     "hub.example.com/web@" + DIGEST.upper(), "-x/y", "hub.example.com/web;rm", "http://hub.example.com/web"],
+)
+def test_malformed_is_refused_by_name(text):
+    with pytest.raises(UsageError, match="image"):
+        parse(text, what="image")
+
+
+def test_a_pin_is_demanded():
+    with pytest.raises(UsageError, match=r"has no digest: name it as docker.io/library/nginx@sha256"):
+        parse_pinned("nginx:latest")
