@@ -241,13 +241,13 @@ def test_layers_that_dockerd_has_are_not_read_again(place, way):
 # Loads an image and, when it has come to where it is to be killed, says so and waits.
 _LOADER = """
 import sys, threading
-from composeapps import loading
-from composeapps import loading
-from composeapps.app import StoreSource, load_image
-from composeapps.engine import Engine
-from composeapps.install import tag_of
-from composeapps.reference import parse_pinned
-from composeapps.store import Store
+from composeapps.engine import loading
+from composeapps.engine import loading
+from composeapps.app.tree import StoreSource, load_image
+from composeapps.engine.client import Engine
+from composeapps.installed.install import tag_of
+from composeapps.oci.reference import parse_pinned
+from composeapps.store.store import Store
 
 def halt():
     print("here", flush=True)

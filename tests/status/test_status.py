@@ -103,7 +103,7 @@ soak_time = 0
     @contextmanager
     def busy(self):
         """Have another process hold the agent's lock."""
-        script = ("import sys; from composeapps import lock\n"
+        script = ("import sys; from composeapps.records import lock\n"
                   "with lock.exclusive(sys.argv[1]): print('held', flush=True); sys.stdin.read()")
         with subprocess.Popen([sys.executable, "-c", script, str(self.states.lock_file)], text=True,
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:

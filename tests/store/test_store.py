@@ -136,7 +136,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk):
 
 KILLED = textwrap.dedent("""
     import os, signal, sys
-    from composeapps import durable, store
+    from composeapps import durable
+    from composeapps.store import store
     step, data, root = int(sys.argv[1]), sys.stdin.buffer.read(), sys.argv[2]
     count = 0
     def at_each(name):

@@ -23,12 +23,12 @@ HAND_OVER = {"composeapps.update.strategy": "hand-over", "composeapps.update.han
 _AGENT = """
 import json, sys
 from pathlib import Path
-from composeapps import install
-from composeapps.config import Config
-from composeapps.engine import Engine
-from composeapps.reference import parse_pinned
-from composeapps.state import StateDirectory
-from composeapps.store import Store
+from composeapps.installed import install
+from composeapps.cli.config import Config
+from composeapps.engine.client import Engine
+from composeapps.oci.reference import parse_pinned
+from composeapps.records.state import StateDirectory
+from composeapps.store.store import Store
 from composeapps.switching import changes, switch
 
 value = json.loads(sys.argv[1])

@@ -30,7 +30,7 @@ def needed_by(module):
     Arguments:
         module: the module's name without the package's, "store.preload" for example.
     """
-    needed, waiting = set(), [module]
+    needed, waiting = set(), [module.split(".")[0], module]
     while waiting:
         path = _path(waiting.pop())
         if path is None or path in needed:
@@ -42,7 +42,7 @@ def needed_by(module):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == __package__:
                 room = node.module[len(__package__):].lstrip(".")
                 # Of "from room import name" either may be the module; a room's __init__ is imported with it.
-                waiting += [room, *(f"{room}.{alias.name}".lstrip(".") for alias in node.names)]
+                waiting += ["", room.split(".")[0], room, *(f"{room}.{each.name}".lstrip(".") for each in node.names)]
     return tuple(sorted(needed))
 
 
