@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from composeapps.registry.client import RegistryClient, parse_endpoints
+from support.device import Device
 from support.engine import DockerDaemon
 from support.images import multi_platform, push_image
 
@@ -71,3 +72,24 @@ def dockerd(device_root, tmp_path_factory):
     """One stock dockerd for the tests that do not mind what others have loaded into it."""
     with DockerDaemon(device_root, tmp_path_factory.mktemp("shared-dockerd")) as daemon:
         yield daemon
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """A Device without a dockerd, for what needs none."""
+    return Device(tmp_path)
+
+
+@pytest.fixture
+def small_disk_at():
+    """Mount a file system of 1 MB at a place for the test; return the place."""
+    mounted = []
+
+    def mount(place):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True)
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", str(place)], check=True)

@@ -3,7 +3,6 @@
 
 import itertools
 import os
-import subprocess
 
 import pytest
 
@@ -33,24 +32,3 @@ def device(daemon):
     made.docker = daemon.base / "usr/bin/docker"
     yield made
     made.clear()
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    """A Device without a dockerd, for what needs none."""
-    return Device(tmp_path)
-
-
-@pytest.fixture
-def small_disk_at():
-    """Mount a file system of 1 MB at a place for the test; return the place."""
-    mounted = []
-
-    def mount(place):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True)
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", str(place)], check=True)
