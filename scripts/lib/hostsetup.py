@@ -20,6 +20,8 @@ TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("COMPOSEAPPS_BUILD", TOP / "build"))
 LAYER = TOP / "meta-composeapps"
 TOOLS = BUILD / "tools"
+# BitBake does not start without it, and kas gives it to all that runs in a build directory.
+LOCALE = "en_US.UTF-8"
 
 # Feature -> {a file or program that shows it is there: the Debian package that brings it}.
 FEATURES = {
@@ -33,6 +35,8 @@ FEATURES = {
     },
     "qemu": {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"},
     "registry": {},
+    # What runs BitBake or kas; see install_locale.
+    "locale": {},
     # openembedded-core's HOSTTOOLS, and those that it wants for testimage.
     "bitbake": {
         "ar": "binutils", "bzip2": "bzip2", "chrpath": "chrpath", "cpio": "cpio", "diffstat": "diffstat",
@@ -113,15 +117,24 @@ def install_packages(packages):
     _run(install, f"installing {' '.join(packages)}")
 
 
+def has_locale(name):
+    """Tell whether programs of this machine get the locale ``name``, by asking for it as they do."""
+    # In a process of its own: the C library looks for locales once.
+    code = f"import locale; locale.setlocale(locale.LC_ALL, {name!r})"
+    return not subprocess.run([sys.executable, "-I", "-c", code], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              check=False).returncode
+
+
 def install_locale(features):
-    """Make the locale that BitBake insists on, when ``features`` have "bitbake" and the machine lacks it."""
-    if "bitbake" not in features or "en_US.utf8" in subprocess.run(
-            ["locale", "-a"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout.split():
+    """Make LOCALE when ``features`` have "locale" and the machine lacks it."""
+    if "locale" not in features or has_locale(LOCALE):
         return
     if not _present("localedef") or not os.path.exists("/usr/share/i18n/locales/en_US"):
         install_packages(["locales"])
-    _run([*_as_root(["locales"]), "localedef", "-i", "en_US", "-f", "UTF-8", "en_US.UTF-8"],
-         "making the locale en_US.UTF-8")
+    _run([*_as_root(["locales"]), "localedef", "-i", "en_US", "-f", "UTF-8", LOCALE], f"making the locale {LOCALE}")
+    if not has_locale(LOCALE):
+        raise SetupError(f"localedef made the locale {LOCALE}, but programs do not get it: unset LOCPATH, "
+                         "or see what 'locale -a' lists")
 
 
 def extract_programs(features):
