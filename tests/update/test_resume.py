@@ -189,3 +189,14 @@ def test_a_full_disk_under_the_journal(device, run, name, publisher, small_disk,
 
 def _fill(path):
     subprocess.run(["sh", "-c", 'cat /dev/zero > "$1"', "sh", str(path)], check=False, stderr=subprocess.DEVNULL)
+
+
+def test_force_and_soak_hold_for_what_is_gone_on_with(device, run, name, publisher):
+    holds = shell("mkdir -p /tmp/composeapps; echo me > /tmp/composeapps/updates.lock; sleep 100000")
+    old, new = (publisher.version(name, {"web": service(number, holds)}) for number in "12")
+    assert run("update", old)[0] == 0
+    assert run("update", new)[0] == 13
+    assert run("update")[0] == 13
+    status, _, err = run("update", "--force", "--soak", "1")
+    assert status == 0 and "watching them for 1 s" in err, err
+    assert device.problems(name, new) == []

@@ -17,6 +17,7 @@ examples:
   composeapps update hub.example.com/factory/shop@sha256:…
   composeapps update --plan hub.example.com/factory/shop@sha256:…
   composeapps update                       go on with what was cut off
+  composeapps update --force               the same, whatever containers hold their update lock
 """,
     "rollback": """\
 The version before the installed one comes back from the store, without a network; a second rollback
@@ -102,7 +103,7 @@ def _update(args):
         from composeapps.update import process
 
         if not refs:
-            yield from process.resume(parts)
+            yield from process.resume(parts, force=args.force, soak=args.soak)
             return
         # First the others': an app between two versions waits for nobody.
         yield from process.resume(parts, begun=True, but=names)
