@@ -7,7 +7,6 @@ What unpacks a bundle trusts nothing in it: no name, no link and no file type ma
 outside the directory it is unpacked into.
 """
 
-import hashlib
 import io
 import os
 import posixpath
@@ -18,6 +17,7 @@ from composeapps import COMPOSE_FILE
 from composeapps.app.ignorefile import IgnoreRules
 from composeapps.durable import fsync_directory
 from composeapps.errors import CorruptError, NotFoundError, UsageError
+from composeapps.oci.digests import stream_sha256
 
 IGNORE_FILE = ".composeappignores"
 MAX_COMPOSE = 1024 * 1024
@@ -55,7 +55,7 @@ def create(app_dir, compose, out):
             if name == COMPOSE_FILE:
                 info.size = len(compose)
                 tar.addfile(info, io.BytesIO(compose))
-                index[name] = stream_digest(io.BytesIO(compose))
+                index[name] = stream_sha256(io.BytesIO(compose))
             elif info.isreg():
                 total += info.size
                 if total > MAX_BUNDLE:
@@ -64,13 +64,13 @@ def create(app_dir, compose, out):
                 with open(path, "rb") as stream:
                     tar.addfile(info, stream)
                     stream.seek(0)
-                    index[name] = stream_digest(stream)
+                    index[name] = stream_sha256(stream)
             else:
                 tar.addfile(info)
                 if info.issym() and path.is_file():
                     # Readers follow the link, so its entry is the digest of what it leads to.
                     with open(path, "rb") as stream:
-                        index[name] = stream_digest(stream)
+                        index[name] = stream_sha256(stream)
     return dict(sorted(index.items()))
 
 
@@ -111,11 +111,6 @@ def _describe(tar, name, path, app_dir):
     info.mtime = 0
     info.uname = info.gname = ""
     return info
-
-
-def stream_digest(stream):
-    """Return the digest of what a binary file holds from its position on."""
-    return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _stays_inside(name, target):

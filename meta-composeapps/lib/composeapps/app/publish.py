@@ -21,7 +21,7 @@ from composeapps.app.tree import (
     load_image,
 )
 from composeapps.errors import NotFoundError, UsageError
-from composeapps.oci.digests import sha256
+from composeapps.oci.digests import sha256, stream_sha256
 from composeapps.oci.documents import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, dump_json
 
 
@@ -124,7 +124,7 @@ def _resolver(client, notify):
 def _manifest(packed, files, meta):
     """Return the app manifest (bytes) and its parts as (role, Descriptor, opener)."""
     packed.seek(0)
-    digest, size = bundles.stream_digest(packed), packed.tell()
+    digest, size = stream_sha256(packed), packed.tell()
     index = dump_json(files)
     notes = {INDEX_DIGEST: sha256(index), INDEX_SIZE: str(len(index))}
     bundle = Descriptor(digest, size, BUNDLE_TYPE, annotations=notes)

@@ -5,6 +5,8 @@ The same reading serves a registry and a store: both give a document or a small 
 reference and digest. Format: composectl v96.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 from composeapps.app import bundle as bundles

@@ -31,6 +31,7 @@ from pathlib import Path, PurePosixPath
 
 from composeapps import durable
 from composeapps.app import bundle as bundles
+from composeapps.oci.digests import stream_sha256
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -261,7 +262,7 @@ def _same(old, new):
             content = os.readlink(entry.path) if entry.is_symlink() else None
             if entry.is_file(follow_symlinks=False):
                 with open(entry.path, "rb") as stream:
-                    content = bundles.stream_digest(stream)
+                    content = stream_sha256(stream)
             yield name, (status.st_mode, status.st_uid, status.st_gid, content)
 
     return dict(described(old)) == dict(described(new))

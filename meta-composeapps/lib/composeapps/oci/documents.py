@@ -5,6 +5,8 @@ Everything that a registry or a store hands us goes through these functions befo
 it is used, so that no caller has to wonder whether a field is there or sane.
 """
 
+from __future__ import annotations
+
 import json
 from types import MappingProxyType
 from typing import NamedTuple

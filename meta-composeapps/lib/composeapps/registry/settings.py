@@ -17,6 +17,8 @@ and from the directories that Docker and Podman use, ``certs.d/HOST/`` with ``*.
 too: what is said of its HOST holds for it.
 """
 
+from __future__ import annotations
+
 import threading
 from pathlib import Path
 from typing import NamedTuple

@@ -21,6 +21,7 @@ import json
 import os
 
 from composeapps import COMPOSE_FILE, durable
+from composeapps.oci.digests import stream_sha256
 from composeapps.oci.documents import dump_json
 
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
@@ -98,7 +99,7 @@ def _link_problem(store, digest, path):
             if path.samefile(blob):
                 return None
         with open(path, "rb") as stream:
-            same = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest() == digest
+            same = stream_sha256(stream) == digest
         return None if same else "is damaged"
     except FileNotFoundError:
         return "is missing"

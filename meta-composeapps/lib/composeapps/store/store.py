@@ -24,7 +24,7 @@ from pathlib import Path
 
 from composeapps import durable
 from composeapps.errors import CorruptError, NotFoundError, UsageError
-from composeapps.oci.digests import is_digest
+from composeapps.oci.digests import is_digest, stream_sha256
 from composeapps.oci.documents import MAX_DOCUMENT
 from composeapps.oci.reference import parse_pinned
 
@@ -173,7 +173,7 @@ class Store:
         except FileNotFoundError:
             raise NotFoundError(f"{path} does not exist: fetch blob {digest} first") from None
         with stream, durable.storage_errors(f"adding blob {digest}"):
-            found = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+            found = stream_sha256(stream)
             if found != digest or (size is not None and stream.tell() != size):
                 raise CorruptError(f"{path} is not blob {digest} (its digest is {found}): remove it and fetch it again")
             if target.exists() and (target.samefile(path) or self.verify(digest, size) is None):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
 from composeapps.app import compose
+from composeapps.oci.digests import stream_sha256
 
 DOWNLOAD_THEN_KILL, KILL_THEN_DOWNLOAD = "download-then-kill", "kill-then-download"
 DELETE_THEN_DOWNLOAD, HAND_OVER = "delete-then-download", "hand-over"
@@ -342,7 +343,7 @@ def _read_bundle(bundle, wanted, what):
             contents[info.name] = data.decode(errors="replace")
             members[info.name] = ("file", *mode, "sha256:" + hashlib.sha256(data).hexdigest())
         else:
-            members[info.name] = ("file", *mode, bundles.stream_digest(content))
+            members[info.name] = ("file", *mode, stream_sha256(content))
     return members, contents
 
 
