@@ -40,6 +40,7 @@ def _convert(args):
     from composeapps.app import dockerapp
     from composeapps.engine import teardown
     from composeapps.engine.client import Engine
+    from composeapps.oci.names import AppName, is_name
     from composeapps.records import lock
     from composeapps.records.state import StateDirectory
 
@@ -50,8 +51,8 @@ def _convert(args):
     if args.list:
         return _list(args, dockerapp, config, states, engine)
     path = Path(args.path)
-    if not path.exists() and "/" not in args.path and (config.compose_root / args.path).is_dir():
-        path = config.compose_root / args.path
+    if not path.exists() and is_name(args.path) and AppName(args.path).below(config.compose_root).is_dir():
+        path = AppName(args.path).below(config.compose_root)
     app = dockerapp.read(path)
     directory = app.path.parent if app.kind == dockerapp.DOCKERAPP else app.path
     parameters = dict(_parameter(text) for text in args.set)

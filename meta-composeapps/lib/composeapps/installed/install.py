@@ -134,7 +134,7 @@ def load_image(image, store, engine, notify):
 
 def app_directory(config, ref):
     """Return where an app's bundle is unpacked."""
-    return config.compose_root.joinpath(ref.app_name)
+    return ref.app_name.below(config.compose_root)
 
 
 def bundle_problems(app, store, config):

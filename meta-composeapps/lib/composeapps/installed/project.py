@@ -15,7 +15,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 from composeapps import COMPOSE_FILE, durable
 from composeapps.app import compose
@@ -144,7 +143,7 @@ class Project:
             return False
 
     def _lock_file(self):
-        return self._states.root / "compose" / f"{quote(self.app_name, safe='')}.lock"
+        return self._states.root / "compose" / f"{self.app_name.file_stem}.lock"
 
     def _override(self):
         services, networks = {}, {}

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from composeapps.errors import UsageError
 from composeapps.oci.digests import is_digest
+from composeapps.oci.names import COMPONENT, AppName
 
 DEFAULT_HOST = "docker.io"
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_PATH = re.compile(f"{COMPONENT}(?:/{COMPONENT})*")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 
 
@@ -42,9 +43,12 @@ class Reference(NamedTuple):
 
     @property
     def app_name(self):
-        """The name under which an app is stored: the path after its first component, if it has two."""
+        """The AppName under which an app is stored: the path after its first component, if it has two.
+
+        Raises UsageError for a path that gives none, one that is too long for example.
+        """
         factory, slash, name = self.path.partition("/")
-        return name if slash else factory
+        return AppName(name if slash else factory, what=f"app of {self.repository}:")
 
     def pinned(self, digest):
         """Return this reference by ``digest`` alone, without the tag."""

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from pathlib import Path
-from urllib.parse import quote
 
+from composeapps.oci.names import AppName
 from composeapps.sizes import human_size
 
 
@@ -322,7 +322,7 @@ class Snapshot(_Tally):
 
 def snapshot_path(state_dir, name):
     """Return the file in which the progress of app ``name`` is kept."""
-    return Path(state_dir) / "progress" / f"{quote(name, safe='')}.json"
+    return Path(state_dir) / "progress" / f"{AppName(name).file_stem}.json"
 
 
 def read_snapshot(state_dir, name):

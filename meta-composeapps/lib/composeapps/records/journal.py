@@ -12,9 +12,9 @@ import json
 import os
 import time
 from typing import NamedTuple
-from urllib.parse import quote
 
 from composeapps import durable
+from composeapps.oci.names import AppName, from_file_stem
 
 FETCHING, FETCHED, INSTALLED = "fetching", "fetched", "installed"
 SWITCHING, VERIFYING, COMMITTED = "switching", "verifying", "committed"
@@ -68,7 +68,7 @@ def new(app, source, target, **options):
 
 def path_of(states, app):
     """Return the file of an app's journal."""
-    return _directory(states) / f"{quote(app, safe='')}.json"
+    return _directory(states) / f"{AppName(app).file_stem}.json"
 
 
 def write(states, journal, **changes):
@@ -173,7 +173,7 @@ def _parse(path):
         return None
     texts = (journal.app, journal.source, journal.target, journal.reason, journal.identifier, journal.kind)
     if not all(isinstance(text, str) for text in texts) or journal.step not in STEPS or not journal.target \
-            or path.name != f"{quote(journal.app, safe='')}.json" \
+            or from_file_stem(path.stem) != journal.app \
             or not isinstance(journal.attempt, int) or not isinstance(journal.started, int | float) \
             or not isinstance(journal.soak, int | None):
         return None

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import quote, unquote
 
 from composeapps import durable
+from composeapps.oci.names import AppName, from_file_stem
 
 
 class AppState(NamedTuple):
@@ -62,7 +62,7 @@ class StateDirectory:
 
     def names(self):
         """Return the names of the apps that were installed, sorted."""
-        return sorted(unquote(path.stem) for path in self.root.glob("apps/*.json"))
+        return sorted(filter(None, (from_file_stem(path.stem) for path in self.root.glob("apps/*.json"))))
 
     def factory(self):
         """Return {name: pinned reference} of the preloaded versions that were installed here; {} when unknown."""
@@ -97,7 +97,8 @@ class StateDirectory:
                 note = json.loads(path.read_bytes())
             except (OSError, ValueError):
                 note = {}
-            found[unquote(path.stem)] = note if isinstance(note, dict) else {}
+            if name := from_file_stem(path.stem):
+                found[name] = note if isinstance(note, dict) else {}
         return found
 
     def forget_removal(self, name):
@@ -114,7 +115,7 @@ class StateDirectory:
 
     def write_override(self, name, document):
         """Write the compose file that stands over an app's own, a mapping; return its path. Raises StorageError."""
-        path = self.root / "overrides" / f"{quote(name, safe='')}.json"
+        path = self.root / "overrides" / f"{AppName(name).file_stem}.json"
         with durable.storage_errors(f"writing the override of app {name}"):
             durable.make_directories(path.parent)
             durable.write_file(path, json.dumps(document, indent=1).encode() + b"\n")
@@ -123,10 +124,10 @@ class StateDirectory:
     def remove_override(self, name):
         """Remove what ``write_override`` wrote; raises StorageError."""
         with durable.storage_errors(f"removing the override of app {name}"):
-            (self.root / "overrides" / f"{quote(name, safe='')}.json").unlink(missing_ok=True)
+            (self.root / "overrides" / f"{AppName(name).file_stem}.json").unlink(missing_ok=True)
 
     def _removal(self, name):
-        return self.root / "removed" / f"{quote(name, safe='')}.json"
+        return self.root / "removed" / f"{AppName(name).file_stem}.json"
 
     def _file(self, name):
-        return self.root / "apps" / f"{quote(name, safe='')}.json"
+        return self.root / "apps" / f"{AppName(name).file_stem}.json"

@@ -15,12 +15,12 @@ any content for a preloaded app, which the next boot would install again.
 import contextlib
 import os
 from pathlib import Path
-from urllib.parse import quote
 
 from composeapps import COMPOSE_FILE, durable
 from composeapps.engine import teardown
 from composeapps.errors import EngineError, NotFoundError, UsageError
 from composeapps.installed import trees
+from composeapps.oci.names import AppName
 from composeapps.space import staleimages
 from composeapps.space.prune import Plan, Report, Roots, find_roots, remove
 
@@ -37,13 +37,15 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
         volumes: remove its volumes as well.
         notify: called with a line of text at each step that takes time.
 
-    Returns (prune.Report, teardown.Gone). Raises NotFoundError when there is nothing of the app,
-    EngineError when dockerd cannot be reached and may have containers of it, StorageError.
+    Returns (prune.Report, teardown.Gone). Raises UsageError for what is no name, NotFoundError when there is
+    nothing of the app, EngineError when dockerd cannot be reached and may have containers of it, StorageError.
     """
-    directory = config.compose_root.joinpath(name)
+    name = AppName(name)
+    directory = name.below(config.compose_root)
     note = states.removals().get(name) or {}
     versions = [path for found, _number, path in store.app_directories() if found == name]
-    installed = name in states.names() or os.path.lexists(directory)
+    # A directory without a compose file is none of an app's, but another app's data perhaps.
+    installed = name in states.names() or os.path.lexists(directory / COMPOSE_FILE)
     roots = Roots(store, states, config, None)
     roots.forget(name)
     factory = {digest.partition(":")[2] for found, digest in roots.versions() if found == name}
@@ -69,7 +71,7 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     with durable.storage_errors(f"removing app {name}"):
         _remove_bundle(directory, states, config)
         states.remove_override(name)
-        (states.root / "progress" / f"{quote(name, safe='')}.json").unlink(missing_ok=True)
+        (states.root / "progress" / f"{name.file_stem}.json").unlink(missing_ok=True)
         states.remove(name)
         # Only now can dockerd's images be judged: the containers are gone.
         stale = staleimages.StaleImages(states, plan.lost_images, plan.kept_images)
@@ -149,7 +151,7 @@ def _forget_update(states, name):
 
 def _remove_bundle(directory, states, config):
     """Remove an app's directory below the compose root, but no other app's that lies in it."""
-    others = [config.compose_root.joinpath(other) for other in states.names()]
+    others = [other.below(config.compose_root) for other in states.names()]
     inside = [other for other in others if directory in other.parents]
     if inside:
         for path in sorted(directory.iterdir()):

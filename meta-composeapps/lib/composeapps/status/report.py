@@ -8,12 +8,12 @@ place. docs/status.schema.json describes the result, docs/agent.md explains it.
 
 import os
 import time
-from urllib.parse import unquote
 
 from composeapps import COMPOSE_FILE
 from composeapps.errors import ComposeAppsError, EngineError, NotFoundError, UsageError
 from composeapps.oci.digests import is_digest
 from composeapps.oci.documents import parse_json
+from composeapps.oci.names import AppName, from_file_stem
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import history, lock
 
@@ -57,7 +57,7 @@ def collect(config, names=()):
     """
     device = _Device(config)
     known = device.names()
-    for name in names:
+    for name in map(AppName, names):
         if name not in known:
             have = ", ".join(sorted(known)) or "none"
             raise NotFoundError(f"app '{name}' is neither installed nor on its way; apps: {have}")
@@ -126,8 +126,9 @@ class _Device:
         """Return {app's name: path} of the files of a kind."""
         try:
             with os.scandir(self.states.root / kind) as found:
-                return {unquote(entry.name.removesuffix(".json")): self.states.root / kind / entry.name
-                        for entry in found if entry.name.endswith(".json") and not entry.name.startswith(".tmp-")}
+                stems = [entry.name.removesuffix(".json") for entry in found if entry.name.endswith(".json")]
+                return {name: self.states.root / kind / f"{name.file_stem}.json"
+                        for name in map(from_file_stem, stems) if name}
         except FileNotFoundError:
             return {}
         except OSError as err:

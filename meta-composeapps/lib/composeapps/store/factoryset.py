@@ -3,6 +3,7 @@
 
 from composeapps.errors import CorruptError
 from composeapps.oci.documents import parse_json
+from composeapps.oci.names import AppName, is_name
 
 
 def factory_apps(config):
@@ -18,6 +19,7 @@ def factory_apps(config):
     except OSError as err:
         raise CorruptError(f"{path} cannot be read ({err.strerror})") from None
     apps = parse_json(data, str(path)).get("apps")
-    if not isinstance(apps, dict) or not all(isinstance(uri, str) for uri in apps.values()):
+    if not isinstance(apps, dict) or not all(map(is_name, apps)) or not all(
+            isinstance(uri, str) for uri in apps.values()):
         raise CorruptError(f"{path} does not list the preloaded apps")
-    return apps
+    return {AppName(name): uri for name, uri in apps.items()}

@@ -26,6 +26,7 @@ from composeapps import durable
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.digests import is_digest, stream_sha256
 from composeapps.oci.documents import MAX_DOCUMENT
+from composeapps.oci.names import AppName, is_name
 from composeapps.oci.reference import parse_pinned
 
 CHUNK = 1024 * 1024
@@ -223,7 +224,7 @@ class Store:
 
     def app_dir(self, ref):
         """Return the directory of an app's version; ``ref`` carries a digest."""
-        return self.apps.joinpath(ref.app_name, ref.hex)
+        return ref.app_name.below(self.apps) / ref.hex
 
     def list_apps(self):
         """Return the References of the apps in the store, sorted by name.
@@ -242,7 +243,10 @@ class Store:
         return None
 
     def app_directories(self, below=None):
-        """Yield (app name, hex digits of the app's digest, Path) of each directory of an app, whole or not."""
+        """Yield (AppName, hex digits of the app's digest, Path) of each directory of an app, whole or not.
+
+        What lies below ``apps`` under names that no app has is nobody's here.
+        """
         try:
             entries = sorted(os.scandir(below or self.apps), key=lambda e: e.name)
         except (FileNotFoundError, NotADirectoryError):
@@ -251,7 +255,9 @@ class Store:
             if entry.is_dir(follow_symlinks=False):
                 if is_digest(f"sha256:{entry.name}"):
                     path = Path(entry.path)
-                    yield path.parent.relative_to(self.apps).as_posix(), entry.name, path
+                    name = path.parent.relative_to(self.apps).as_posix()
+                    if is_name(name):
+                        yield AppName(name), entry.name, path
                 else:
                     yield from self.app_directories(entry.path)
 
