@@ -14,7 +14,7 @@ import pytest
 
 from support import registries
 
-pytest_plugins = ["support.fixtures"]
+pytest_plugins = ["support.fixtures", "support.session"]
 TOP = Path(__file__).resolve().parents[1]
 _counter = itertools.count(1)
 
