@@ -11,7 +11,6 @@ from bench.figures import BenchError, Figure
 from bench.hub import hub
 from bench.loads import MB, MOUNTPOINT, engine_of
 from composeapps import durable
-from composeapps.engine.client import API
 from moby import root as roots
 from support.engine import DockerDaemon
 from support.unixconnection import UnixConnection
@@ -67,7 +66,7 @@ def _pull_and_install(run, running, daemon, root):
 def _docker_pull(run, running, daemon, root):
     connection = UnixConnection(str(daemon.socket), 600)
     try:
-        connection.request("POST", f"{API}/images/create?fromImage={running.address}")
+        connection.request("POST", f"/images/create?fromImage={running.address}")
         lines = connection.getresponse().read().decode().splitlines()
     finally:
         connection.close()

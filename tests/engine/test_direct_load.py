@@ -20,10 +20,11 @@ import hostsetup
 import moby.build
 from composeapps.app.tree import StoreSource, load_image
 from composeapps.engine import loading
-from composeapps.engine.client import API, Engine, _archive
+from composeapps.engine.client import Engine, _archive
 from composeapps.engine.loading import DIRECT, LINKED, NOTES, SENT, load
+from composeapps.engine.names import tag_of
 from composeapps.errors import CorruptError, NotFoundError
-from composeapps.installed.install import find_image, tag_of
+from composeapps.installed.install import find_image
 from composeapps.oci.reference import parse_pinned
 from composeapps.store.store import Store
 from support.engine import DockerDaemon
@@ -82,7 +83,7 @@ def _image(store, layers=()):
 
 
 def _load(here, image, notes=None):
-    return load(here.engine, here.store, image, tag_of(image), (notes if notes is not None else []).append)
+    return load(here.engine, here.store, image, tag_of(image.ref), (notes if notes is not None else []).append)
 
 
 def _layer(image, number):
@@ -129,7 +130,7 @@ def test_an_image_is_the_same_by_each_way_and_runs(place, way):
     here, notes, own = place(way), [], secrets.token_hex(8)
     image = _image(here.store, [{"a": own, "b": "lower"}, {"b": "upper"}])
     assert _load(here, image, notes) == way and notes == [NOTES[way]]
-    found = here.engine.image(tag_of(image))
+    found = here.engine.image(tag_of(image.ref))
     variant = image.variants[0]
     assert found["Id"] == variant.document.config.digest
     assert found["RootFS"]["Layers"] == variant.config["rootfs"]["diff_ids"]
@@ -245,7 +246,7 @@ from composeapps.engine import loading
 from composeapps.engine import loading
 from composeapps.app.tree import StoreSource, load_image
 from composeapps.engine.client import Engine
-from composeapps.installed.install import tag_of
+from composeapps.engine.names import tag_of
 from composeapps.oci.reference import parse_pinned
 from composeapps.store.store import Store
 
@@ -268,7 +269,7 @@ image = load_image(StoreSource(store), parse_pinned(ref))
 if way == "linked":
     link = loading._link_blobs
     loading._link_blobs = lambda *args: (link(*args), halt())
-loading.load(Engine(host), Halting(root), image, tag_of(image))
+loading.load(Engine(host), Halting(root), image, tag_of(image.ref))
 """
 
 
@@ -303,14 +304,14 @@ class _Gone(Engine):
 
     def load(self, manifest, blobs):
         connection = UnixConnection(self._path, 60)
-        connection.request("POST", f"{API}/images/load?quiet=1", b"".join(_archive(manifest, blobs)))
+        connection.request("POST", f"{self.api}/images/load?quiet=1", b"".join(_archive(manifest, blobs)))
         connection.close()
 
 
 def test_an_agent_that_does_not_wait_for_the_answer_leaves_a_whole_image_or_none(place):
     here = place(DIRECT)
     image = _image(here.store, [{"one": os.urandom(3 * MB)}, {"two": "2"}])
-    load(_Gone(here.daemon.host), here.store, image, tag_of(image))
+    load(_Gone(here.daemon.host), here.store, image, tag_of(image.ref))
     assert _load(here, image) == DIRECT
     assert _run(here, image, "/bin/busybox", "cat", "/two") == "2"
     _until(lambda: _temporary(here.daemon) == [], "the temporary directory stays")
@@ -323,7 +324,7 @@ def test_a_dockerd_that_is_killed_in_the_middle_loads_after_its_next_start(
         here = place(way, daemon)
         image = _image(here.store, [{"one": os.urandom(20 * MB if way == DIRECT else MB)}, {"two": "2"}])
         if way == DIRECT:
-            load(_Gone(here.daemon.host), here.store, image, tag_of(image))
+            load(_Gone(here.daemon.host), here.store, image, tag_of(image.ref))
             writing = daemon.data_root / "image" / "overlay2" / "layerdb" / "tmp"
             _until(lambda: writing.is_dir() and os.listdir(writing), "dockerd does not begin with a layer")
             daemon.stop()
@@ -369,7 +370,7 @@ def test_named_pipes_would_leave_dockerd_waiting_for_an_agent_that_is_gone(place
     body = _with_pipes([{"Config": config, "RepoTags": ["pipes:1"], "Layers": layers}],
                        (config, here.store.read(document.config.digest)), layers)
     connection = UnixConnection(here.engine.host.removeprefix("unix://"), 60)
-    connection.request("POST", f"{API}/images/load?quiet=1", body)
+    connection.request("POST", f"{here.engine.api}/images/load?quiet=1", body)
     _until(lambda: _waits_for_a_pipe(here.daemon), "dockerd does not come to the layers")
     connection.close()
     assert _load(here, _image(here.store, [{"two": secrets.token_hex(8)}])) == LINKED, "any other load goes on"

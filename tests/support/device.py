@@ -9,7 +9,7 @@ import subprocess
 from composeapps.app import compose
 from composeapps.app.tree import StoreSource, load_app
 from composeapps.cli.config import Config
-from composeapps.engine.client import API, Engine
+from composeapps.engine.client import Engine
 from composeapps.engine.labels import NUMBER, SERVICE, WORKING_DIR, label
 from composeapps.installed import install
 from composeapps.oci.reference import parse_pinned
@@ -118,7 +118,7 @@ class Device:
     def create(self, name, config):
         """Create a container as compose does, from what dockerd told of one like it; return its ID."""
         connection = UnixConnection(self.engine.host.removeprefix("unix://"), 60)
-        connection.request("POST", f"{API}/containers/create?name={name}", json.dumps(config),
+        connection.request("POST", f"{self.engine.api}/containers/create?name={name}", json.dumps(config),
                            {"Content-Type": "application/json"})
         answer = json.loads(connection.getresponse().read())
         connection.close()

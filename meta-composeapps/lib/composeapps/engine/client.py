@@ -2,20 +2,34 @@
 """dockerd's HTTP API on its unix socket: what the agent needs of it, no more.
 
 The standard library and not the docker package: that one costs the device megabytes and a
-start-up several times our budget. API: Docker Engine 1.41 and later.
+start-up several times our budget.
+
+The version of the API is the newest that both sides know, which dockerd says in a header of each answer:
+``NEWEST`` is old enough for every dockerd of today (Docker 29.0 takes 1.44 and later, Docker 20.10 up to 1.41),
+and what is asked for here has been the same since 1.41.
 """
 
 import base64
 import io
 import json
+import time
 from urllib.parse import quote, urlencode
 
 from composeapps.engine import unixhttp
 from composeapps.errors import EngineError, LoadRefusedError, UsageError
 
-API = "/v1.41"
+NEWEST = (1, 44)
 # What a tar archive is made of.
 _BLOCK = 512
+# Seconds between two tries of what dockerd answers with 500: of a container that is just ending it knows
+# nothing for a moment.
+_PAUSES = (0.1, 0.2, 0.4, 0.8)
+# The part of containers' last words that is read, in bytes.
+_LOGS = 256 * 1024
+# The longest line of dockerd's words on a load that is read, in bytes.
+_MESSAGE = 64 * 1024
+# Socket -> the first part of all paths, once its dockerd has said what it takes.
+_paths = {}
 
 
 class Engine:
@@ -23,7 +37,7 @@ class Engine:
 
     Arguments:
         host: ``unix:///path/of/the/socket``.
-        timeout: seconds dockerd may take for an answer; loading an image may take long between two.
+        timeout: seconds that dockerd may be silent.
 
     ``ruled_out`` and ``load_way`` are what composeapps.engine.loading has found out about this dockerd.
 
@@ -37,6 +51,17 @@ class Engine:
         self._path = host.removeprefix("unix://")
         self._timeout = timeout
         self.ruled_out, self.load_way = set(), None
+
+    @property
+    def api(self):
+        """The first part of all paths, with the version of the API; the first time dockerd is asked for it."""
+        if self._path not in _paths:
+            _status, headers, _data = self._exchange("GET", "/_ping", limit=0)
+            said = headers.get("api-version")
+            if said is None:
+                return f"/v{_common('')}"
+            _paths[self._path] = f"/v{_common(said)}"
+        return _paths[self._path]
 
     def image(self, name):
         """Return what dockerd tells of an image, by ID or by reference, or None when it has none."""
@@ -82,7 +107,7 @@ class Engine:
 
         Works for any container, running or not, and sees its volumes, but no tmpfs in it.
         """
-        status, headers, data = self._request_all("HEAD", _archive_of(container, path))
+        status, headers, data = self._request("HEAD", _archive_of(container, path))
         if status == 404:
             return None
         try:
@@ -97,7 +122,7 @@ class Engine:
         """Return the first ``limit`` bytes of a regular file in a container, b"" when there is no such file."""
         import tarfile
 
-        status, _headers, data = self._request_all("GET", _archive_of(container, path), limit + 4 * _BLOCK)
+        status, _headers, data = self._request("GET", _archive_of(container, path), limit + 4 * _BLOCK)
         if status != 200:
             return b""
         try:
@@ -129,7 +154,7 @@ class Engine:
     def logs(self, identifier, count):
         """Return the last ``count`` lines that a container wrote, none where its log driver keeps nothing."""
         query = urlencode({"stdout": "1", "stderr": "1", "tail": str(count)})
-        status, data = self._request("GET", f"/containers/{quote(identifier)}/logs?{query}")
+        status, _headers, data = self._request("GET", f"/containers/{quote(identifier)}/logs?{query}", _LOGS)
         return [] if status >= 400 else _unframed(data).decode(errors="replace").splitlines()
 
     def load(self, manifest, blobs):
@@ -141,49 +166,86 @@ class Engine:
                 raised by the chunks ends the load and is passed on; dockerd then drops it all. The
                 next one is asked for when the one before has been sent.
 
-        Raises LoadRefusedError when dockerd answered that it could not load them.
+        It may take any time in which dockerd says how far it is, or takes what it is sent. Raises
+        LoadRefusedError when dockerd answered that it could not load them.
         """
-        try:
-            status, _headers, data = unixhttp.exchange(
-                self._path, "POST", f"{API}/images/load?quiet=1", {"Content-Type": "application/x-tar"},
-                _archive(manifest, blobs), self._timeout)
-        except OSError as err:
-            raise self._unreachable(err) from None
-        lines = data.decode(errors="replace").splitlines()
-        for line in lines:
-            try:
-                message = json.loads(line)
-            except ValueError:
-                continue
-            text = message.get("error") or (message.get("message") if status >= 300 else None)
-            if text:
-                raise LoadRefusedError(f"dockerd did not load the image: {text}")
-        if status >= 300:
-            raise LoadRefusedError(f"dockerd did not load the image: HTTP {status}")
+        said = _Progress()
+        status, _headers, _data = self._exchange(
+            "POST", f"{self.api}/images/load?quiet=0", {"Content-Type": "application/x-tar"},
+            _archive(manifest, blobs), receive=said)
+        said.end()
+        text = said.error or (said.message if status >= 300 else None)
+        if text or status >= 300:
+            raise LoadRefusedError(f"dockerd did not load the image: {text or f'HTTP {status}'}")
 
     def _json(self, method, path):
-        status, data = self._request(method, path)
+        status, _headers, data = self._request(method, path)
         try:
             answer = json.loads(data) if data else {}
-        except ValueError:
+            message = answer.get("message", status) if status >= 400 else ""
+        except (ValueError, RecursionError, AttributeError):
             raise EngineError(f"dockerd at {self.host} answered {method} {path} with HTTP {status}") from None
         if status >= 400 and status != 404:
-            raise EngineError(f"dockerd refused {method} {path}: {answer.get('message', status)}")
+            raise EngineError(f"dockerd refused {method} {path}: {message}")
         return status, answer
 
-    def _request(self, method, path):
-        status, _headers, data = self._request_all(method, path)
-        return status, data
+    def _request(self, method, path, limit=None):
+        """Ask for something; all that is asked for in this way can be asked for again."""
+        for pause in (*_PAUSES, None):
+            answer = self._exchange(method, self.api + path, limit=limit)
+            if answer[0] != 500 or pause is None:
+                return answer
+            time.sleep(pause)
 
-    def _request_all(self, method, path, limit=None):
+    def _exchange(self, method, path, headers=None, body=None, **options):
         try:
-            return unixhttp.exchange(self._path, method, API + path, timeout=self._timeout, limit=limit)
+            return unixhttp.exchange(self._path, method, path, headers, body, self._timeout, **options)
         except OSError as err:
             raise self._unreachable(err) from None
 
     def _unreachable(self, err):
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
         return EngineError(f"dockerd at {self.host} cannot be reached: {reason}; is docker.service running?")
+
+
+class _Progress:
+    """What dockerd says while it loads: lines of JSON, of which only what went wrong counts.
+
+    ``error`` and ``message`` are what the last line with such a key has.
+    """
+
+    def __init__(self):
+        self.error = self.message = None
+        self._rest = b""
+
+    def __call__(self, piece):
+        """Take the next piece of the answer."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            self._read(line)
+        if len(self._rest) > _MESSAGE:
+            self._rest = b""
+
+    def end(self):
+        """Take the last line, which need not end like one."""
+        self._read(self._rest)
+
+    def _read(self, line):
+        try:
+            value = json.loads(line)
+            self.error, self.message = value.get("error") or self.error, value.get("message") or self.message
+        except (ValueError, RecursionError, AttributeError):
+            return
+
+
+def _common(said):
+    """Return the version of the API to be used with a dockerd that says which is its newest."""
+    words = said.split(".")
+    if len(words) == 2 and all(word.isascii() and word.isdigit() and len(word) < 9 for word in words):
+        newest = min(NEWEST, (int(words[0]), int(words[1])))
+    else:
+        newest = NEWEST
+    return f"{newest[0]}.{newest[1]}"
 
 
 def _archive_of(container, path):

@@ -31,6 +31,7 @@ import re
 import stat
 import time
 
+from composeapps.engine import names
 from composeapps.errors import LoadRefusedError
 
 DIRECT, LINKED, SENT = "direct", "linked", "sent"
@@ -63,7 +64,7 @@ def load(engine, store, image, tag, notify=lambda text: None):
     document = image.variants[0].document
     item = {
         "Config": _hex(document.config), "RepoTags": [tag],
-        "RepoDigests": [f"{image.ref.repository}@{image.ref.digest}"],
+        "RepoDigests": [names.digest_of(image.ref)],
         "Layers": [_hex(layer) for layer in document.layers],
     }
     if DIRECT not in engine.ruled_out and _direct(engine, store, item, document):

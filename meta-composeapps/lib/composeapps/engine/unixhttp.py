@@ -9,9 +9,15 @@ import socket
 
 _LINE = 64 * 1024
 _HEADERS = 200
+# Answers before the one that counts ("100 Continue").
+_INTERIM = 10
+# No answer that is to be kept whole has more bytes than this.
+LONGEST = 16 * 1024 * 1024
+_PIECE = 64 * 1024
+_DIGITS = 20
 
 
-def exchange(path, method, target, headers=None, body=None, timeout=600, limit=None):
+def exchange(path, method, target, headers=None, body=None, timeout=600, limit=None, receive=None):
     """Send one request and return (status, {header in lower case: value}, content as bytes).
 
     Arguments:
@@ -20,9 +26,12 @@ def exchange(path, method, target, headers=None, body=None, timeout=600, limit=N
         headers: {name: value} besides those that every request has.
         body: an iterable of bytes, sent in chunks as it gives them; what it raises is passed on.
         timeout: seconds of silence until it is given up.
-        limit: how many bytes of the content to read at most; all by default.
+        limit: how many bytes of the content to read, the rest is left out; by default all, and more than
+            ``LONGEST`` are an error.
+        receive: called with each piece of the content as it comes, which may then be of any length; the
+            content that is returned is empty.
 
-    Raises OSError when the peer cannot be reached, does not answer in time or breaks off.
+    Raises OSError when the peer cannot be reached, is silent for too long, breaks off or says too much.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
@@ -37,7 +46,7 @@ def exchange(path, method, target, headers=None, body=None, timeout=600, limit=N
         if body is not None:
             _send(connection, body)
         with connection.makefile("rb") as stream:
-            return _answer(stream, method, limit)
+            return _answer(stream, method, limit, receive)
 
 
 def _send(connection, body):
@@ -57,9 +66,12 @@ def _send(connection, body):
         return
 
 
-def _answer(stream, method, limit):
-    status = 100
+def _answer(stream, method, limit, receive):
+    status, heads = 100, 0
     while 100 <= status < 200:
+        heads += 1
+        if heads > _INTERIM:
+            raise _broken("the answer does not come to its point")
         parts = _line(stream).split(None, 2)
         if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
             raise _broken("what answers is no HTTP server")
@@ -71,43 +83,63 @@ def _answer(stream, method, limit):
             headers[name.strip().lower().decode("latin-1")] = value.strip().decode("latin-1")
     if method == "HEAD" or status in (204, 304):
         return status, headers, b""
-    return status, headers, _content(stream, headers, limit)
+    if receive is not None:
+        for piece in _pieces(stream, headers):
+            receive(piece)
+        return status, headers, b""
+    return status, headers, _content(_pieces(stream, headers), limit)
 
 
-def _content(stream, headers, limit):
+def _content(pieces, limit):
+    parts, received = [], 0
+    for piece in pieces:
+        parts.append(piece)
+        received += len(piece)
+        if limit is not None and received >= limit:
+            break
+        if limit is None and received > LONGEST:
+            raise _broken(f"the answer has more than {LONGEST} bytes")
+    return b"".join(parts)[:limit]
+
+
+def _pieces(stream, headers):
+    """Yield the content of an answer in pieces, as they come."""
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        return _chunked(stream, limit)
+        yield from _chunks(stream)
+        return
     length = headers.get("content-length")
     if length is None:
-        return stream.read(-1 if limit is None else limit)
-    if not length.isdigit():
+        while piece := stream.read1(_PIECE):
+            yield piece
+        return
+    # More digits than any length has take long to be read as a number.
+    if not (length.isascii() and length.isdigit() and len(length) < _DIGITS):
         raise _broken("the answer has no proper length")
-    wanted = int(length) if limit is None else min(int(length), limit)
-    return _exactly(stream, wanted)
+    yield from _exactly(stream, int(length))
 
 
-def _chunked(stream, limit):
-    parts, received = [], 0
-    while limit is None or received < limit:
+def _chunks(stream):
+    while True:
+        text = _line(stream).partition(b";")[0].strip()
         try:
-            size = int(_line(stream).partition(b";")[0], 16)
+            size = int(text, 16) if text.isalnum() and len(text) < _DIGITS else -1
         except ValueError:
-            raise _broken("the answer's chunks are malformed") from None
-        if size <= 0:
-            break
-        wanted = size if limit is None else min(size, limit - received)
-        parts.append(_exactly(stream, wanted))
-        received += wanted
-        if wanted == size:
-            _line(stream)
-    return b"".join(parts)
+            size = -1
+        if size < 0:
+            raise _broken("the answer's chunks are malformed")
+        if size == 0:
+            return
+        yield from _exactly(stream, size)
+        _line(stream)
 
 
 def _exactly(stream, count):
-    data = stream.read(count)
-    if len(data) != count:
-        raise _broken("the connection ended in the middle of the answer")
-    return data
+    while count:
+        piece = stream.read1(min(count, _PIECE))
+        if not piece:
+            raise _broken("the connection ended in the middle of the answer")
+        count -= len(piece)
+        yield piece
 
 
 def _line(stream):

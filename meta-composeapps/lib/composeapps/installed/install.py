@@ -9,7 +9,7 @@ from composeapps import durable
 from composeapps.app import bundle as bundles
 from composeapps.app import compose
 from composeapps.app.tree import StoreSource, load_app
-from composeapps.engine import loading
+from composeapps.engine import loading, names
 from composeapps.errors import CorruptError
 from composeapps.oci.platforms import host_platform
 from composeapps.records.state import AppState
@@ -96,11 +96,6 @@ def state_of(app, images, before):
     return before._replace(uri=str(app.ref), images=service_images(app, images), previous=previous)
 
 
-def tag_of(image):
-    """Return the tag under which an image is loaded: the repository with the first digits of the digest."""
-    return f"{image.ref.repository}:{image.ref.hex[:7]}"
-
-
 def find_image(image, engine):
     """Return an image's ID in dockerd, or None when dockerd lacks it.
 
@@ -110,11 +105,11 @@ def find_image(image, engine):
     variant = image.variants[0]
     found = engine.image(variant.document.config.digest)
     if found is None:
-        found = engine.image(tag_of(image))
+        found = engine.image(names.tag_of(image.ref))
         wanted = (variant.config.get("rootfs") or {}).get("diff_ids")
         if found is not None and (found.get("RootFS") or {}).get("Layers") != wanted:
             found = None
-    elif tag_of(image) not in (found.get("RepoTags") or []):
+    elif names.tag_of(image.ref) not in (found.get("RepoTags") or []):
         # An image without a tag is at the mercy of `docker image prune`.
         found = None
     return found["Id"] if found else None
@@ -125,7 +120,7 @@ def load_image(image, store, engine, notify):
     layers = image.variants[0].document.layers
     size = sum(layer.size for layer in layers)
     notify(f"loading {image.ref.repository} ({size / 1e6:.1f} MB, {len(layers)} layers)")
-    loading.load(engine, store, image, tag_of(image), notify)
+    loading.load(engine, store, image, names.tag_of(image.ref), notify)
     loaded = find_image(image, engine)
     if loaded is None:
         raise CorruptError(f"dockerd loaded {image.ref} but does not have it: its config and its layers disagree")

@@ -13,6 +13,8 @@ from composeapps.oci.digests import is_digest
 from composeapps.oci.names import COMPONENT, AppName
 
 DEFAULT_HOST = "docker.io"
+# What else Docker Hub is called.
+_OTHER_NAMES = ("index.docker.io",)
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PATH = re.compile(f"{COMPONENT}(?:/{COMPONENT})*")
@@ -77,7 +79,7 @@ def parse(text, *, what="reference"):
         raise UsageError(f"{what} '{text}': '{digest}' is not a digest of the form sha256:<64 hex digits>")
     head, slash, rest = remote.partition("/")
     if slash and (head == "localhost" or any(c in head for c in ".:[")):
-        host, path = head, rest
+        host, path = DEFAULT_HOST if head in _OTHER_NAMES else head, rest
     else:
         host, path = DEFAULT_HOST, remote
     path, colon, tag = path.partition(":")

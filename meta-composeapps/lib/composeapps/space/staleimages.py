@@ -13,6 +13,7 @@ import json
 import os
 
 from composeapps import durable
+from composeapps.engine.names import digest_of, tag_of
 from composeapps.errors import EngineError
 from composeapps.oci.digests import is_digest
 from composeapps.oci.reference import parse_pinned
@@ -90,8 +91,8 @@ class StaleImages:
 
     def _remove_digest(self, engine, uri, identifier):
         """Remove the name by digest, where dockerd keeps one; the image goes with its last name."""
-        found = engine.image(identifier)
-        if found is not None and found.get("RepoDigests") == [uri] and not found.get("RepoTags"):
+        found, own = engine.image(identifier), digest_of(parse_pinned(uri))
+        if found is not None and found.get("RepoDigests") == [own] and not found.get("RepoTags"):
             engine.remove("images", uri)
 
     def _removable(self, engine):
@@ -106,11 +107,11 @@ class StaleImages:
     def _found(self, engine, uri):
         """Return {image ID: name} of an app's image in dockerd: none, or the one that has its tag and is it."""
         ref = parse_pinned(uri)
-        name = f"{ref.repository}:{ref.hex[:7]}"
+        name = tag_of(ref)
         found = engine.image(name)
         if found is None:
             return {}
-        same = found["Id"] in self._wanted.get(uri, ()) or uri in (found.get("RepoDigests") or [])
+        same = found["Id"] in self._wanted.get(uri, ()) or digest_of(ref) in (found.get("RepoDigests") or [])
         return {found["Id"]: name} if same else {}
 
     def _unpacked(self, engine, removable):
@@ -144,8 +145,8 @@ def identifiers(found, engine):
     for uri, facts in found.images.items():
         result.update(filter(None, facts.configs))
         ref = parse_pinned(uri)
-        image = engine.image(f"{ref.repository}:{ref.hex[:7]}")
-        if image is not None and uri in (image.get("RepoDigests") or []):
+        image = engine.image(tag_of(ref))
+        if image is not None and digest_of(ref) in (image.get("RepoDigests") or []):
             result.add(image["Id"])
     return result
 
