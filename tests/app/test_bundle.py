@@ -127,7 +127,8 @@ def test_a_fifo_is_not_packed(app):
 HOSTILE = {
     "absolute name": archive(({"name": "/etc/passwd"}, b"x")),
     "parent name": archive(({"name": "a/../../x"}, b"x")),
-    "absolute link": archive(({"name": "l", "type": tarfile.SYMTYPE, "linkname": "/etc"}, b"")),
+    "through an absolute link": archive(
+        ({"name": "l", "type": tarfile.SYMTYPE, "linkname": "/etc"}, b""), ({"name": "l/passwd"}, b"x")),
     "leaving link": archive(({"name": "d/l", "type": tarfile.SYMTYPE, "linkname": "../../etc"}, b"")),
     "through a link": archive(
         ({"name": "d", "type": tarfile.DIRTYPE}, b""), ({"name": "l", "type": tarfile.SYMTYPE, "linkname": "d"}, b""),
@@ -137,6 +138,10 @@ HOSTILE = {
     "device": archive(({"name": "null", "type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}, b"")),
     "fifo": archive(({"name": "pipe", "type": tarfile.FIFOTYPE}, b"")),
     "hard link": archive(({"name": "h", "type": tarfile.LNKTYPE, "linkname": "/etc/passwd"}, b"")),
+    "hard link up": archive(({"name": "d/h", "type": tarfile.LNKTYPE, "linkname": "../x"}, b"")),
+    "hard link to a link": archive(
+        ({"name": "l", "type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, b""),
+        ({"name": "h", "type": tarfile.LNKTYPE, "linkname": "l"}, b"")),
 }
 
 
@@ -147,6 +152,32 @@ def test_hostile_bundles_are_refused_and_write_nothing_outside(kind, tmp_path):
     with pytest.raises(CorruptError, match="the bundle"):
         bundle.extract(io.BytesIO(HOSTILE[kind]), out, "the bundle")
     assert [p for p in tmp_path.rglob("*") if not p.is_relative_to(out) and p not in (tmp_path / "a",)] == []
+
+
+def test_links_of_other_publishers_are_unpacked(tmp_path):
+    data = archive(
+        ({"name": "conf/a", "mode": 0o640}, b"one"),
+        ({"name": "conf/b", "type": tarfile.LNKTYPE, "linkname": "conf/a"}, b""),
+        ({"name": "c", "type": tarfile.LNKTYPE, "linkname": "./conf/b"}, b""),
+        ({"name": "zone", "type": tarfile.SYMTYPE, "linkname": "/etc/localtime"}, b""))
+    bundle.extract(io.BytesIO(data), tmp_path, "the bundle")
+    assert [(path.read_bytes(), stat.S_IMODE(path.stat().st_mode), path.stat().st_nlink)
+            for path in (tmp_path / "conf/a", tmp_path / "conf/b", tmp_path / "c")] == [(b"one", 0o640, 1)] * 3
+    assert os.readlink(tmp_path / "zone") == "/etc/localtime"
+    assert bundle.differences(io.BytesIO(data), tmp_path, "the bundle") == []
+    (tmp_path / "c").write_bytes(b"two")
+    assert bundle.differences(io.BytesIO(data), tmp_path, "the bundle") == ["c has other content"]
+    (tmp_path / "c").write_bytes(b"one")
+    (tmp_path / "conf/a").unlink()
+    assert "conf/a is missing" in bundle.differences(io.BytesIO(data), tmp_path, "the bundle")
+
+
+@pytest.mark.root
+def test_what_is_unpacked_belongs_to_who_unpacks_it(tmp_path):
+    data = archive(*(({"name": name, "type": kind, "uid": 1000, "gid": 1001, "linkname": "f", "mode": 0o755}, b"")
+                     for name, kind in (("d", tarfile.DIRTYPE), ("f", tarfile.REGTYPE), ("l", tarfile.SYMTYPE))))
+    bundle.extract(io.BytesIO(data), tmp_path, "the bundle")
+    assert {(path.lstat().st_uid, path.lstat().st_gid) for path in tmp_path.iterdir()} == {(0, 0)}
 
 
 @pytest.mark.parametrize(

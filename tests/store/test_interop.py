@@ -3,8 +3,6 @@
 
 import json
 import os
-import shutil
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -23,14 +21,14 @@ from support.engine import busybox_image
 from support.images import make_image, make_index, multi_platform, sha256, tar
 
 AMD64 = [Platform("linux", "amd64")]
-KINDS = ("composectl", "skopeo", "no-bundle-index", "no-layers-meta", "manifests-list", "single-platform")
-COMPOSECTL = shutil.which("composectl")
+KINDS = ("composectl", "update", "single-update", "skopeo", "no-bundle-index", "no-layers-meta", "manifests-list",
+         "single-platform")
 
 
 def _made(kind, name="shop", text="one", images=None):
     """Return the parts of an app: (reference, App, {pinned: Image}, compose text, writer)."""
     made = images or {service: multi_platform(f"{service} {text}") for service in ("front", "back")}
-    if kind == "single-platform" and images is None:
+    if kind in ("single-platform", "single-update") and images is None:
         made = {service: make_image({"text": f"{service} {text}"}) for service in ("front", "back")}
     pinned = {service: f"hub.demo.test/factory/img/{service}@{image.digest}" for service, image in made.items()}
     compose = apps.compose_text(pinned)
@@ -38,7 +36,8 @@ def _made(kind, name="shop", text="one", images=None):
     if kind == "manifests-list":
         app = stores.with_manifests(app, made.values())
     app = stores.without(app, kind in ("no-bundle-index", "skopeo"), kind == "no-layers-meta")
-    writer = stores.SKOPEO if kind == "skopeo" else stores.COMPOSECTL
+    writer = {"skopeo": stores.SKOPEO, "update": stores.UPDATE,
+              "single-update": stores.UPDATE}.get(kind, stores.COMPOSECTL)
     images = {pinned[service]: image for service, image in made.items()}
     return f"hub.demo.test/factory/{name}", app, images, compose, writer
 
@@ -201,18 +200,3 @@ def test_what_is_written_here_is_what_they_read(device):
     for path in blobs.iterdir():
         assert sha256(path.read_bytes()) == f"sha256:{path.name}" and path.stat().st_mode & 0o777 == 0o644
     assert not any((root / "ingest").iterdir())
-
-
-@pytest.mark.skipif(COMPOSECTL is None, reason="composectl is not on PATH; with it, it reads what is written here")
-def test_the_real_composectl_lists_and_checks_what_is_written_here(device):
-    reference, app, images, _compose, _writer = _made("composectl")
-    for data in (app.manifest, app.bundle, app.bundle_index, app.layers_meta):
-        device.store.add_blob(sha256(data), [data])
-    for image in images.values():
-        for data in (image.content, *(content for _type, content in stores.variants(image)), *image.blobs.values()):
-            device.store.add_blob(sha256(data), [data])
-    uri = f"{reference}@{app.digest}"
-    device.store.add_app(load_app(StoreSource(device.store), parse_pinned(uri), AMD64))
-    theirs = [COMPOSECTL, "--store", device.config.store]
-    assert uri in subprocess.run([*theirs, "ls"], capture_output=True, text=True, check=True).stdout
-    subprocess.run([*theirs, "check", "--local", uri], check=True)

@@ -3,10 +3,12 @@
 
 Format: layer 0 of an app manifest as composectl v96 writes it. Owner, group and mode are
 kept, modification times are zero, the compose file is named exactly ``docker-compose.yml``.
-What unpacks a bundle trusts nothing in it: no name, no link and no file type may reach
-outside the directory it is unpacked into.
+What unpacks a bundle trusts nothing in it: no name and no file type may reach outside the
+directory it is unpacked into, nothing is written through a link, and all of it belongs to who
+unpacks it, root on a device: the publisher's number may be somebody else's there.
 """
 
+import contextlib
 import io
 import os
 import posixpath
@@ -128,13 +130,15 @@ def members(stream, what):
         stream: the bundle, a binary file.
         what: how errors name it.
 
+    An absolute symbolic link is handed out like others: what it means is for the container to say. A hard
+    link comes without a file, ``linkname`` being the regular file before it that has its content and mode.
     Raises CorruptError for an archive that is broken or that reaches outside its directory.
     """
     import gzip
     import tarfile
     import zlib
 
-    total, links = 0, set()
+    total, links, files = 0, set(), {}
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as tar:
             for info in tar:
@@ -147,11 +151,20 @@ def members(stream, what):
                 if name in links or any(name.startswith(link + "/") for link in links):
                     raise CorruptError(f"{what}: '{name}' lies on or behind a symbolic link")
                 if info.issym():
-                    if not _stays_inside(name, info.linkname):
+                    if not (info.linkname.startswith("/") or _stays_inside(name, info.linkname)):
                         raise CorruptError(f"{what}: the link '{name}' to '{info.linkname}' leads outside the bundle")
                     links.add(name)
-                elif not (info.isreg() or info.isdir()):
-                    raise CorruptError(f"{what}: '{name}' is neither a file, a directory nor a symbolic link")
+                elif info.islnk():
+                    same = files.get(posixpath.normpath(info.linkname))
+                    if same is None:
+                        raise CorruptError(f"{what}: '{name}' is a hard link to '{info.linkname}', which is no file "
+                                           "of the bundle before it")
+                    info.linkname, info.size, info.mode = same.name, same.size, same.mode
+                    files[name] = same
+                elif info.isreg():
+                    files[name] = info
+                elif not info.isdir():
+                    raise CorruptError(f"{what}: '{name}' is neither a file, a directory nor a link")
                 total += info.size
                 if total > MAX_BUNDLE + MAX_COMPOSE:
                     raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
@@ -183,7 +196,7 @@ def read_compose(stream, what):
 def extract(stream, directory, what):
     """Unpack a bundle into an empty directory and make it durable.
 
-    Owners are set only by root. Raises CorruptError for a bundle that is broken or that would
+    Hard links become files of their own. Raises CorruptError for a bundle that is broken or that would
     reach outside ``directory``.
     """
     directory = Path(directory)
@@ -201,26 +214,20 @@ def extract(stream, directory, what):
             target.unlink()
         if info.issym():
             target.symlink_to(info.linkname)
-            _own(target, info)
             continue
-        with open(target, "xb") as out:
+        with contextlib.ExitStack() as end, open(target, "xb") as out:
+            if info.islnk():
+                content = end.enter_context(open(directory / info.linkname, "rb"))
             while chunk := content.read(_CHUNK):
                 out.write(chunk)
             out.flush()
-            _own(target, info)
             os.fchmod(out.fileno(), stat.S_IMODE(info.mode))
             os.fsync(out.fileno())
     # A directory without write permission must get its mode after its content.
     for target, info in sorted(modes.items(), reverse=True):
-        _own(target, info)
         target.chmod(stat.S_IMODE(info.mode))
     for target in sorted(made, reverse=True):
         fsync_directory(target)
-
-
-def _own(target, info):
-    if os.geteuid() == 0:
-        os.chown(target, info.uid, info.gid, follow_symlinks=False)
 
 
 def differences(stream, directory, what):
@@ -243,13 +250,21 @@ def differences(stream, directory, what):
             problem = None if same else f"is not the link to {info.linkname}"
         elif not stat.S_ISREG(mode):
             problem = "is no file"
-        elif not _same_content(target, content):
+        elif not (_same_files(target, directory / info.linkname) if info.islnk() else _same_content(target, content)):
             problem = "has other content"
         else:
             problem = None if stat.S_IMODE(mode) == stat.S_IMODE(info.mode) else "has another mode"
         if problem:
             problems.append(f"{info.name} {problem}")
     return problems
+
+
+def _same_files(path, other):
+    try:
+        with open(other, "rb") as content:
+            return _same_content(path, content)
+    except OSError:
+        return False
 
 
 def _same_content(path, content):

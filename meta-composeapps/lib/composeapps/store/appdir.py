@@ -11,8 +11,10 @@
                                      oci-layout
 
 composectl and skopeo write these as well, in their own words: the JSON is judged by what it says,
-a copy in the place of a link by its content, and what is right is left as it is. Of all this only the
-host in ``uri`` is nowhere else, so it gets a digest of its own.
+a copy in the place of a link by its content, and what is right is left as it is. All but ``uri`` is
+there for skopeo and for people, and says again what blobs say; an app that ``composectl update`` fetched
+has nothing else. So what is missing is a fault only where ``uri.sha256`` tells that it was written. Of all
+this only the host in ``uri`` is nowhere else, so it gets a digest of its own.
 """
 
 import contextlib
@@ -24,8 +26,11 @@ from composeapps import COMPOSE_FILE, durable
 from composeapps.oci.digests import stream_sha256
 from composeapps.oci.documents import dump_json
 
+MISSING = "is missing"
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
 _INDEX_KEYS = {"schemaVersion", "mediaType", "manifests"}
+# What composectl notes of a manifest that no index describes: one of the services that have it.
+_SERVICE_NAME, _SERVICE_HASH = "org.foundries.app.service.name", "io.compose-spec.config-hash"
 
 
 def problems(store, app):
@@ -52,6 +57,13 @@ def _faults(store, app, complete=False):
 
     With ``complete`` a file that only some tools write counts as well when it is missing.
     """
+    ours = complete or (store.app_dir(app.ref) / "uri.sha256").exists()
+    for path, problem, repair in _all_faults(store, app, complete):
+        if ours or problem != MISSING or path.name == "uri":
+            yield path, problem, repair
+
+
+def _all_faults(store, app, complete):
     directory = store.app_dir(app.ref)
     bundle = app.bundle.digest.partition(":")[2]
     for digest, path in ((app.ref.digest, directory / "manifest.json"),
@@ -64,7 +76,8 @@ def _faults(store, app, complete=False):
         manifests = [variant.descriptor.dump() for variant in image.variants]
         index = dump_json({"schemaVersion": 2, "manifests": manifests})
         known = _descriptors(store, image)
-        yield from _file(home / "index.json", index, lambda data, image=image, known=known: _lists(data, image, known))
+        yield from _file(home / "index.json", index,
+                         lambda data, image=image, known=known: _lists(data, app, image, known))
         layout = home / "oci-layout"
         if complete or layout.exists():
             yield from _file(layout, dump_json(LAYOUT), lambda data: _json(data) == LAYOUT)
@@ -85,7 +98,7 @@ def _file(path, data, good):
     try:
         present = path.read_bytes()
     except FileNotFoundError:
-        yield path, "is missing", repair
+        yield path, MISSING, repair
         return
     if not good(present):
         yield path, "is damaged", repair
@@ -102,7 +115,7 @@ def _link_problem(store, digest, path):
             same = stream_sha256(stream) == digest
         return None if same else "is damaged"
     except FileNotFoundError:
-        return "is missing"
+        return MISSING
 
 
 def _link(store, digest, path):
@@ -121,7 +134,7 @@ def _descriptors(store, image):
     return known
 
 
-def _lists(data, image, known):
+def _lists(data, app, image, known):
     """Tell whether an index.json lists the manifests of an image, and says nothing of them but what is so."""
     value = _json(data)
     if not isinstance(value, dict) or not set(value) <= _INDEX_KEYS or value.get("schemaVersion") != 2:
@@ -131,10 +144,10 @@ def _lists(data, image, known):
         return False
     if not {variant.descriptor.digest for variant in image.variants} <= {item.get("digest") for item in items}:
         return False
-    return all(_agrees(item, known.get(item.get("digest")), image) for item in items)
+    return all(_agrees(item, known.get(item.get("digest")), app, image) for item in items)
 
 
-def _agrees(item, described, image):
+def _agrees(item, described, app, image):
     if described is None or not {"mediaType", "digest", "size"} <= set(item):
         return False
     # composectl notes where it was fetched from.
@@ -148,11 +161,24 @@ def _agrees(item, described, image):
             same = set(entry.items()) <= set(platform.items()) if isinstance(platform, dict) else any(
                 (entry.get("os"), entry.get("architecture")) == (v.platform.os, v.platform.architecture)
                 for v in image.variants if v.descriptor.digest == item["digest"])
+        elif key == "annotations" and isinstance(entry, dict):
+            own = {name: text for name, text in entry.items() if name not in (_SERVICE_NAME, _SERVICE_HASH)}
+            noted = len(own) < len(entry)
+            same = (described.get(key) or {}) in (entry, own) and (not noted or _names_service(entry, app, image))
         else:
             same = described.get(key) == entry
         if not same:
             return False
     return True
+
+
+def _names_service(annotations, app, image):
+    """Tell whether annotations name one of the services that have an image, as the compose file describes it."""
+    from composeapps.app.compose import services
+
+    return any(annotations.get(_SERVICE_NAME) == service.name
+               and annotations.get(_SERVICE_HASH, service.config_hash) == service.config_hash
+               for service in services(app.compose, f"app {app.ref}") if service.image == str(image.ref))
 
 
 def _json(data):

@@ -330,20 +330,24 @@ def _parse_environment(text):
 
 
 def _read_bundle(bundle, wanted, what):
-    """Return ({path: (type, mode, owner, group, digest or target)}, {path: text} of what is ``wanted``)."""
+    """Return ({path: (type, mode, digest or target)}, {path: text} of what is ``wanted``)."""
     members, contents = {}, {}
     for info, content in bundles.members(bundle, what):
-        mode = (info.mode & 0o7777, info.uid, info.gid)
+        mode = info.mode & 0o7777
         if info.isdir():
-            members[info.name] = ("directory", *mode, "")
+            members[info.name] = ("directory", mode, "")
         elif info.issym():
-            members[info.name] = ("link", 0, info.uid, info.gid, info.linkname)
+            members[info.name] = ("link", 0, info.linkname)
+        elif info.islnk():
+            members[info.name] = members[info.linkname]
+            if info.name in wanted and info.linkname in contents:
+                contents[info.name] = contents[info.linkname]
         elif info.name in wanted and info.size <= _MAX_ENVIRONMENT:
             data = content.read()
             contents[info.name] = data.decode(errors="replace")
-            members[info.name] = ("file", *mode, "sha256:" + hashlib.sha256(data).hexdigest())
+            members[info.name] = ("file", mode, "sha256:" + hashlib.sha256(data).hexdigest())
         else:
-            members[info.name] = ("file", *mode, stream_sha256(content))
+            members[info.name] = ("file", mode, stream_sha256(content))
     return members, contents
 
 
