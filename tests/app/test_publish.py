@@ -12,7 +12,6 @@ import yaml
 
 from composeapps.cli.main import main
 from composeapps.oci.digests import sha256
-from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import parse
 from support.images import make_image, multi_platform, push_image
 
@@ -172,10 +171,3 @@ def test_command_works_without_the_tests_process(app_dir, registry, factory_name
          f"{registry.host}/{factory_name}/shop"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{registry.host}/{factory_name}/shop@sha256:")
-
-
-def test_platform_variants():
-    v7, v6 = Platform.parse("linux/arm/v7"), Platform.parse("linux/arm/v6")
-    assert not v7.matches(v6) and v7.matches(Platform("linux", "arm"))
-    assert Platform.parse("linux/arm64").matches(Platform.parse("linux/arm64/v8"))
-    assert not Platform.parse("linux/amd64").matches(Platform.parse("linux/arm64"))

@@ -80,7 +80,7 @@ def _publish(registry, kept, picture):
     client = RegistryClient(endpoints={HOST: registry.url})
     busybox = tar({"bin/busybox": Path(hostsetup.TOOLS, "bin", "busybox").read_bytes()}, mode=0o755)
     variant = picture.variants[0]
-    above = list(zip(variant.document.layers, variant.config["rootfs"]["diff_ids"], strict=True))
+    above = list(zip(variant.document.layers, variant.config.diff_ids, strict=True))
     refs = {}
     for version, layers in (("small", []), ("large", above)):
         name = parse(f"{HOST}/bench/image:{version}")

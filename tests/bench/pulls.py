@@ -84,7 +84,7 @@ def hub(run):
             document = picture.variants[0].document
             typical = [(layer, functools.partial(open, kept.blob_path(layer.digest), "rb"))
                        for layer in document.layers]
-            refs = {"typical": _publish(client, "typical", typical, picture.variants[0].config["rootfs"]["diff_ids"]),
+            refs = {"typical": _publish(client, "typical", typical, picture.variants[0].config.diff_ids),
                     "random": _publish(client, "random", _random_layers(RANDOM_LAYERS)),
                     "small": _publish(client, "small", _random_layers(SMALL_LAYERS))}
             client.close()

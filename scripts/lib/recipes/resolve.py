@@ -9,9 +9,8 @@ them has their digests and sizes.
 import re
 from dataclasses import dataclass
 
-from composeapps.app.tree import load_app
+from composeapps.app.tree import common_platforms, load_app
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
-from composeapps.oci.platforms import Platform
 from recipes import licenses
 
 _PLATFORM = re.compile(r"linux/[a-z0-9]+(?:/[a-z0-9.]+)?")
@@ -79,28 +78,17 @@ def _resolve(conf, client, source):
 def _variants(app, wanted):
     """Return {platform: {image: its one Variant}}, sorted, of the platforms that a recipe can offer."""
     if wanted is None:
-        names = {_name(variant.platform) for image in app.images.values() for variant in image.variants}
-        wanted = [Platform.parse(name) for name in sorted(names) if _PLATFORM.fullmatch(name)]
+        wanted = [platform for platform in common_platforms(app.images) if _PLATFORM.fullmatch(str(platform))]
     chosen = {}
     for platform in wanted:
-        images = {}
-        for name, image in app.images.items():
-            fitting = [variant for variant in image.variants if platform.matches(variant.platform)]
-            fitting.sort(key=lambda variant, platform=platform: variant.platform.variant != platform.variant)
-            if fitting:
-                images[name] = image, fitting[0]
+        images = {name: (image, variant) for name, image in app.images.items()
+                  if (variant := image.variant_for(platform)) is not None}
         if len(images) == len(app.images):
-            chosen[_name(platform)] = images
+            # By the name that recipes use: arm64's first variant goes without saying.
+            chosen[str(platform.normal)] = images
     if not chosen:
         raise NotFoundError(f"the images of app {app.ref} have no Linux platform in common: publish them for one")
     return dict(sorted(chosen.items()))
-
-
-def _name(platform):
-    """Return the name that recipes use: arm64's only variant goes without saying."""
-    if (platform.architecture, platform.variant) == ("arm64", "v8"):
-        platform = Platform(platform.os, platform.architecture)
-    return str(platform)
 
 
 def _image_blobs(images):
@@ -122,11 +110,7 @@ def _declared(chosen):
     found = {}
     for images in chosen.values():
         for name, (_image, variant) in images.items():
-            settings = variant.config.get("config")
-            labels = settings.get("Labels") if isinstance(settings, dict) else None
-            label = labels.get(licenses.LABEL) if isinstance(labels, dict) else None
-            text = label.strip() if isinstance(label, str) else ""
-            found.setdefault(name, set()).add(text)
+            found.setdefault(name, set()).add(variant.config.labels.get(licenses.LABEL, "").strip())
     return {
         name: " AND ".join(f"({text})" if len(texts) > 1 else text for text in sorted(texts)) if all(texts) else None
         for name, texts in sorted(found.items())

@@ -19,6 +19,7 @@ from composeapps.app.tree import (
     RegistrySource,
     common_platforms,
     load_image,
+    restricted,
 )
 from composeapps.errors import NotFoundError, UsageError
 from composeapps.oci.digests import sha256, stream_sha256
@@ -64,10 +65,11 @@ def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=
     source = RegistrySource(client)
     pinned = compose.pin(value, _resolver(client, notify), str(app_dir / COMPOSE_FILE))
     refs = sorted(set(pinned.values()), key=str)
-    images = common_platforms({str(ref): load_image(source, ref) for ref in refs})
-    platforms = sorted({str(variant.platform) for image in images.values() for variant in image.variants})
-    if not platforms:
+    images = {str(ref): load_image(source, ref) for ref in refs}
+    common = common_platforms(images)
+    if not common:
         raise UsageError(f"the images of {app_dir} have no platform in common: build them for one")
+    images, platforms = restricted(images, common), [str(platform) for platform in common]
     notify(f"platforms: {', '.join(platforms)}")
     meta = None
     if layers_meta:

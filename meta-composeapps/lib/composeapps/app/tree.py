@@ -12,7 +12,17 @@ from typing import NamedTuple
 from composeapps.app import bundle as bundles
 from composeapps.errors import CorruptError, NotFoundError
 from composeapps.oci.digests import is_digest, sha256
-from composeapps.oci.documents import MAX_IMAGE_ROOT, Descriptor, Document, parse_document, parse_json
+from composeapps.oci.documents import (
+    MAX_DOCUMENT,
+    MAX_IMAGE_ROOT,
+    Config,
+    Descriptor,
+    Document,
+    no_image,
+    parse_config,
+    parse_document,
+    parse_size,
+)
 from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import Reference
 
@@ -22,6 +32,8 @@ INDEX_DIGEST = "org.foundries.app.bundle.index.digest"
 INDEX_SIZE = "org.foundries.app.bundle.index.size"
 LAYERS_META = "layers-meta"
 MAX_MANIFEST = 50 * 1024
+# In place of platforms: whatever of an image the source holds.
+PRESENT = "present"
 
 
 class Blob(NamedTuple):
@@ -40,21 +52,29 @@ class Blob(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """An image for one platform."""
+    """An image for one platform; ``config`` is None where only an index was asked for its platforms."""
 
     platform: Platform
     descriptor: Descriptor
     document: Document
-    config: dict
+    config: Config | None
 
 
 class Image(NamedTuple):
-    """A service's image: its pinned reference, its root document and the variants that were asked for."""
+    """A service's image: its pinned reference, its root document and the variants that were asked for.
+
+    ``absent`` are the Platforms that its index names and whose manifests are not there.
+    """
 
     ref: Reference
     root: Descriptor
     is_index: bool
     variants: tuple
+    absent: tuple = ()
+
+    def variant_for(self, platform):
+        """Return the Variant that a machine of a Platform runs, None when there is none."""
+        return next(iter(platform.best(self.variants, lambda variant: variant.platform)), None)
 
     def blobs(self):
         """Yield the Blobs of this image, the layers last."""
@@ -104,6 +124,10 @@ class StoreSource:
 
     def __init__(self, store):
         self._store = store
+
+    def present(self, digest):
+        """Tell whether a manifest is there."""
+        return self._store.size_of(digest) is not None
 
     def document(self, ref, digest):
         """Return a manifest or an index (bytes), verified."""
@@ -163,15 +187,17 @@ class RegistrySource:
         return self._seen[digest]
 
 
-def load_app(source, ref, platforms=None, images=None):
+def load_app(source, ref, platforms=None, images=None, configs=True):
     """Read an app.
 
     Arguments:
         source: a StoreSource or a RegistrySource.
         ref: the app's pinned Reference.
-        platforms: the Platforms whose variants are wanted; None for all that every image has.
+        platforms: the Platforms whose variants are wanted; None for those of Linux that every image has,
+            PRESENT for those whose manifests a StoreSource has.
         images: the services' pinned References where they are known; read from the compose file
             (which takes PyYAML) by default.
+        configs: see ``load_image``.
 
     Raises CorruptError for what is no app, NotFoundError for a blob that is missing or a platform
     that an image lacks, and what the source raises.
@@ -190,17 +216,24 @@ def load_app(source, ref, platforms=None, images=None):
         from composeapps.app.compose import service_images
 
         images = service_images(compose, what)
-    loaded = {str(image): load_image(source, image, platforms) for image in images}
+    loaded = {str(image): load_image(source, image, platforms, configs) for image in images}
     if platforms is None:
-        loaded = common_platforms(loaded)
+        loaded = restricted(loaded, common_platforms(loaded))
     return App(ref, manifest, bundle, _bundle_index(bundle, what), _layers_meta(manifest), compose, loaded)
 
 
-def load_image(source, ref, platforms=None):
+def load_image(source, ref, platforms=None, configs=True):
     """Read an image's index and manifests.
 
-    Arguments and errors are those of ``load_app``. A root that is no index but a manifest has the
-    platform that its config names.
+    A root that is no index but a manifest has the platform that its config names. Where a source has one
+    of several manifests that a platform runs, that one is taken, be it the best or not: an image that was
+    fetched stays complete.
+
+    Arguments:
+        source, ref, platforms: as for ``load_app``.
+        configs: read the configurations of an index's images, too.
+
+    Raises what ``load_app`` raises.
     """
     what = f"image {ref}"
     try:
@@ -210,74 +243,104 @@ def load_image(source, ref, platforms=None):
         if layout is None:
             raise
         return _layout_image(source, ref, layout, platforms, what)
-    root = parse_document(data, what)
     if len(data) > MAX_IMAGE_ROOT:
         raise CorruptError(f"{what}: its manifest has {len(data)} bytes, more than the {MAX_IMAGE_ROOT} allowed")
+    root = parse_document(data, what)
     own = Descriptor(ref.digest, len(data), root.media_type)
     if root.kind == "manifest":
         variant = _variant(source, ref, own, root, None)
-        wanted = platforms or [variant.platform]
-        missing = [platform for platform in wanted if not platform.matches(variant.platform)]
-        if missing:
-            raise NotFoundError(f"{what} has no image for {missing[0]}; it has: {variant.platform}")
+        for platform in _named(platforms):
+            if not platform.runs(variant.platform):
+                raise no_image(what, platform, [variant.platform])
         return Image(ref, own, False, (variant,))
+    present = getattr(source, "present", lambda digest: False)
     if platforms is None:
-        chosen = [m for m in root.manifests if m.platform and m.platform.os != "unknown"]
+        chosen = [manifest for manifest in root.runnable if manifest.platform.normal.os == "linux"]
+    elif platforms == PRESENT:
+        chosen = [manifest for manifest in root.runnable if present(manifest.digest)]
     else:
-        chosen = [root.select(platform, what) for platform in platforms]
-    variants = []
+        chosen = [root.select(platform, what, present) for platform in platforms]
+    variants, absent = [], []
     for descriptor in dict.fromkeys(chosen):
-        document = parse_document(source.document(ref, descriptor.digest), f"manifest {descriptor.digest} of {what}")
+        try:
+            document = _manifest(source, ref, descriptor, what)
+        except NotFoundError:
+            if platforms is not None:
+                raise
+            # A copy of some platforms keeps the index of all: its digest is the image's.
+            absent.append(descriptor.platform)
+            continue
         if document.kind != "manifest":
             raise CorruptError(f"{what}: {descriptor.digest} is an index in an index, which nothing here reads")
-        variants.append(_variant(source, ref, descriptor, document, descriptor.platform))
-    return Image(ref, own, True, tuple(variants))
+        variants.append(_variant(source, ref, descriptor, document, descriptor.platform, configs))
+    return Image(ref, own, True, tuple(variants), tuple(absent))
+
+
+def _named(platforms):
+    return () if platforms is None or platforms == PRESENT else platforms
+
+
+def _manifest(source, ref, descriptor, what):
+    """Read a manifest that an index describes."""
+    data = source.document(ref, descriptor.digest)
+    if len(data) != descriptor.size:
+        raise CorruptError(f"manifest {descriptor.digest} of {what} has {len(data)} bytes, not the {descriptor.size} "
+                           "that the index names")
+    return parse_document(data, f"manifest {descriptor.digest} of {what}")
 
 
 def _layout_image(source, ref, data, platforms, what):
     """Read an image of which the store has no index but a list of the manifests that were fetched: skopeo's layout."""
     variants = []
     for descriptor in parse_document(data, f"the index.json of {what}").manifests:
-        document = parse_document(source.document(ref, descriptor.digest), f"manifest {descriptor.digest} of {what}")
+        document = _manifest(source, ref, descriptor, what)
         if document.kind == "manifest":
             variants.append(_variant(source, ref, descriptor, document, descriptor.platform))
-    for platform in platforms or ():
-        if not any(platform.matches(variant.platform) for variant in variants):
-            have = ", ".join(str(variant.platform) for variant in variants) or "none"
-            raise NotFoundError(f"{what} has no image for {platform}; it has: {have}")
-    wanted = [v for v in variants if platforms is None or any(p.matches(v.platform) for p in platforms)]
-    return Image(ref, Descriptor(ref.digest, 0), False, tuple(wanted))
+    image = Image(ref, Descriptor(ref.digest, 0), False, tuple(variants))
+    for platform in _named(platforms):
+        if image.variant_for(platform) is None:
+            raise no_image(what, platform, [variant.platform for variant in variants])
+    return restricted({"": image}, platforms)[""] if _named(platforms) else image
 
 
-def _variant(source, ref, descriptor, document, platform):
-    config_blob = document.config
-    data = source.blob(ref, config_blob.digest, config_blob.size)
-    config = parse_json(data, f"config {config_blob.digest} of image {ref}")
-    if platform is None:
-        platform = Platform(*(str(config.get(key) or "") for key in ("os", "architecture", "variant")))
-    return Variant(platform, descriptor, document, config)
+def _variant(source, ref, descriptor, document, platform, configs=True):
+    config = None
+    if configs or platform is None:
+        blob, what = document.config, f"config {document.config.digest} of image {ref}"
+        if blob.size > MAX_DOCUMENT:
+            raise CorruptError(f"{what} claims {blob.size} bytes, more than the {MAX_DOCUMENT} allowed")
+        config = parse_config(source.blob(ref, blob.digest, blob.size), what)
+    return Variant(platform or config.platform, descriptor, document, config)
 
 
 def common_platforms(images):
-    """Return {name: Image} with only the variants of the platforms that every image has."""
-    def has(image, platform):
-        return any(platform.matches(variant.platform) for variant in image.variants)
+    """Return the Linux Platforms for which every image has something to run, sorted by name.
 
-    return {
-        name: Image(image.ref, image.root, image.is_index, tuple(
-            variant for variant in image.variants if all(has(other, variant.platform) for other in images.values())))
-        for name, image in images.items()
-    }
+    Arguments:
+        images: {name: Image}.
+    """
+    there = {variant.platform.normal for image in images.values() for variant in image.variants}
+    return sorted((platform for platform in there if platform.os == "linux"
+                   and all(image.variant_for(platform) for image in images.values())), key=str)
+
+
+def restricted(images, platforms):
+    """Return {name: Image} with only the variants that machines of some Platforms run."""
+    def needed(image):
+        return {variant.descriptor for platform in platforms if (variant := image.variant_for(platform)) is not None}
+
+    return {name: image._replace(variants=tuple(v for v in image.variants if v.descriptor in needed(image)))
+            for name, image in images.items()}
 
 
 def _bundle_index(bundle, what):
     digest = bundle.annotations.get(INDEX_DIGEST)
     if digest is None:
         return None
-    size = str(bundle.annotations.get(INDEX_SIZE) or "")
-    if not is_digest(digest) or not size.isdecimal():
+    size = parse_size(bundle.annotations.get(INDEX_SIZE))
+    if not is_digest(digest) or size is None:
         raise CorruptError(f"{what}: its manifest names a bundle index without a digest or a size")
-    return Descriptor(digest, int(size), "application/json")
+    return Descriptor(digest, size, "application/json")
 
 
 def _layers_meta(manifest):

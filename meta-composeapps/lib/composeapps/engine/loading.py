@@ -189,7 +189,7 @@ def _stream(engine, store, item, variant, leave_out):
 
 def _count_present(engine, variant):
     """Return how many of an image's layers, from the lowest, dockerd has in the same order in another image."""
-    wanted, most = (variant.config.get("rootfs") or {}).get("diff_ids") or [], 0
+    wanted, most = list(variant.config.diff_ids), 0
     for listed in engine.images():
         layers = ((engine.image(listed["Id"]) or {}).get("RootFS") or {}).get("Layers") or []
         pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(wanted, layers, strict=False))

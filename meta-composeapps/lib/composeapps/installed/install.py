@@ -106,8 +106,8 @@ def find_image(image, engine):
     found = engine.image(variant.document.config.digest)
     if found is None:
         found = engine.image(names.tag_of(image.ref))
-        wanted = (variant.config.get("rootfs") or {}).get("diff_ids")
-        if found is not None and (found.get("RootFS") or {}).get("Layers") != wanted:
+        wanted = list(variant.config.diff_ids)
+        if found is not None and ((found.get("RootFS") or {}).get("Layers") or []) != wanted:
             found = None
     elif names.tag_of(image.ref) not in (found.get("RepoTags") or []):
         # An image without a tag is at the mercy of `docker image prune`.

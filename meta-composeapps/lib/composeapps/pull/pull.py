@@ -84,6 +84,10 @@ class _Source:
         self._store, self._client, self._keep = store, client, keep
         self.documents = {}
 
+    def present(self, digest):
+        """Tell whether the store has a manifest, whole or not."""
+        return self._store.size_of(digest) is not None
+
     def document(self, ref, digest):
         """Return a manifest or an index (bytes), verified."""
         return self._read(digest, None, lambda: self._client().manifest(ref, digest))

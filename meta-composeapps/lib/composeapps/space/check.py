@@ -272,8 +272,7 @@ def _count_docker(wanted, store, engine, amounts):
         for image in each.app.images.values():
             variant = image.variants[0]
             layers = variant.document.layers
-            contents = (variant.config.get("rootfs") or {}).get("diff_ids") or []
-            lacking = [(name, layer) for name, layer in zip(chains(contents), layers, strict=False)
+            lacking = [(name, layer) for name, layer in zip(chains(variant.config.diff_ids), layers, strict=False)
                        if name not in known]
             for name, layer in lacking:
                 known.add(name)

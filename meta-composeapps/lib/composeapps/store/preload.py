@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from composeapps import durable
-from composeapps.app.tree import StoreSource, load_app
+from composeapps.app.tree import PRESENT, StoreSource, load_app
 from composeapps.errors import CorruptError, UsageError
-from composeapps.oci.documents import dump_json, parse_document
+from composeapps.oci.documents import dump_json
 from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import parse_pinned
 from composeapps.store.store import Store
@@ -88,7 +88,7 @@ def copy_app(source, target, ref, link=False):
         parse_pinned(f"{path.parent.parent.relative_to(directory / 'images')}@sha256:{path.parent.name}")
         for path in sorted(directory.glob("images/**/index.json"))
     ]
-    app = load_app(StoreSource(source), ref, _platforms(source, images), images)
+    app = load_app(StoreSource(source), ref, PRESENT, images)
     for blob in app.blobs():
         digest, size = blob.descriptor.digest, blob.descriptor.size
         if blob.optional and source.size_of(digest) is None:
@@ -98,15 +98,6 @@ def copy_app(source, target, ref, link=False):
         else:
             target.add_blob(digest, source.chunks(digest, size), size)
     target.add_app(app)
-
-
-def _platforms(source, images):
-    """Return the platforms that a store has the images for: those whose manifests are there."""
-    for image in images:
-        root = parse_document(source.read(image.digest), f"image {image}")
-        if root.kind == "index":
-            return [m.platform for m in root.manifests if m.platform and source.size_of(m.digest) is not None]
-    return None
 
 
 def _match_images(app, pinned):
