@@ -102,6 +102,7 @@ def test_a_registry_that_goes_away_in_between_is_waited_for_longer(registry, sto
     with proxy:
         client = client_for(registry, proxy.url, patience=patience)
         found = survey(shop, store, client)
+        client().close()
     with pytest.raises(RegistryError, match="cannot be reached: .* gave up after 9 tries"):
         fetch(found, store, client, Notes())
     with pytest.raises(RegistryError, match="cannot be reached: .* gave up after 2 tries"):

@@ -20,8 +20,8 @@ from packaging.version import Version
 
 from composeapps import __version__
 from composeapps.errors import CorruptError, NotFoundError, RegistryError, UsageError
-from composeapps.registry.client import PERMANENT
-from composeapps.registry.transport import TRANSIENT, Transport
+from composeapps.registry.failures import PERMANENT, TRANSIENT, EndedError, reason
+from composeapps.registry.transport import Transport
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 SUFFIX = ".tar.gz"
@@ -130,18 +130,17 @@ class PackageIndex:
             try:
                 response = self._follow(url, accept)
                 data = response.read(limit + 1)
+            except EndedError:
+                problem = f"broke off in the middle of {what}"
             except (OSError, *TRANSIENT) as err:
-                problem = f"cannot be reached: {getattr(err, 'strerror', None) or err or type(err).__name__}"
+                problem = f"cannot be reached: {reason(err)}"
                 if isinstance(err, PERMANENT):
                     break
             else:
                 if response.status == HTTPStatus.OK:
                     if len(data) > limit:
                         raise CorruptError(f"{what} is longer than the {limit >> 20} MiB allowed")
-                    if response.length:
-                        problem = f"broke off in the middle of {what}"
-                    else:
-                        return data
+                    return data
                 elif response.status == HTTPStatus.NOT_FOUND:
                     raise NotFoundError(f"{what} is not on {host}: check its name and version")
                 else:
@@ -163,7 +162,7 @@ class PackageIndex:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location:
                 return response
-            response.read()
+            response.drain()
             target = urljoin(url, location)
             if parts.scheme == "https" and urlsplit(target).scheme != "https":
                 raise RegistryError(f"package index {parts.hostname} redirects from https to http: refused")

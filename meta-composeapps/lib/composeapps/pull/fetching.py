@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: MIT
 """Downloading blobs into partials, several at a time, each until it is whole or hopeless."""
 
+import contextlib
 import queue
 import threading
 import time
 
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, StorageError
-from composeapps.registry.client import Unavailable, reason
+from composeapps.registry.failures import TRANSIENT, Unavailable, reason
 from composeapps.registry.ratelimit import RateLimit
-from composeapps.registry.transport import TRANSIENT, read_into
-from composeapps.store import partial
+from composeapps.store import damaged, partial
 
 # Bytes that all connections together may have read and not written: what a kill costs at most, with what
 # the kernel holds (see transport.Transport) of the same size again.
 IN_FLIGHT = 384 * 1024
 LEAST, MOST = 16 * 1024, 128 * 1024
-# A connection that brings fewer bytes than this in the seconds after which silence counts as death is dead.
-TRICKLE = 3000
+# A try that brings fewer bytes than this brings nothing.
+LEAST_PROGRESS = 3000
+# How often a registry may say that it has no more than what is there already, and less than the blob.
+MOST_RESTARTS = 2
 
 
 class _Stopped(Exception):
@@ -61,6 +63,7 @@ class Fetcher:
         """
         waiting, ended = queue.SimpleQueue(), queue.SimpleQueue()
         for blob in blobs:
+            damaged.check(self._store, blob.descriptor.digest, _name(blob))
             waiting.put(blob)
         self._clients = [self._client.twin() for _ in range(min(self._parallel, len(blobs)))]
         workers = [threading.Thread(target=self._work, args=(client, waiting, ended), name="fetch")
@@ -108,16 +111,22 @@ class Fetcher:
         part = partial.Partial(self._store, digest, size, self._app)
         self._disk.opened(part)
         self._progress.advance(digest, part.received - self._received.get(digest, 0))
-        what = f"blob {digest} of {blob.ref.repository}"
+        what = _name(blob)
         try:
-            for again in (False, True):
-                self._complete(client, blob, part, what, again)
-                if part.matches():
-                    self._disk.finished(part, lambda: self._progress.done(digest))
-                    return
-                self._progress.advance(digest, -part.restart())
-                self._progress.note(f"{what} arrived with the wrong content")
-            raise CorruptError(f"{what} arrived with the wrong content twice: the registry's copy is damaged, "
+            for direct in (False, True):
+                problem = "arrived with the wrong content"
+                try:
+                    self._complete(client, blob, part, what, direct)
+                except CorruptError as err:
+                    problem = str(err).removeprefix(what).strip()
+                else:
+                    if part.matches():
+                        self._disk.finished(part, lambda: self._finished(digest))
+                        return
+                    self._progress.advance(digest, -part.restart())
+                damaged.note(self._store, digest)
+                self._progress.note(f"{what} {problem}")
+            raise CorruptError(f"{what} {problem} twice: the registry's copy is damaged, "
                                "or something on the way changes it")
         except NotFoundError:
             if not blob.optional:
@@ -131,15 +140,26 @@ class Fetcher:
             self._disk.closed(part)
             raise
 
+    def _finished(self, digest):
+        damaged.forget(self._store, digest)
+        self._progress.done(digest)
+
     def _complete(self, client, blob, part, what, direct):
-        """Fetch until a partial has as many bytes as the blob."""
-        failures = 0
+        """Fetch until a partial has as many bytes as the blob; raises CorruptError when the registry has others."""
+        failures = restarts = 0
         while part.received < part.size:
             before = part.received
             try:
                 self._wait(max(self._hold.get(blob.ref.host, 0) - time.monotonic(), 0))
-                response, offset = client.open_blob(blob.ref, part.digest, before, direct)
-                self._receive(client, response, before - offset, part)
+                response, offset = client.open_blob(blob.ref, part.digest, before, direct, part.size)
+                if offset is None:
+                    self._progress.advance(part.digest, -part.restart())
+                    restarts += 1
+                    if restarts > MOST_RESTARTS:
+                        raise CorruptError(f"{what} has fewer bytes in the registry than its descriptor says")
+                    continue
+                with contextlib.closing(response):
+                    self._receive(response, before - offset, part)
                 if part.received == part.size:
                     return
                 failure = Unavailable(f"{what}: the connection ended after {part.received} bytes",
@@ -153,22 +173,19 @@ class Fetcher:
                 failure = Unavailable(f"{what}: {reason(err)}", reason(err), reached=True)
             if self._stop.is_set():
                 raise _Stopped
-            failures = failures + 1 if part.received == before else 1
+            failures = failures + 1 if part.received - before < LEAST_PROGRESS else 1
             seconds = client.next_pause(failure, failures)
             self._progress.retry(part.digest, failure.problem or str(failure), seconds)
             self._wait(seconds)
 
-    def _receive(self, client, response, skip, part):
-        """Read a response to its end into the partial, past the first ``skip`` bytes."""
+    def _receive(self, response, skip, part):
+        """Read a response into the partial, past the first ``skip`` bytes, until the blob or the response ends."""
         buffer = memoryview(bytearray(self._chunk))
-        silence, since, spent = client.timeout, part.received + skip, 0.0
         while part.received < part.size:
             if self._stop.is_set():
                 raise _Stopped
             wanted = self._limit.take(min(self._chunk, skip or part.size - part.received))
-            started = time.monotonic()
-            count = read_into(response, buffer[:wanted])
-            spent += time.monotonic() - started
+            count = response.gather(buffer[:wanted])
             self._limit.give_back(wanted - count)
             if not count:
                 return
@@ -179,13 +196,13 @@ class Fetcher:
             self._progress.advance(part.digest, count)
             if part.is_due():
                 self._disk.sync(part)
-            if spent > silence:
-                if part.received - since < TRICKLE:
-                    raise TimeoutError(f"only {part.received - since} bytes came in {spent:.0f} s")
-                since, spent = part.received, 0.0
-        if response.length == 0:
+        if response.length is None:
             # Takes note that nothing follows, so that the connection can be used again.
-            response.read()
+            response.drain()
+
+
+def _name(blob):
+    return f"blob {blob.descriptor.digest} of {blob.ref.repository}"
 
 
 class _Disk:

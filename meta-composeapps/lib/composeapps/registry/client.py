@@ -6,46 +6,34 @@ logs in with basic authentication or the bearer-token exchange; asks mirrors fir
 transfer that breaks off is taken up at the byte where it stopped.
 """
 
+import contextlib
 import hashlib
 import os
-import re
-import socket
-import ssl
 import time
 from http import HTTPStatus
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-from composeapps import __version__
 from composeapps.errors import CorruptError, NotFoundError, RegistryError, UsageError
 from composeapps.oci.digests import sha256
 from composeapps.oci.documents import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT
+from composeapps.registry import address as addresses
 from composeapps.registry.credentials import Credentials
-from composeapps.registry.login import Logins, message
-from composeapps.registry.patience import Patience, retry_after
+from composeapps.registry.failures import PERMANENT, TRANSIENT, EndedError, Unavailable, is_page, reason
+from composeapps.registry.heads import content_range
+from composeapps.registry.patience import Patience
+from composeapps.registry.requester import PORTAL, Known, Requester
 from composeapps.registry.settings import Registries
-from composeapps.registry.transport import TRANSIENT, Transport
+from composeapps.registry.transport import Transport
 
+__all__ = ["PERMANENT", "TRANSIENT", "RegistryClient", "Unavailable", "parse_endpoints", "reason"]
 CHUNK = 256 * 1024
 ACCEPT = ", ".join(sorted(INDEX_TYPES | MANIFEST_TYPES))
-# Another try seldom changes anything: nobody listens, the name does not resolve.
-PERMANENT = (ConnectionRefusedError, socket.gaierror)
-# Seconds for which a mirror that failed is not asked again.
-MIRROR_REST = 60
-_RETRY_STATUS = {408, 429, 500, 502, 503, 504}
-_REDIRECTS = {301, 302, 303, 307, 308}
+# Seconds that a manifest may take to arrive.
+DOCUMENT_SECONDS = 300
 
 
-class Unavailable(RegistryError):
-    """A try failed for a reason that may pass.
-
-    ``after`` is for how many seconds the registry asked to be left alone, or None; ``permanent`` tells
-    that another try seldom helps, ``hopeless`` that none will; ``reached`` that the registry has answered before.
-    """
-
-    def __init__(self, text, problem, after=None, permanent=False, hopeless=False, reached=False):
-        super().__init__(text)
-        self.problem, self.after = problem, after
-        self.permanent, self.hopeless, self.reached = permanent, hopeless, reached
+class WrongLengthError(CorruptError):
+    """A registry has another number of bytes for a blob than its descriptor says."""
 
 
 def parse_endpoints(text):
@@ -56,18 +44,16 @@ def parse_endpoints(text):
     endpoints = {}
     for entry in (text or "").split():
         host, equals, url = entry.partition("=")
-        if not equals or not host or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise UsageError(f"endpoint '{entry}' is not of the form HOST=http[s]://ADDRESS[:PORT]")
+        try:
+            parts = urlsplit(url)
+            good = equals and host and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or parts.username is not None or parts.query:
+            raise UsageError(f"endpoint '{host + equals + addresses.redacted(url)}' is not of the form "
+                             "HOST=http[s]://ADDRESS[:PORT]")
         endpoints[host] = url.rstrip("/")
     return endpoints
-
-
-class _Shared:
-    """What a client and its twins have in common: the registries, the logins, which mirrors rest, who ever answered."""
-
-    def __init__(self, registries, logins):
-        self.registries, self.logins = registries, logins
-        self.resting, self.reached = {}, set()
 
 
 class RegistryClient:
@@ -95,10 +81,9 @@ class RegistryClient:
         environ = os.environ if environ is None else environ
         if endpoints is None:
             endpoints = parse_endpoints(environ.get("COMPOSEAPPS_ENDPOINTS"))
-        self._shared = _Shared(Registries(settings, endpoints, context),
-                               Logins(credentials or Credentials(environ=environ)))
-        self._transport_options = (timeout, environ, receive_buffer)
-        self._transport = Transport(*self._transport_options)
+        self._registries = Registries(settings, endpoints, context)
+        self._known = Known(self._registries, credentials or Credentials(environ=environ))
+        self._transport = Transport(timeout, environ, receive_buffer)
         self.patience = patience or Patience()
         self.timeout = timeout
         self.notify = lambda text: None
@@ -107,7 +92,7 @@ class RegistryClient:
         """Return a client with connections of its own that shares logins and everything else."""
         other = object.__new__(RegistryClient)
         other.__dict__.update(self.__dict__)
-        other._transport = Transport(*self._transport_options)
+        other._transport = self._transport.twin()
         return other
 
     def close(self):
@@ -120,7 +105,7 @@ class RegistryClient:
 
     def base_url(self, host):
         """Return the URL under which ``host``'s API lives: loopback names speak plain http."""
-        return self._shared.registries.base_url(host)
+        return self._registries.base_url(host)
 
     def manifest(self, ref, digest=None):
         """Fetch a manifest or an index.
@@ -145,12 +130,14 @@ class RegistryClient:
         while True:
             try:
                 response = self._once("GET", ref, f"manifests/{name}", what, headers={"Accept": ACCEPT}, direct=direct)
-                return self._read(response, MAX_DOCUMENT, what)
+                with contextlib.closing(response):
+                    self._refuse_page(response, ref, what)
+                    return self._read(response, MAX_DOCUMENT, what)
             except Unavailable as err:
                 failures += 1
                 self._pause(err, failures)
 
-    def open_blob(self, ref, digest, start=0, direct=False):
+    def open_blob(self, ref, digest, start=0, direct=False, size=None):
         """Ask for a blob once, from a byte on, with no second try.
 
         Arguments:
@@ -158,21 +145,49 @@ class RegistryClient:
             digest: the blob's digest.
             start: the first byte that is wanted.
             direct: pass the mirrors by.
+            size: its size in bytes where known.
 
         Returns (response, offset): the body begins at that byte of the blob, which is 0 when the
-        registry cannot begin elsewhere. Raises Unavailable for what may pass.
+        registry cannot begin elsewhere, and None, without a body, when it has no such byte. Raises Unavailable
+        for what may pass; WrongLengthError, before the first byte is read, for a blob of another size.
         """
         what = f"blob {digest} of {ref.repository}"
         headers = {"Range": f"bytes={start}-"} if start else {}
         response = self._once("GET", ref, f"blobs/{digest}", what, headers=headers, direct=direct)
-        if not start or response.status != HTTPStatus.PARTIAL_CONTENT:
-            return response, 0
-        found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
-        if found and int(found[1]) == start:
-            return response, start
-        # Whatever part this is, it is not the one that was asked for.
-        response.close()
-        return self._once("GET", ref, f"blobs/{digest}", what, direct=direct), 0
+        try:
+            if start and response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                response.close()
+                return response, None
+            if response.status == HTTPStatus.PARTIAL_CONTENT:
+                part = content_range(response.headers.get("Content-Range"))
+                if start and part and part[0] == start:
+                    self._check(response, ref, what, size, part[2])
+                    return response, start
+                # Whatever part this is, it is not the one that was asked for.
+                response.close()
+                response = self._once("GET", ref, f"blobs/{digest}", what, direct=direct)
+            if response.status != HTTPStatus.OK:
+                raise RegistryError(f"registry {ref.host} failed on {what}: HTTP {response.status}")
+            self._check(response, ref, what, size, response.length)
+        except BaseException:
+            response.close()
+            raise
+        return response, 0
+
+    def _check(self, response, ref, what, size, length):
+        """Refuse an answer that cannot be the blob, before any of it is kept."""
+        if size is None or length != size:
+            self._refuse_page(response, ref, what)
+        if (response.headers.get("Content-Encoding") or "identity").lower() != "identity":
+            raise Unavailable(f"registry {ref.host} failed on {what}: it comes in a coding that was not asked for",
+                              "it comes in a coding that was not asked for", reached=True)
+        if size is not None and length is not None and length != size:
+            raise WrongLengthError(f"{what} has {length} bytes in the registry, not {size} as its descriptor says")
+
+    @staticmethod
+    def _refuse_page(response, ref, what):
+        if is_page(response):
+            raise Unavailable(f"registry {ref.host}: {what}: {PORTAL}", PORTAL.partition(":")[0], reached=True)
 
     def blob(self, ref, digest, size=None, direct=False):
         """Yield the chunks of a blob (bytes); the last one is yielded only if the whole matched its digest.
@@ -185,31 +200,32 @@ class RegistryClient:
         """
         what = f"blob {digest} of {ref.repository}"
         hasher, received, failures, pending = hashlib.sha256(), 0, 0, b""
-        while True:
+        buffer = memoryview(bytearray(CHUNK))
+        while size is None or received < size:
             before = received
             try:
-                response, offset = self.open_blob(ref, digest, received, direct)
-                # This registry cannot resume: pass over what we have.
-                self._skip(response, received - offset, what)
-                while chunk := response.read(CHUNK):
-                    if pending:
-                        yield pending
-                    received += len(chunk)
-                    if size is not None and received > size:
-                        raise CorruptError(f"{what} is longer than its {size} bytes")
-                    hasher.update(chunk)
-                    pending = chunk
-                if not _short(response, size, received):
+                response, offset = self.open_blob(ref, digest, received, direct, size)
+                if offset is None:
+                    raise CorruptError(f"{what} has fewer bytes in the registry than it sent before")
+                with contextlib.closing(response):
+                    # This registry cannot resume: pass over what we have.
+                    self._skip(response, received - offset, what)
+                    while count := response.gather(buffer if size is None else buffer[:size - received]):
+                        if pending:
+                            yield pending
+                        received += count
+                        pending = bytes(buffer[:count])
+                        hasher.update(pending)
+                if size is None:
                     break
                 failure = Unavailable(f"{what}: the connection ended after {received} bytes", "", reached=True)
             except Unavailable as err:
                 failure = err
             except (OSError, *TRANSIENT) as err:
                 failure = Unavailable(f"{what}: {reason(err)}", "", reached=True)
-            failures = failures + 1 if received == before else 1
-            self._pause(failure, failures)
-        if size is not None and received != size:
-            raise CorruptError(f"{what} has {received} bytes, not {size}")
+            if received != size:
+                failures = failures + 1 if received == before else 1
+                self._pause(failure, failures)
         if "sha256:" + hasher.hexdigest() != digest:
             raise CorruptError(f"{what} arrived with the wrong content (its digest is sha256:{hasher.hexdigest()})")
         if pending:
@@ -232,7 +248,7 @@ class RegistryClient:
                                   headers={"Accept": ACCEPT} if kind == "manifests" else None)
         except NotFoundError:
             return False
-        response.read()
+        response.close()
         return True
 
     def push_blob(self, ref, digest, size, opener):
@@ -249,29 +265,44 @@ class RegistryClient:
             return False
         what = f"blob {digest} to {ref.repository}"
         for attempt in range(1, self.patience.tries + 1):
-            response = self._call("POST", ref, "blobs/uploads/", what, push=True, body=b"")
-            response.read()
-            location = response.headers.get("Location")
-            if not location:
-                raise RegistryError(f"{what}: the registry accepted the upload but named no place for it")
-            url = urljoin(self.base_url(ref.host) + "/", location)
-            url += ("&" if urlsplit(url).query else "?") + urlencode({"digest": digest})
-            try:
-                with opener() as stream:
-                    done = self._call("PUT", ref, url, what, push=True, body=stream, headers={
-                        "Content-Type": "application/octet-stream", "Content-Length": str(size)})
-                done.read()
+            begun = self._call("POST", ref, "blobs/uploads/", what, push=True, body=b"")
+            begun.drain()
+            if begun.status == HTTPStatus.CREATED:
                 return True
-            except TRANSIENT as err:
-                self._pause(Unavailable(f"{what}: {reason(err)}", "", reached=True), attempt)
+            address = self._upload_address(begun, ref, what, digest)
+            try:
+                done = self._once("PUT", ref, address, what, push=True, body=opener, headers={
+                    "Content-Type": "application/octet-stream", "Content-Length": str(size)})
+                done.drain()
+                return True
+            except Unavailable as err:
+                self._pause(err, attempt)
         return True
+
+    def _upload_address(self, begun, ref, what, digest):
+        """Return where an upload goes that a registry accepted."""
+        location = begun.headers.get("Location")
+        if not location:
+            number = begun.headers.get("Docker-Upload-UUID")
+            if not number:
+                raise RegistryError(f"{what}: the registry accepted the upload but named no place for it")
+            location = f"{self.base_url(ref.host)}/v2/{quote(ref.path)}/blobs/uploads/{quote(number, safe='')}"
+        asked = begun.address
+        address = addresses.join(asked, location, f"{what}: the registry's place for it")
+        if asked.origin.scheme == "https" and address.origin.scheme == "http":
+            if address.origin.host != asked.origin.host or address.origin.port not in (80, asked.origin.port):
+                raise RegistryError(f"{what}: the registry leads from https to http ({address.shown}): refused")
+            # Behind a proxy that ends TLS for it a registry does not always know that it has it.
+            address = address._replace(origin=asked.origin)
+        mark = "&" if "?" in address.target else "?"
+        return address._replace(target=address.target + mark + urlencode({"digest": digest}))
 
     def push_manifest(self, ref, data, media_type):
         """Upload a manifest or an index under the reference's tag, or its digest when it has no tag."""
         name = ref.tag or sha256(data)
         response = self._call("PUT", ref, f"manifests/{name}", f"{ref.repository}:{name}", push=True, body=data,
                               headers={"Content-Type": media_type})
-        response.read()
+        response.drain()
 
     def next_pause(self, failure, failures):
         """Return the seconds until another try, or raise ``failure`` when that makes no sense any more.
@@ -300,116 +331,22 @@ class RegistryClient:
             try:
                 return self._once(method, ref, target, what, push, headers, body, direct)
             except Unavailable as err:
-                if body is not None and not isinstance(body, bytes):
-                    raise ConnectionResetError(err.problem or str(err)) from None
                 failures += 1
                 self._pause(err, failures)
 
-    def _once(self, method, ref, target, what, push=False, headers=None, body=None, direct=False):
-        """Send a request to the mirrors and then to the registry; return the first good answer.
-
-        Raises Unavailable when the registry's own failure may pass, else what its answer means.
-        """
-        if not push and not direct and "://" not in target:
-            for name, base in self._shared.registries.mirrors(ref.host):
-                if self._shared.resting.get(base, 0) > time.monotonic():
-                    continue
-                problem = self._try_mirror(name, base, method, ref, target, headers)
-                if not isinstance(problem, str):
-                    return problem
-                if problem:
-                    self._shared.resting[base] = time.monotonic() + MIRROR_REST
-                    self.notify(f"mirror {base}: {problem}; asking registry {ref.host}")
-        base = self.base_url(ref.host)
-        unreachable = f"registry {ref.host} ({base}) cannot be reached"
-        try:
-            response = self._answered(ref.host, base, method, ref, target, push, headers, body)
-        except ssl.SSLCertVerificationError as err:
-            raise Unavailable(f"{unreachable}: {reason(err)}", reason(err), hopeless=True) from None
-        except (OSError, *TRANSIENT) as err:
-            raise Unavailable(f"{unreachable}: {reason(err)}", reason(err), permanent=isinstance(err, PERMANENT),
-                              reached=ref.host in self._shared.reached) from None
-        self._shared.reached.add(ref.host)
-        if response.status in _RETRY_STATUS:
-            after = retry_after(response.headers.get("Retry-After"))
-            text = message(response)
-            response.close()
-            raise Unavailable(f"registry {ref.host} failed on {what}: {text}", text, after, reached=True)
-        return self._accept(response, ref, what)
-
-    def _try_mirror(self, name, base, method, ref, target, headers):
-        """Return a mirror's good answer, "" when it lacks what is asked for, or what is wrong with it."""
-        try:
-            response = self._answered(name, base, method, ref, target, False, headers, None)
-        except RegistryError as err:
-            return str(err)
-        except (OSError, *TRANSIENT) as err:
-            return reason(err)
-        if response.status < 300:
-            return response
-        text = "" if response.status == HTTPStatus.NOT_FOUND else message(response)
-        response.close()
-        return text
-
-    def _answered(self, host, base, method, ref, target, push, headers, body):
-        """Send a request to one registry or mirror, logging in when it asks for that."""
-        url = target if "://" in target else f"{base}/v2/{quote(ref.path)}/{target}"
-        scope = f"repository:{ref.path}:{'pull,push' if push else 'pull'}"
-        logins = self._shared.logins
-        login = logins.authorization(host, ref.path, scope)
-        response = self._follow(method, url, host, base, login, headers, body)
-        if response.status != HTTPStatus.UNAUTHORIZED:
-            return response
-        response.read()
-        logins.answer(response.headers.get("WWW-Authenticate") or "", host, ref.path, scope, login,
-                      lambda *request: self._send(host, *request))
-        if body is not None and not isinstance(body, bytes):
-            raise ConnectionResetError("the registry asked for a login in the middle of an upload")
-        return self._follow(method, url, host, base, logins.authorization(host, ref.path, scope), headers, body)
-
-    def _send(self, host, method, url, headers, body):
-        registries = self._shared.registries
-        return self._transport.send(method, url, headers, body, lambda: registries.context(host),
-                                    registries.settings(host).proxy)
-
-    def _follow(self, method, url, host, base, login, headers, body):
-        """Send one request and follow its redirects; our login never goes to another origin."""
-        home = urlsplit(base)[:2]
-        for _hop in range(6):
-            sent = {"User-Agent": f"composeapps/{__version__}", **(headers or {})}
-            if login and urlsplit(url)[:2] == home:
-                sent["Authorization"] = login
-            response = self._send(host, method, url, sent, body)
-            location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not location or method not in ("GET", "HEAD"):
-                return response
-            response.read()
-            target = urljoin(url, location)
-            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-                raise RegistryError(f"registry {host} redirects from https to {urlsplit(target).scheme}: refused")
-            url = target
-        raise RegistryError(f"registry {host} redirects in circles")
-
-    def _accept(self, response, ref, what):
-        """Return a response with a good status; turn any other into the error it means."""
-        if response.status < 300:
-            return response
-        text = message(response)
-        if response.status == HTTPStatus.NOT_FOUND:
-            raise NotFoundError(f"{what} is not in the registry {ref.host}")
-        if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise RegistryError(f"registry {ref.host} denies access to {ref.path} ({text}): "
-                                "check the login in REGISTRY_AUTH_FILE")
-        raise RegistryError(f"registry {ref.host} failed on {what}: {text}")
+    def _once(self, *args, **options):
+        return Requester(self._known, self._transport, self.notify).once(*args, **options)
 
     @staticmethod
     def _read(response, limit, what):
+        if response.length is not None and response.length > limit:
+            raise CorruptError(f"{what} is longer than the {limit} bytes allowed")
         try:
-            data = response.read(limit + 1)
+            data = response.read(limit + 1, time.monotonic() + DOCUMENT_SECONDS)
+        except EndedError:
+            raise Unavailable(f"{what}: the connection ended early", "", reached=True) from None
         except (OSError, *TRANSIENT) as err:
             raise Unavailable(f"{what}: the connection broke off ({reason(err)})", "", reached=True) from None
-        if len(data) <= limit and response.length:
-            raise Unavailable(f"{what}: the connection ended after {len(data)} bytes", "", reached=True)
         if len(data) > limit:
             raise CorruptError(f"{what} is longer than the {limit} bytes allowed")
         return data
@@ -421,17 +358,3 @@ class RegistryClient:
             if not chunk:
                 raise RegistryError(f"{what}: the registry sent less than before")
             count -= len(chunk)
-
-
-def _short(response, size, received):
-    """Tell whether an answer ended early: http.client reports that only for a read to the end."""
-    if size is not None:
-        return received < size
-    return bool(response.length)
-
-
-def reason(err):
-    """Say in a few words why the network failed."""
-    if isinstance(err, TimeoutError):
-        return "no answer in time"
-    return getattr(err, "strerror", None) or str(err) or type(err).__name__

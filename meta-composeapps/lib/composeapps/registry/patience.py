@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """How often a request is tried again, and after how long."""
 
-import email.utils
 import random
 import time
 from typing import NamedTuple
 
+from composeapps.registry.heads import seconds
+
 # Seconds that a registry's Retry-After is honoured for at most.
 LONGEST_REQUEST = 300
+_LONGEST_DATE = 64
 
 
 class Patience(NamedTuple):
@@ -40,11 +42,13 @@ class Patience(NamedTuple):
 
 def retry_after(value):
     """Return the seconds that a ``Retry-After`` header asks for (RFC 9110: seconds or a date), or None."""
-    if not value:
+    if not value or len(value) > _LONGEST_DATE:
         return None
-    if value.strip().isdecimal():
-        return float(value)
+    if (asked := seconds(value)) is not None:
+        return asked
+    import email.utils
+
     try:
         return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None

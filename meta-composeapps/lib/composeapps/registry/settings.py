@@ -89,8 +89,14 @@ def _checked(section, key, value):
 
 
 def _url(section, key, value, schemes=("http", "https")):
-    parts = urlsplit(value) if isinstance(value, str) else None
-    if parts is None or parts.scheme not in schemes or not parts.hostname or parts.query:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        good = parts is not None and parts.scheme in schemes and parts.hostname and parts.port != 0 and not parts.query
+    except ValueError:
+        good = False
+    if good and key != "proxy" and parts.username is not None:
+        raise UsageError(f"{section}: '{key}' has a login in it: put that in auth_file")
+    if not good:
         raise UsageError(f"{section}: '{key}' is not an address of the form {'|'.join(schemes)}://HOST[:PORT]")
     return value.rstrip("/")
 
@@ -110,7 +116,7 @@ class Registries:
         for host, url in (endpoints or {}).items():
             self._settings[host] = self._settings.get(host, RegistrySettings())._replace(url=url)
         self._context, self._certificates = context, certificates
-        self._contexts = {}
+        self._contexts, self._plain = {}, None
         self._lock = threading.Lock()
 
     def settings(self, host):
@@ -140,9 +146,11 @@ class Registries:
                 self._contexts[host] = self._make_context(host)
             return self._contexts[host]
 
-    def _make_context(self, host):
-        import ssl
+    def has(self, host):
+        """Tell whether something is said of ``host`` in particular."""
+        return host in self._settings
 
+    def _make_context(self, host):
         settings = self.settings(host)
         authorities = [settings.ca_file] if settings.ca_file else []
         pair = (settings.cert_file, settings.key_file) if settings.cert_file else None
@@ -151,13 +159,24 @@ class Registries:
             authorities += [] if settings.ca_file else sorted(place.glob("*.crt"))
             for certificate in [] if pair else sorted(place.glob("*.cert")):
                 pair = (certificate, certificate.with_suffix(".key"))
-        context = ssl.create_default_context()
+        if not authorities and not pair:
+            # Of all the hosts that a registry may lead to nothing is known.
+            if self._plain is None:
+                self._plain = _new_context()
+            return self._plain
+        context = _new_context()
         for file in authorities:
             _load(host, file, lambda file=file: context.load_verify_locations(cafile=file))
         if pair:
             # Without a function that says no, OpenSSL asks for the key's pass phrase on the terminal.
             _load(host, pair[0], lambda: context.load_cert_chain(*pair, password=lambda: ""))
         return context
+
+
+def _new_context():
+    import ssl
+
+    return ssl.create_default_context()
 
 
 def _load(host, file, action):

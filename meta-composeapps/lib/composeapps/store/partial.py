@@ -21,6 +21,7 @@ from pathlib import Path
 
 from composeapps import durable
 from composeapps.errors import LockedError, StorageError
+from composeapps.store import damaged
 
 SUFFIX, MARK_SUFFIX = ".part", ".mark"
 # Bytes, or seconds while some come, after which a partial is synced: what a power cut costs at most.
@@ -224,6 +225,7 @@ def collect(store, wanted, app="", everything=False):
     for mark in store.ingest.glob("*" + MARK_SUFFIX):
         if not mark.with_suffix(SUFFIX).exists():
             mark.unlink(missing_ok=True)
+    damaged.collect(store, KEEP_SECONDS)
     return count, size
 
 
