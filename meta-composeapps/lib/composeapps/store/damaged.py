@@ -2,8 +2,8 @@
 """Blobs that arrived damaged: ``<store>/ingest/<hex>.damaged``, so that a device does not fetch them for ever.
 
 A registry whose copy has rotted, or something on the way that changes it, spoils every try. How often that
-was and when last is remembered over runs, and the next try waits: five minutes, then twice as long each time,
-a day at most. A whole blob ends it.
+was and when last is remembered over runs, and after a few tries the next run waits: five minutes, then longer
+with each try, a day at most. A whole blob ends it.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from composeapps import durable
 from composeapps.errors import CorruptError
 
 SUFFIX = ".damaged"
-# A run tries twice before it gives up, the second time past the mirrors.
-FREE_TRIES = 2
+# Two runs, each of which tries twice, the second time past the mirrors.
+FREE_TRIES = 4
 FIRST_WAIT, LONGEST_WAIT = 300, 24 * 3600
 
 
