@@ -100,7 +100,7 @@ def _documents(data, path):
         else:
             parts[-1].append(line)
     documents = ["".join(lines) for lines in parts]
-    if not re.sub(r"(?m)^\s*#.*$", "", documents[0]).strip():
+    if not re.sub(r"(?m)^[^\S\n]*#.*$", "", documents[0]).strip():
         documents = documents[1:]
     if len(documents) not in (2, 3):
         raise UsageError(f"{path} is not a Docker App: it has {len(documents)} YAML documents, not the three for "

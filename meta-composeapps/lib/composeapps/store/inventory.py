@@ -21,7 +21,11 @@ from composeapps.oci.reference import parse_pinned
 WHOLE, DOCUMENTS, ANYTHING = 0, 1, 2
 
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
-_PINNED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/\[\]-]*@sha256:[0-9a-f]{64}")
+_PINNING = re.compile(rb"@sha256:[0-9a-f]{64}")
+# What else a pinned reference is made of, what it does not begin with, and how long that can be.
+_PUNCTUATION = b"._:/[]-"
+_IN_NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + _PUNCTUATION
+_MAX_NAME = 1024
 
 
 class Inventory:
@@ -223,7 +227,16 @@ def chains(contents):
 
 
 def _references(data):
-    return [found.decode() for found in _PINNED.findall(data)]
+    """Return the pinned references (texts) in bytes of any kind, each as long as it can be read."""
+    references, end = [], 0
+    for found in _PINNING.finditer(data):
+        # Backwards from the digest: a word without one may be long, and costs nothing then.
+        before = data[max(end, found.start() - _MAX_NAME):found.start()]
+        word, end = before[len(before.rstrip(_IN_NAME)):], found.end()
+        # A bracket may belong to the host, an IPv6 address, or be that of a list.
+        names = dict.fromkeys((word.lstrip(_PUNCTUATION), word.lstrip(_PUNCTUATION.replace(b"[", b""))))
+        references += [(name + found[0]).decode() for name in names if name]
+    return references
 
 
 def _reference(text):

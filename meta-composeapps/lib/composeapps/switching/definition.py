@@ -216,7 +216,7 @@ def _cannot_stand_beside(value):
             fixed = port.get("published") not in (None, "", 0, "0")
         else:
             # [address:]host:container[/protocol]; the host's part may be empty.
-            words = re.sub(r"\[[^]]*\]|\$\{[^}]*\}", "v", str(port).partition("/")[0]).split(":")
+            words = re.sub(r"\[[^]]*(?:\]|\Z)|\$\{[^}]*(?:\}|\Z)", "v", str(port).partition("/")[0]).split(":")
             fixed = len(words) > 1 and bool(words[-2])
         if fixed:
             return "a fixed port of the host"
