@@ -22,19 +22,24 @@ from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.digests import stream_sha256
 
 IGNORE_FILE = ".composeappignores"
+# What docker compose looks for, in its order; beside the pinned file they would be taken in its place, or added.
+BASE_NAMES = ("compose.yaml", "compose.yml", COMPOSE_FILE, "docker-compose.yaml")
+OVERRIDE_NAMES = ("compose.override.yml", "compose.override.yaml", "docker-compose.override.yml",
+                  "docker-compose.override.yaml")
 MAX_COMPOSE = 1024 * 1024
 MAX_BUNDLE = 1024 * 1024 * 1024
 
 _CHUNK = 1024 * 1024
 
 
-def create(app_dir, compose, out):
+def create(app_dir, compose, out, listing=None):
     """Write the bundle of a directory.
 
     Arguments:
         app_dir: the app's directory.
         compose: the pinned compose file (bytes), which takes the place of the one in the directory.
         out: a binary file that the bundle is written to.
+        listing: what ``entries`` returned of the directory; asked for by default.
 
     Returns the bundle index, {path: digest}, with an entry for each file that is no directory.
     Raises UsageError for what a bundle cannot hold: a device, a link that leaves the directory,
@@ -46,13 +51,19 @@ def create(app_dir, compose, out):
     if len(compose) > MAX_COMPOSE:
         raise UsageError(f"the pinned compose file has {len(compose)} bytes, more than the {MAX_COMPOSE} allowed")
     app_dir = Path(app_dir)
+    listing = entries(app_dir) if listing is None else listing
+    if COMPOSE_FILE not in listing:
+        raise UsageError(f"{app_dir} has no {COMPOSE_FILE}")
     index, total = {}, 0
     # The same input gives the same bytes: no time stamp, no file name, a fixed order.
     with (
         gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0, compresslevel=9) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for name, path in _entries(app_dir):
+        for name, path in listing.items():
+            if name == COMPOSE_FILE:
+                # Whatever it is in the directory, a link to a file of another name too.
+                path = path.resolve()
             info = _describe(tar, name, path, app_dir)
             if name == COMPOSE_FILE:
                 info.size = len(compose)
@@ -76,24 +87,45 @@ def create(app_dir, compose, out):
     return dict(sorted(index.items()))
 
 
-def _entries(app_dir):
-    """Yield (name, path) of everything in a directory that its ignore file does not leave out, sorted."""
+def entries(app_dir, compose_files=()):
+    """Return {name: path} of all that a directory's bundle holds: what the ignore file does not leave out, sorted.
+
+    Arguments:
+        app_dir: the app's directory.
+        compose_files: the files that make the compose file (Paths), the first in its place. All that
+            docker compose would look for at the top of the directory is left out.
+
+    Raises UsageError for a name that is no text, and for an ignore file that is none.
+    """
+    app_dir = Path(app_dir)
     try:
-        rules = IgnoreRules((app_dir / IGNORE_FILE).read_text() + f"\n{IGNORE_FILE}\n")
+        data = (app_dir / IGNORE_FILE).read_bytes() + f"\n{IGNORE_FILE}\n".encode()
     except FileNotFoundError:
-        rules = IgnoreRules()
+        data = b""
+    rules = IgnoreRules(data, str(app_dir / IGNORE_FILE))
+    found = {}
 
     def walk(directory, prefix):
         for entry in sorted(os.scandir(directory), key=lambda e: e.name):
             name = prefix + entry.name
-            ignored = name != COMPOSE_FILE and rules.ignores(name)
+            ignored = rules.ignores(name)
             is_directory = entry.is_dir(follow_symlinks=False)
             if not ignored:
-                yield name, Path(entry.path)
+                shown = os.fsencode(name)
+                try:
+                    shown.decode()
+                except UnicodeDecodeError:
+                    raise UsageError(f"{app_dir}: the name of the file {shown!r} is not UTF-8: rename it, or leave it "
+                                     f"out with a {IGNORE_FILE}") from None
+                found[name] = Path(entry.path)
             if is_directory and (not ignored or rules.has_exceptions):
-                yield from walk(entry.path, name + "/")
+                walk(entry.path, name + "/")
 
-    yield from walk(app_dir, "")
+    walk(app_dir, "")
+    for name in (*BASE_NAMES, *OVERRIDE_NAMES):
+        found.pop(name, None)
+    found[COMPOSE_FILE] = compose_files[0] if compose_files else app_dir / COMPOSE_FILE
+    return dict(sorted(found.items()))
 
 
 def _describe(tar, name, path, app_dir):

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Compose files: reading their services, and pinning them for publication.
+"""Compose files: what their services are.
 
-Takes PyYAML, so nothing that BitBake imports may import this at its top. Values are not
-interpolated: ``${…}`` is left for the device, except in an image's name, where it is refused.
+Values are not interpolated: ``${…}`` is left for the device.
 """
 
-import functools
-import hashlib
 import re
 from typing import NamedTuple
 
+from composeapps.app import yamltext
 from composeapps.errors import CorruptError, UsageError
-from composeapps.oci.reference import parse, parse_pinned
+from composeapps.oci.reference import parse_pinned
 
 CONFIG_HASH = "io.compose-spec.config-hash"
 _SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -32,56 +30,25 @@ class Service(NamedTuple):
 def load(data, what):
     """Parse a compose file (bytes); return its mapping.
 
-    Raises UsageError naming ``what``, and the line where YAML gives one, when it is not a compose
-    file: not YAML, no services, a service that is no mapping.
+    Raises UsageError naming ``what``, and the line where there is one, when it is not a compose file: not
+    YAML, no services, a service that is no mapping.
     """
-    import yaml
+    found = yamltext.read(data, what)
+    if len(found) > 1:
+        raise UsageError(f"{what} is not a compose file: it has {len(found)} YAML documents, where one is expected")
+    return check(found[0] if found else None, what)
 
-    try:
-        value = yaml.load(data, Loader=loader())  # noqa: S506 - made from a safe one
-    except yaml.MarkedYAMLError as err:
-        line = f", line {err.problem_mark.line + 1}" if err.problem_mark else ""
-        raise UsageError(f"{what}{line}: not YAML: {err.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
-        raise UsageError(f"{what}: not YAML: {str(err).splitlines()[0]}") from None
+
+def check(value, what):
+    """Return a compose file's mapping when it has services, each a mapping; raises UsageError otherwise."""
     if not isinstance(value, dict) or not isinstance(value.get("services"), dict) or not value["services"]:
         raise UsageError(f"{what} is not a compose file: it has no services")
     for name, service in value["services"].items():
-        if not isinstance(name, str) or not _SERVICE_NAME.fullmatch(name):
+        if not _SERVICE_NAME.fullmatch(name):
             raise UsageError(f"{what}: '{name}' is not a service name")
         if not isinstance(service, dict):
             raise UsageError(f"{what}: service '{name}' is not a mapping")
     return value
-
-
-@functools.cache
-def loader():
-    """Return a YAML loader that takes scalars for what docker compose takes them for.
-
-    YAML 1.1, which PyYAML reads, has numbers of base 60, such as the ports 22:22, and booleans
-    such as the restart policy no; YAML 1.2 and docker compose have neither.
-    """
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        """Safe, as the one it is made from."""
-
-    resolvers = {}
-    for first, entries in Loader.yaml_implicit_resolvers.items():
-        resolvers[first] = [(tag, regexp) for tag, regexp in entries if tag not in _OTHER_SCALARS]
-    Loader.yaml_implicit_resolvers = resolvers
-    for tag, (pattern, firsts) in _OTHER_SCALARS.items():
-        Loader.add_implicit_resolver(tag, re.compile(pattern), list(firsts))
-    return Loader
-
-
-# Tag -> how such a scalar looks, and the characters that it can begin with.
-_OTHER_SCALARS = {
-    "tag:yaml.org,2002:bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    "tag:yaml.org,2002:int": (r"^[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|0|[1-9][0-9_]*)$", "-+0123456789"),
-    "tag:yaml.org,2002:float": (r"^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
-                                r"|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$", "-+0123456789."),
-}
 
 
 def services(data, what):
@@ -109,60 +76,6 @@ def _expected(service):
 def service_images(data, what):
     """Return the pinned References of the images of a pinned compose file, sorted, each once."""
     return [parse_pinned(image) for image in sorted({service.image for service in services(data, what)})]
-
-
-def pin(value, resolve, what):
-    """Pin a parsed compose file in place.
-
-    Each service's image becomes ``host/path@sha256:…``, ``build`` goes, and the label
-    ``io.compose-spec.config-hash`` is set to the sha256 of the pinned service.
-
-    Arguments:
-        value: what ``load`` returned.
-        resolve: called with the Reference of an image; returns its digest.
-        what: how errors name the file.
-
-    Returns {service: pinned Reference}. Raises UsageError for a service without an image or with an
-    image name that cannot be resolved here.
-    """
-    pinned = {}
-    for name, service in value["services"].items():
-        image = service.get("image")
-        if not isinstance(image, str) or not image.strip():
-            raise UsageError(f"{what}: service '{name}' has no image: name one as HOST/PATH:TAG")
-        if "$" in image:
-            raise UsageError(f"{what}: service '{name}': '{image}' holds a variable, which cannot be pinned")
-        ref = parse(image.strip(), what=f"{what}: image of service '{name}'")
-        pinned[name] = ref.pinned(resolve(ref))
-        service["image"] = str(pinned[name])
-        service.pop("build", None)
-        labels = service_labels(service, name, what)
-        labels.pop(CONFIG_HASH, None)
-        service.pop("labels", None)
-        if labels:
-            service["labels"] = labels
-        digest = hashlib.sha256(dump(service)).hexdigest()
-        service["labels"] = {**labels, CONFIG_HASH: digest}
-    return pinned
-
-
-def dump(value):
-    """Serialize a mapping as YAML bytes, in its own order, the same bytes for the same content."""
-    import yaml
-
-    return yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=4096).encode()
-
-
-def _dumper():
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        """Writes no anchors: readers of the field expand them, but people read these files too."""
-
-        def ignore_aliases(self, data):
-            return True
-
-    return Dumper
 
 
 def service_labels(service, name, what):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE, durable
-from composeapps.app import compose
+from composeapps.app import compose, filerefs, pinning, yamltext
 from composeapps.errors import NotFoundError, StorageError, UsageError
 
 SUFFIX = ".dockerapp"
@@ -80,7 +80,7 @@ def _dockerapp(path, files):
     metadata, value, parameters = (_mapping(data, file, what) for (file, data), what in
                                    zip(parts, ("metadata", "compose file", "parameters"), strict=True))
     # Checked as a compose file, by the words that other commands use.
-    compose.load(compose.dump(value), f"{parts[1][0]}: the compose file")
+    compose.check(value, f"{parts[1][0]}: the compose file")
     name = metadata.get("name") or path.name.removesuffix(SUFFIX)
     return OldApp(_name(str(name), path), DOCKERAPP, path, files or (path if path.is_dir() else None), metadata,
                   dict(_flat(parameters, "", path)), value)
@@ -120,17 +120,10 @@ def _bytes(path):
 
 
 def _mapping(data, path, what):
-    import yaml
-
-    try:
-        value = yaml.load(data, Loader=compose.loader())  # noqa: S506 - made from a safe one
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
-        mark = getattr(err, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(err, "problem", None) or str(err).splitlines()[0]
-        raise UsageError(f"{path}: the {what}{where}: not YAML: {reason}") from None
-    if value is None:
-        return {}
+    found = yamltext.read(data, f"{path}: the {what}", source=True)
+    if len(found) > 1:
+        raise UsageError(f"{path}: the {what} has {len(found)} YAML documents, where one is expected")
+    value = found[0] if found and found[0] is not None else {}
     if not isinstance(value, dict):
         raise UsageError(f"{path}: the {what} is not a mapping")
     return value
@@ -234,9 +227,9 @@ def convert(app, output, parameters=None):
     if app.files is not None and output.resolve().is_relative_to(app.files.resolve()):
         raise UsageError(f"{output} lies in {app.files}, which is to be converted: name another with --output")
     value = render(app, parameters)
-    _check_confined(value, app.path)
+    filerefs.check_confined(value, str(app.path))
     # It says nothing to docker compose any more but draws a warning.
-    data = compose.dump({key: entry for key, entry in value.items() if key != "version"})
+    data = pinning.dump({key: entry for key, entry in value.items() if key != "version"})
     staging = output.with_name(f".staging-{output.name}-{os.getpid()}")
     with durable.storage_errors(f"writing {output}"):
         durable.make_directories(output.parent)
@@ -283,21 +276,6 @@ def _sync(directory):
             with open(path, "rb") as stream:
                 os.fsync(stream.fileno())
     durable.fsync_directory(directory)
-
-
-def _check_confined(value, path):
-    """Refuse files of the app that would not be in its bundle: relative names that lead out of its directory."""
-    for name, service in value["services"].items():
-        volumes = service.get("volumes") if isinstance(service.get("volumes"), list) else []
-        sources = [v.split(":", 1)[0] if isinstance(v, str) else str(v.get("source") or "") if isinstance(v, dict)
-                   and v.get("type") == "bind" else "" for v in volumes]
-        files = service.get("env_file") or []
-        sources += [files] if isinstance(files, str) else [f for f in files if isinstance(f, str)]
-        for source in sources:
-            inside = os.path.normpath(source)
-            if inside == ".." or inside.startswith("../"):
-                raise UsageError(f"{path}: service '{name}' uses '{source}', outside the app's directory: an app takes "
-                                 "along only what is in it; move the file into the directory, or name an absolute path")
 
 
 class Installed(NamedTuple):

@@ -1,31 +1,47 @@
 # SPDX-License-Identifier: MIT
 """The pattern language of ``.composeappignores``, which is that of ``.dockerignore``.
 
-Patterns are anchored at the app's directory, unlike git's; ``*`` and ``?`` stay within a
-path component, ``**`` crosses them, ``!`` takes back, the last match decides, and a pattern
-that matches a directory covers what is in it. Format: Docker's build reference.
+Patterns are anchored at the app's directory, unlike git's; ``*`` and ``?`` stay within a path component,
+``**`` crosses them, ``!`` takes back, the last match decides, and a pattern that matches a directory covers
+what is in it. Format: Docker's build reference, and moby/patternmatcher where that leaves something open.
 """
 
+import codecs
+import posixpath
 import re
+
+from composeapps.errors import UsageError
 
 
 class IgnoreRules:
     """The rules of one file.
 
     Arguments:
-        text: the file's content.
+        data: the file's content (bytes). What is no UTF-8 matches names that have the same bytes.
+        what: how errors name the file.
+
+    Raises UsageError, with the line, for a pattern that is none.
     """
 
-    def __init__(self, text=""):
+    def __init__(self, data=b"", what="the ignore file"):
         self._rules = []
-        for line in text.splitlines():
+        text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+        for number, line in enumerate(text.split("\n"), 1):
             pattern = line.strip()
             if not pattern or line.startswith("#"):
                 continue
             keep = pattern.startswith("!")
-            parts = [part for part in pattern.removeprefix("!").strip().split("/") if part not in ("", ".")]
-            if parts:
-                self._rules.append((keep, re.compile(_regex("/".join(parts)))))
+            pattern = pattern.removeprefix("!").strip()
+            if not pattern:
+                raise UsageError(f"{what}, line {number}: '!' takes back nothing: give it a pattern")
+            pattern = posixpath.normpath(pattern).lstrip("/")
+            if pattern in ("", "."):
+                continue
+            try:
+                self._rules.append((keep, re.compile(_regex(pattern), re.DOTALL)))
+            except (re.error, IndexError):
+                raise UsageError(f"{what}, line {number}: '{pattern}' is not a pattern: check its brackets and "
+                                 "backslashes".encode(errors="backslashreplace").decode()) from None
 
     @property
     def has_exceptions(self):
@@ -38,30 +54,61 @@ class IgnoreRules:
         prefixes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
         ignored = False
         for keep, regex in self._rules:
-            if any(regex.fullmatch(prefix) for prefix in prefixes):
+            # A rule that would change nothing need not be asked.
+            if keep == ignored and any(regex.fullmatch(prefix) for prefix in prefixes):
                 ignored = not keep
         return ignored
 
 
 def _regex(pattern):
+    """Return a regular expression for a pattern; raises IndexError for one that ends too early."""
     out, at = "", 0
     while at < len(pattern):
         char = pattern[at]
-        if pattern.startswith("**/", at):
-            out, at = out + "(?:.*/)?", at + 3
-        elif pattern.startswith("**", at):
-            out, at = out + ".*", at + 2
+        if pattern.startswith("**", at):
+            begun = at
+            while pattern.startswith("**", at):
+                at += 3 if pattern.startswith("**/", at) else 2
+            if at >= len(pattern):
+                out += ".*"
+            elif begun == 0 and at == 2 and not re.search(r"[*?\\[\]]", pattern[at:]):
+                # At the beginning and before plain text it stands for any characters.
+                out += ".*"
+            else:
+                out += "(?:.*/)?"
         elif char == "*":
             out, at = out + "[^/]*", at + 1
         elif char == "?":
             out, at = out + "[^/]", at + 1
-        elif char == "[" and (end := pattern.find("]", at + 2)) > 0:
-            inner = pattern[at + 1:end]
-            negated = inner.startswith("^")
-            body = inner.removeprefix("^").replace("\\", "\\\\").replace("[", "\\[").replace("^", "\\^")
-            out, at = out + f"[{'^' if negated else ''}{body}]", end + 1
-        elif char == "\\" and at + 1 < len(pattern):
+        elif char == "[":
+            group, at = _group(pattern, at)
+            out += group
+        elif char == "\\":
             out, at = out + re.escape(pattern[at + 1]), at + 2
         else:
             out, at = out + re.escape(char), at + 1
     return out
+
+
+def _group(pattern, at):
+    """Return the regular expression for the character group that begins at ``at``, and where it ends."""
+    out, at = "[", at + 1
+    if pattern[at] == "^":
+        out, at = "[^", at + 1
+    begun = at
+    while at == begun or pattern[at] != "]":
+        first, at = _character(pattern, at)
+        out += re.escape(first)
+        if pattern[at] == "-":
+            last, at = _character(pattern, at + 1)
+            out += "-" + re.escape(last)
+    return out + "]", at + 1
+
+
+def _character(pattern, at):
+    """Return a character of a group, and where the next begins; as Go has it, '-' and ']' need a backslash."""
+    if pattern[at] == "\\":
+        at += 1
+    elif pattern[at] in "-]":
+        raise IndexError(at)
+    return pattern[at], at + 1

@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from composeapps import COMPOSE_FILE
 from composeapps.app import bundle as bundles
-from composeapps.app import compose, layersmeta
+from composeapps.app import composecheck, composesource, filerefs, layersmeta, pinning
 from composeapps.app.tree import (
     ARTIFACT_TYPE,
     BUNDLE_TYPE,
@@ -21,7 +20,7 @@ from composeapps.app.tree import (
     load_image,
     restricted,
 )
-from composeapps.errors import NotFoundError, UsageError
+from composeapps.errors import UsageError
 from composeapps.oci.digests import sha256, stream_sha256
 from composeapps.oci.documents import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, dump_json
 
@@ -42,13 +41,17 @@ class Publication(NamedTuple):
     blobs: list
 
 
-def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=lambda text: None):
+def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, layers_meta=True,
+            notify=lambda text: None):
     """Publish the app in a directory.
 
     Arguments:
         app_dir: a directory with a docker-compose.yml and the files that it mounts.
         target: the Reference to publish under; its tag is "latest" by default.
         client: a RegistryClient.
+        files: the compose files, later ones going before earlier ones; by default those that docker compose
+            takes in that directory.
+        checked: have docker compose, where it is installed, compare them with the pinned file.
         dry_run: resolve and build everything, push nothing.
         layers_meta: measure the images' layers, which reads them from the registry once, so that
             devices know beforehand what the app takes on their disk.
@@ -61,9 +64,8 @@ def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=
     if target.digest:
         raise UsageError(f"'{target}' has a digest: a publication gets its own, give a tag or nothing")
     target = target._replace(tag=target.tag or "latest")
-    value = _load(app_dir)
-    source = RegistrySource(client)
-    pinned = compose.pin(value, _resolver(client, notify), str(app_dir / COMPOSE_FILE))
+    prepared = prepare(app_dir, files, _resolver(client, notify), checked=checked, notify=notify)
+    source, pinned, text = RegistrySource(client), prepared.images, prepared.compose
     refs = sorted(set(pinned.values()), key=str)
     images = {str(ref): load_image(source, ref) for ref in refs}
     common = common_platforms(images)
@@ -77,9 +79,8 @@ def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=
             images.values(), lambda ref, layer: client.blob(ref, layer.digest, layer.size),
             lambda layer: notify(f"measuring layer {layer.digest} ({layer.size} bytes)"),
         )
-    text = compose.dump(value)
     with tempfile.TemporaryFile() as packed:
-        files = bundles.create(app_dir, text, packed)
+        files = bundles.create(app_dir, text, packed, prepared.listing)
         notify(f"bundle: {packed.tell()} bytes, {len(files)} files")
         manifest, parts = _manifest(packed, files, meta)
         ref = target.pinned(sha256(manifest))
@@ -94,20 +95,58 @@ def publish(app_dir, target, client, *, dry_run=False, layers_meta=True, notify=
     return Publication(ref, target.tag, text, services, platforms, files, blobs)
 
 
-def _load(app_dir):
-    path = app_dir / COMPOSE_FILE
-    if not app_dir.is_dir():
-        raise UsageError(f"{app_dir} is not a directory")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        near = next((p.name for name in ("compose.yaml", "compose.yml", "docker-compose.yaml")
-                     if (p := app_dir / name).exists()), None)
-        hint = f": rename {near}" if near else ""
-        raise NotFoundError(f"{app_dir} has no {COMPOSE_FILE}{hint}") from None
-    except OSError as err:
-        raise UsageError(f"{path} cannot be read: {err.strerror}") from None
-    return compose.load(data, str(path))
+class Prepared(NamedTuple):
+    """An app that needs nothing but its images: its pinned ``compose`` file (bytes), ``images`` {service: pinned
+    Reference} and ``listing``, {name: path} of what its bundle holds.
+    """
+
+    compose: bytes
+    images: dict
+    listing: dict
+
+
+def prepare(app_dir, files, resolve, *, checked=True, notify=lambda text: None):
+    """Read the compose file of a directory, check it against the directory, and pin it.
+
+    Arguments:
+        app_dir, files, checked, notify: as for ``publish``.
+        resolve: called with the Reference of an image; returns its digest.
+
+    Returns Prepared. Raises UsageError, NotFoundError, and what ``resolve`` raises.
+    """
+    app_dir = Path(app_dir)
+    source = composesource.read(app_dir, files)
+    value, what = source.value, str(source.files[0])
+    listing = bundles.entries(app_dir, source.files)
+    for sentence in filerefs.check_bundled(value, listing, what):
+        notify(f"warning: {sentence}")
+    images = pinning.pin(value, resolve, what)
+    text = pinning.dump(value)
+    if checked:
+        notify(_compare(app_dir, source, text, images, listing))
+    return Prepared(text, images, listing)
+
+
+def _compare(app_dir, source, text, images, listing):
+    """Compare the pinned file with its source through docker compose; return a line that says what came of it."""
+    program = composecheck.find_for_publishing()
+    if program is None:
+        return "docker compose is not installed here: not checked that it takes the pinned file for the same"
+    absent = next((each.path for each in filerefs.references(source.value)
+                   if each.kind in (filerefs.ENV_FILE, filerefs.LABEL_FILE) and each.needed and each.place() is None
+                   and "$" not in each.path and not Path(each.path).expanduser().exists()), None)
+    if absent is not None:
+        return f"{absent} is not on this machine: not checked that docker compose takes the pinned file for the same"
+    options = {"has_environment": ".env" in listing, "named": "name" in source.value}
+    with tempfile.NamedTemporaryFile(prefix="composeapps-", suffix=".yml") as written:
+        written.write(text)
+        written.flush()
+        before = composecheck.config(program, app_dir, source.files, **options)
+        after = composecheck.config(program, app_dir, [Path(written.name)], **options)
+    found = composecheck.difference(before, after, {name: str(image) for name, image in images.items()})
+    if found:
+        raise UsageError(f"{source.files[0]}: {found}: not published")
+    return "docker compose takes the pinned file for the same as the compose file"
 
 
 def _resolver(client, notify):

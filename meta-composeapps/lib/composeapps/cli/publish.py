@@ -25,6 +25,11 @@ def configure(name, parser):
     output.add_json(parser)
     parser.add_argument("app_dir", metavar="APP_DIR", help="directory with the app's docker-compose.yml")
     parser.add_argument("target", metavar="REGISTRY/FACTORY/NAME[:TAG]", help="where to publish (tag: latest)")
+    parser.add_argument("--file", "-f", metavar="FILE", action="append", default=[],
+                        help="a compose file, in place of those that docker compose takes in APP_DIR; can be "
+                             "repeated, later ones override earlier ones")
+    parser.add_argument("--unchecked", action="store_true",
+                        help="do not have docker compose compare the pinned file with the compose file")
     parser.add_argument("--dry-run", action="store_true", help="resolve and pack everything, push nothing")
     parser.add_argument("--no-layers-meta", action="store_true",
                         help="do not read the layers to measure what they take on a device's disk")
@@ -43,8 +48,8 @@ def _publish(args):
     endpoints = parse_endpoints(" ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *args.endpoint]))
     client = RegistryClient(endpoints=endpoints)
     try:
-        done = publish(args.app_dir, parse(args.target, what="target"), client, dry_run=args.dry_run,
-                       layers_meta=not args.no_layers_meta, notify=output.notify)
+        done = publish(args.app_dir, parse(args.target, what="target"), client, files=args.file,
+                       checked=not args.unchecked, dry_run=args.dry_run, layers_meta=not args.no_layers_meta, notify=output.notify)
     finally:
         client.close()
     if args.json:

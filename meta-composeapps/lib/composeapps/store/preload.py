@@ -101,10 +101,15 @@ def copy_app(source, target, ref, link=False):
 
 
 def _match_images(app, pinned):
-    """Check that the recipe's images are those of the bundle; the compose file is searched, not parsed."""
+    """Check that the recipe's images are those of the bundle; a compose file in YAML is searched, not parsed."""
     named = {str(image) for image in pinned}
-    lines = (line.strip().partition(b"image:") for line in app.compose.splitlines())
-    found = {rest.strip().strip(b"\"'").decode(errors="replace") for head, colon, rest in lines if colon and not head}
+    try:
+        services = json.loads(app.compose)["services"]
+        found = {str(service.get("image") or "") for service in services.values()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        lines = (line.strip().partition(b"image:") for line in app.compose.splitlines())
+        found = {rest.strip().strip(b"\"'").decode(errors="replace")
+                 for head, colon, rest in lines if colon and not head}
     if found != named:
         odd = sorted(found ^ named)[0]
         raise CorruptError(f"app {app.ref}: the recipe and the compose file disagree about the image '{odd}': "
