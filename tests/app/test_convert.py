@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 
-from composeapps.app import compose
+from composeapps.app import compose, pinning
 from composeapps.cli.main import main
 from composeapps.engine.client import Engine
 from composeapps.records.state import AppState, StateDirectory
@@ -135,7 +135,7 @@ def test_an_unpinned_compose_directory_is_taken_as_it_is(tmp_path):
     ([METADATA.replace("hello", "../evil"), COMPOSE, PARAMETERS], "'../evil' is not an app's name"),
     ([METADATA, COMPOSE, "images: [1]\n"], "the parameter 'images' is a list"),
     ([METADATA, COMPOSE.replace("./conf/site.conf", "../../etc/shadow"), PARAMETERS],
-     "service 'web' uses '../../etc/shadow', outside the app's directory"),
+     "service 'web' uses the bind mount '../../etc/shadow', outside the app's directory"),
     (["[1]\n", COMPOSE, PARAMETERS], "the metadata is not a mapping"),
 ])
 def test_what_cannot_be_converted_says_why_and_leaves_nothing(tmp_path, capsys, documents, message):
@@ -167,7 +167,7 @@ def test_compose_files_mean_what_docker_compose_takes_them_for():
     service = compose.load(text, "it")["services"]["a"]
     assert service["ports"] == ["22:22", 16, 10] and service["n"] == [1.5, 8]
     assert (service["restart"], service["tty"]) == ("no", True)
-    assert yaml.safe_load(compose.dump({"services": {"a": service}}))["services"]["a"] == service
+    assert compose.load(pinning.dump({"services": {"a": service}}), "it")["services"]["a"] == service
 
 
 @pytest.mark.root

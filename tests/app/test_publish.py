@@ -3,6 +3,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,7 @@ import tarfile
 import pytest
 import yaml
 
+from composeapps.app import compose
 from composeapps.cli.main import main
 from composeapps.oci.digests import sha256
 from composeapps.oci.reference import parse
@@ -56,21 +58,21 @@ def test_what_is_pushed_has_the_fields_format(publish, client):
 def test_the_compose_file_is_pinned_and_otherwise_kept(publish, client, registry, factory_name):
     ref = parse(publish()[1].strip())
     _, bundle = fetch_bundle(client, ref)
-    compose = yaml.safe_load(bundle.extractfile("docker-compose.yml"))
-    front = compose["services"]["front"]
+    front = yaml.safe_load(bundle.extractfile("docker-compose.yml"))["services"]["front"]
     digest = multi_platform("front").digest
     assert front["image"] == f"{registry.host}/{factory_name}/front@{digest}", "the index stays, for every platform"
     assert "build" not in front
     assert front["environment"] == {"GREETING": "${GREETING:-hello}"}
-    assert front["labels"]["purpose"] == "shop"
-    assert len(front["labels"]["io.compose-spec.config-hash"]) == 64
+    purpose, mark = front["labels"]
+    assert purpose == "purpose=shop", "a list stays one: only in a list docker compose fills in a key's variables"
+    assert re.fullmatch("io.compose-spec.config-hash=[0-9a-f]{64}", mark)
 
 
 def test_config_hash_follows_the_service(publish, client, app_dir):
     def hashes():
         _, bundle = fetch_bundle(client, parse(publish()[1].strip()))
-        services = yaml.safe_load(bundle.extractfile("docker-compose.yml"))["services"]
-        return {name: service["labels"]["io.compose-spec.config-hash"] for name, service in services.items()}
+        services = compose.services(bundle.extractfile("docker-compose.yml").read(), "it")
+        return {service.name: service.config_hash for service in services}
 
     before = hashes()
     text = (app_dir / "docker-compose.yml").read_text()
@@ -99,7 +101,7 @@ def test_the_tag_names_what_was_pushed(publish, client, registry, factory_name):
 
 def test_dry_run_pushes_nothing(publish, client, registry, factory_name):
     status, out, _ = publish("--dry-run")
-    assert status == 0 and "image: " in out and "bundle index" in out
+    assert status == 0 and '"image": ' in out and "bundle index" in out
     assert not client.exists(parse(f"{registry.host}/{factory_name}/shop:v1"), "manifests", "v1")
 
 
@@ -124,7 +126,7 @@ def test_images_without_a_common_platform(publish, registry, factory_name):
 
 
 @pytest.mark.parametrize(
-    ("compose", "status", "says"),
+    ("written", "status", "says"),
     [
         ("services: {web: {image: 'a:b:c'}}", 2, "image of service 'web'"),
         ("services: {web: {build: .}}", 2, "service 'web' has no image"),
@@ -138,8 +140,8 @@ def test_images_without_a_common_platform(publish, registry, factory_name):
         ("services: {web: {image: '{host}/{factory}/absent:1'}}", 3, "absent:1 is not in the registry"),
     ],
 )
-def test_bad_compose_files(publish, app_dir, registry, factory_name, compose, status, says):
-    text = compose.replace("{host}", registry.host).replace("{factory}", factory_name)
+def test_bad_compose_files(publish, app_dir, registry, factory_name, written, status, says):
+    text = written.replace("{host}", registry.host).replace("{factory}", factory_name)
     (app_dir / "docker-compose.yml").write_text(text)
     code, out, err = publish()
     problems = [line for line in err.splitlines() if line.startswith("composeapps: ")]
@@ -147,10 +149,29 @@ def test_bad_compose_files(publish, app_dir, registry, factory_name, compose, st
     assert code == status
 
 
-def test_no_compose_file_hints_at_the_other_names(publish, app_dir):
-    (app_dir / "docker-compose.yml").rename(app_dir / "compose.yaml")
+def test_no_compose_file(publish, app_dir):
+    (app_dir / "docker-compose.yml").unlink()
     status, _, err = publish()
-    assert status == 3 and "has no docker-compose.yml: rename compose.yaml" in err
+    assert status == 3 and "has no docker-compose.yml: name another file with --file" in err
+
+
+def test_a_compose_file_of_another_name_becomes_the_devices(publish, client, app_dir):
+    """Beside docker-compose.yml a compose.yaml would be taken in its place."""
+    (app_dir / "docker-compose.yml").rename(app_dir / "compose.yaml")
+    (app_dir / "compose.override.yml").write_text("services: {back: {environment: [A=1]}}")
+    _, bundle = fetch_bundle(client, parse(publish()[1].strip()))
+    assert sorted(bundle.getnames()) == ["docker-compose.yml", "site.conf"]
+    found = compose.load(bundle.extractfile("docker-compose.yml").read(), "it")
+    assert found["services"]["back"]["environment"] == ["A=1"]
+
+
+def test_a_compose_file_that_is_a_link_is_a_file_in_the_bundle(publish, client, app_dir):
+    (app_dir / "docker-compose.yml").rename(app_dir / "stack.yml")
+    (app_dir / "docker-compose.yml").symlink_to("stack.yml")
+    (app_dir / "stack.yml").chmod(0o640)
+    _, bundle = fetch_bundle(client, parse(publish()[1].strip()))
+    member = bundle.getmember("docker-compose.yml")
+    assert member.isreg() and member.mode == 0o640 and bundle.getmember("stack.yml").isreg()
 
 
 def test_a_target_with_a_digest(publish, registry):

@@ -6,7 +6,7 @@ import itertools
 import json
 import subprocess
 
-from composeapps.app import compose
+from composeapps.app import pinning
 from composeapps.app.tree import StoreSource, load_app
 from composeapps.cli.config import Config
 from composeapps.engine.client import Engine
@@ -69,8 +69,8 @@ class Device:
         value = {"services": {name: {**each} for name, each in services.items()}, **top}
         for each in value["services"].values():
             each["image"] = self.image(each["image"]).replace("@", ":x@")
-        compose.pin(value, lambda ref: ref.digest, "the test's compose file")
-        made = make_app(compose.dump(value).decode(), files)
+        pinning.pin(value, lambda ref: ref.digest, "the test's compose file")
+        made = make_app(pinning.dump(value).decode(), files)
         for data in (made.manifest, b"{}", made.bundle, made.bundle_index, made.layers_meta):
             self.store.add_blob(sha256(data), [data])
         app = load_app(StoreSource(self.store), parse_pinned(f"hub.demo.test/f/{self.name}@{made.digest}"))

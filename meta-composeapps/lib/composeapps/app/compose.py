@@ -51,13 +51,21 @@ def check(value, what):
     return value
 
 
+def pinned(data, what):
+    """Return the mapping of a compose file (bytes) that somebody published; raises CorruptError."""
+    try:
+        return load(data, f"the compose file of {what}")
+    except UsageError as err:
+        raise CorruptError(str(err)) from None
+
+
 def services(data, what):
     """Return the Services of a pinned compose file (bytes), in its order.
 
     Raises CorruptError when a service's image is not pinned, or the file is none.
     """
+    value = pinned(data, what)
     try:
-        value = load(data, f"the compose file of {what}")
         return [
             Service(name, str(parse_pinned(str(service.get("image") or ""), what=f"{what}: image of service '{name}'")),
                     str(service_labels(service, name, what).get(CONFIG_HASH) or ""), _expected(service))

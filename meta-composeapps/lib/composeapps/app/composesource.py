@@ -119,7 +119,7 @@ class _Reader:
                 elif not isinstance(value[kind], dict):
                     raise UsageError(f"{path} is not a compose file: its {kind} are no mapping")
             for name, service in value.get("services", {}).items():
-                if not isinstance(service, (dict, yamltext.Tagged)):
+                if service is not None and not isinstance(service, (dict, yamltext.Tagged)):
                     raise UsageError(f"{path}: service '{name}' is not a mapping")
                 if isinstance(service, dict):
                     # A device builds nothing.
@@ -201,7 +201,7 @@ class _Reader:
     def _extended(self, name, services, path, base, within):
         """Return a service with what it takes over from those that it extends."""
         service = services[name]
-        if isinstance(service, yamltext.Tagged) or "extends" not in service:
+        if not isinstance(service, dict) or "extends" not in service:
             return service
         what = f"{path}: service '{name}' extends"
         if (str(path), name) in within:
@@ -240,7 +240,7 @@ class _Reader:
             # Back to where this file's own paths begin.
             _move({"services": {other: original}}, posixpath.relpath(directory, base), str(file))
         if not isinstance(original, dict):
-            raise UsageError(f"{what} '{other}', which is reset")
+            raise UsageError(f"{what} '{other}', which is not a mapping")
         return merging.merge_service(original, service, name, str(path))
 
 

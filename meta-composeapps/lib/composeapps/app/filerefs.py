@@ -36,8 +36,8 @@ class FileReference(NamedTuple):
         """
         path = self.path.replace("$$", "")
         if "$" in path:
-            begin = posixpath.normpath(path.partition("$")[0] + "x")
             # Whatever comes behind it, that much is known.
+            begin = posixpath.normpath(path.partition("$")[0] + "x")
             return begin if begin.startswith("../") else None if path[0] in "/~" else ""
         path = self.path.replace("$$", "$")
         return None if path[:1] in ("/", "~") else posixpath.normpath(path)
@@ -49,8 +49,8 @@ class FileReference(NamedTuple):
     def __str__(self):
         word = "has" if self.kind in (CONFIG, SECRET, VOLUME) else "uses"
         owner = f"{self.kind} '{self.owner}'" if word == "has" else f"service '{self.owner}'"
-        what = "" if word == "has" else f" ({self.kind})"
-        return f"{owner} {word} '{self.path}'{what}"
+        what = "" if word == "has" else f"the {self.kind} "
+        return f"{owner} {word} {what}'{self.path}'"
 
 
 def leads_out(place):

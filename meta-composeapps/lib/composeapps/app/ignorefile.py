@@ -6,7 +6,6 @@ Patterns are anchored at the app's directory, unlike git's; ``*`` and ``?`` stay
 what is in it. Format: Docker's build reference, and moby/patternmatcher where that leaves something open.
 """
 
-import codecs
 import posixpath
 import re
 
@@ -25,7 +24,7 @@ class IgnoreRules:
 
     def __init__(self, data=b"", what="the ignore file"):
         self._rules = []
-        text = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+        text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
         for number, line in enumerate(text.split("\n"), 1):
             pattern = line.strip()
             if not pattern or line.startswith("#"):

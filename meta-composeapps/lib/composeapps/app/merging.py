@@ -7,7 +7,7 @@ the first of them when it reads the result.
 """
 
 from composeapps.app.filerefs import bind_source
-from composeapps.app.yamltext import OVERRIDE, RESET, Tagged
+from composeapps.app.yamltext import RESET, Tagged
 from composeapps.errors import UsageError
 
 # Places in a service, with what is done there when both sides have something.
@@ -65,9 +65,8 @@ def _merge(base, other, path, what):
     service = path[2:] if path[:1] == ("services",) else None
     if service in _REPLACED or base is None:
         return other
-    if other is None and isinstance(base, (dict, list)):
-        raise UsageError(f"{what}: {_show(path)} is given twice, the second time with nothing: leave that out, or "
-                         "write !reset null")
+    if other is None:
+        return base
     if service in _NAMES and base and other and (isinstance(base, list) or isinstance(other, list)):
         base, other = (_named(side, _NAMES[service], path, what) for side in (base, other))
     if service in _KEY_VALUE or (path[0] in ("networks", "volumes") and path[2:] == ("labels",)):
@@ -101,7 +100,7 @@ def _named(value, entry, path, what):
 
 def _key_values(base, other, path, what):
     """Merge what may be a mapping or a list of KEY=VALUE; a list with anything."""
-    if isinstance(base, dict) and isinstance(other, dict):
+    if isinstance(base, dict) and isinstance(other, dict) and path[2:] != ("extra_hosts",):
         return {**base, **other}
     lists = []
     for side in (base, other):
@@ -127,20 +126,32 @@ def scalar_text(value):
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        if value.is_integer() and abs(value) < 1e21:
-            return str(int(value))
-        text = repr(value)
-        if "e" in text and 1e-4 <= abs(value) < 1e21:
-            text = f"{value:f}".rstrip("0")
-        return text
+        return _float_text(value)
     return str(value)
+
+
+def _float_text(value):
+    """Return a float as Go prints it: the fewest digits, with an exponent from a million on."""
+    sign = "-" if str(value).startswith("-") else ""
+    mantissa, _, power = repr(abs(value)).partition("e")
+    whole, _, rest = mantissa.partition(".")
+    digits = (whole + rest).lstrip("0")
+    exponent = int(power or 0) + len(whole) - 1 - (len(whole + rest) - len(digits)) if digits else 0
+    digits = digits.rstrip("0") or "0"
+    if -5 < exponent < 6:
+        if exponent < 0:
+            return f"{sign}0.{'0' * (-exponent - 1)}{digits}"
+        digits = digits.ljust(exponent + 1, "0")
+        return sign + digits[:exponent + 1] + (f".{digits[exponent + 1:]}" if digits[exponent + 1:] else "")
+    return f"{sign}{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e{'-' if exponent < 0 else '+'}{abs(exponent):02}"
 
 
 def _unique(entries, service):
     """Return a list in which a later entry takes the place of an earlier one with the same key."""
     key_of = _KEYS.get(service)
     if service in _KEY_VALUE:
-        key_of = _name
+        # A host may have several addresses.
+        key_of = _itself if service == ("extra_hosts",) else _name
     if key_of is None:
         return entries
     found = {}
@@ -159,13 +170,15 @@ def _itself(entry):
 
 
 def _target(entry):
-    """Return where a volume is mounted, None when only the device knows."""
+    """Return where a volume is mounted, None when only docker compose knows."""
     if isinstance(entry, dict):
         target = entry.get("target")
     else:
-        source = bind_source(entry) if isinstance(entry, str) else ""
-        parts = str(entry)[len(source) + 1:].split(":") if source else str(entry).split(":")[-2:]
-        target = parts[0] if source or len(parts) == 1 else str(entry).split(":")[1]
+        entry = str(entry)
+        source = bind_source(entry) or entry.partition(":")[0]
+        # A single letter is taken for a drive of Windows.
+        rest = entry[len(source) + 1:] if len(source) > 1 else "$"
+        target = rest.partition(":")[0] if rest else source
     return None if not isinstance(target, str) or "$" in target else target
 
 

@@ -49,7 +49,8 @@ def _publish(args):
     client = RegistryClient(endpoints=endpoints)
     try:
         done = publish(args.app_dir, parse(args.target, what="target"), client, files=args.file,
-                       checked=not args.unchecked, dry_run=args.dry_run, layers_meta=not args.no_layers_meta, notify=output.notify)
+                       checked=not args.unchecked, dry_run=args.dry_run,
+                       layers_meta=not args.no_layers_meta, notify=output.notify)
     finally:
         client.close()
     if args.json:

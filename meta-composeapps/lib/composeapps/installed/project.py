@@ -10,14 +10,12 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 from composeapps import COMPOSE_FILE, durable
-from composeapps.app import compose
+from composeapps.app import compose, composecheck
 from composeapps.engine.labels import (
     FINGERPRINT,
     NETWORK,
@@ -33,9 +31,6 @@ from composeapps.engine.labels import (
 from composeapps.errors import EngineError
 from composeapps.installed.install import app_directory
 
-# The plugin also works as a program of its own; distributions put it in different places.
-PLUGINS = ("/usr/libexec/docker/cli-plugins/docker-compose", "/usr/lib/docker/cli-plugins/docker-compose",
-           "/usr/local/lib/docker/cli-plugins/docker-compose")
 # Seconds that a compose without an agent gets to end by itself.
 _PATIENCE = 10
 # The first argument becomes compose's process ID, for the agent that comes after one that was killed.
@@ -46,11 +41,9 @@ def compose_command(config):
     """Return the argument list that starts docker compose; raises EngineError when there is none."""
     if config.compose_command:
         return list(config.compose_command)
-    if found := shutil.which("docker-compose"):
-        return [found]
-    for plugin in PLUGINS:
-        if Path(plugin).exists():
-            return [plugin]
+    program = composecheck.find()
+    if program:
+        return [program]
     raise EngineError("docker compose is not installed: install it, or set compose_command in the configuration")
 
 
@@ -72,8 +65,7 @@ class Project:
         self.engine = engine
         self._states, self._config = states, config
         self.directory = app_directory(config, app.ref)
-        self.name = project_name(
-            self.app_name, compose.load(app.compose, f"the compose file of app {app.ref}").get("name"))
+        self.name = project_name(self.app_name, compose.pinned(app.compose, f"app {app.ref}").get("name"))
 
     @property
     def app_name(self):

@@ -4,6 +4,7 @@
 Stdlib-only, for BitBake's tasks. All functions can be run again over what an interrupted run left.
 """
 
+import json
 import shutil
 from pathlib import Path
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
-from composeapps.app import compose
+from composeapps.app import compose, filerefs
 from composeapps.oci.digests import stream_sha256
 
 DOWNLOAD_THEN_KILL, KILL_THEN_DOWNLOAD = "download-then-kill", "kill-then-download"
@@ -147,7 +147,7 @@ def read(app, bundle):
     """
     what = f"app {app.ref}"
     pinned = {service.name: service for service in compose.services(app.compose, what)}
-    value = compose.load(app.compose, f"the compose file of {what}")
+    value = compose.pinned(app.compose, what)
     raw = value["services"]
     wanted = {ENVIRONMENT_FILE} | {path for service in raw.values() for path in _environment_files(service)}
     members, contents = _read_bundle(bundle, wanted, f"the bundle of {what}")
@@ -188,7 +188,7 @@ def _service(name, value, pinned, tops, environment, contents, warnings):
     replicas = value.get("scale", _mapping(value.get("deploy")).get("replicas", 1))
     return Service(
         name, pinned.image, pinned.config_hash, text, strategy, _timeout(name, labels, warnings),
-        frozenset(_paths(value, resources, tops)), frozenset(variables), networks, resources, _bound_to(value),
+        frozenset(_paths(name, value, resources, tops)), frozenset(variables), networks, resources, _bound_to(value),
         frozenset(_depends_on(value)) | frozenset(_bound_to(value)), replicas if isinstance(replicas, int) else None,
         tuple(str(profile) for profile in _list(value.get("profiles"))))
 
@@ -271,42 +271,17 @@ def _depends_on(value):
     return {str(name) for name in value.get("depends_on") or ()}
 
 
-def _paths(value, resources, tops):
+def _paths(name, value, resources, tops):
     """Return the places in the bundle that a service uses; "." for all of it."""
-    named = []
-    for volume in _list(value.get("volumes")):
-        if isinstance(volume, dict):
-            if volume.get("type") == "bind":
-                named.append(volume.get("source"))
-        elif str(volume)[:1] in (".", "/", "~", "$") and ":" in str(volume):
-            text = str(volume)
-            named.append(text if text.startswith("$") else text.partition(":")[0])
-    named += _environment_files(value, raw=True)
-    named += _list(value.get("label_file"))
-    extends = value.get("extends")
-    if isinstance(extends, dict) and extends.get("file"):
-        named.append(extends["file"])
-    named += [entry["file"] for kind, key in resources if "file" in (entry := _mapping(tops[kind].get(key)))]
-    return {place for path in named if (place := _place(path)) is not None}
+    used = {kind: {key: tops[kind].get(key) for of, key in resources if of == kind} for kind in ("configs", "secrets")}
+    named = [*filerefs.of_service(name, value), *filerefs.of_resources(used)]
+    return {place or "." for each in named if (place := each.place()) is not None and not each.outside()}
 
 
-def _place(path):
-    """Return a path of a compose file as a place in the bundle, None when it is outside."""
-    path = str(path or "")
-    if "$" in path:
-        return "."
-    place = posixpath.normpath(path)
-    if not path or path.startswith(("/", "~")) or place == ".." or place.startswith("../"):
-        return None
-    return place
-
-
-def _environment_files(value, raw=False):
-    """Return the env_file entries of a service, as places in the bundle, or as written with ``raw``."""
-    entries = value.get("env_file")
-    entries = entries if isinstance(entries, list) else [entries] if entries else []
-    named = [entry.get("path") if isinstance(entry, dict) else entry for entry in entries]
-    return named if raw else [place for path in named if (place := _place(path)) is not None]
+def _environment_files(value):
+    """Return the env_file entries of a service, as places in the bundle."""
+    named = [each for each in filerefs.of_service("", value) if each.kind == filerefs.ENV_FILE]
+    return [place for each in named if (place := each.place()) and not each.outside()]
 
 
 def _passed_on(environment):
