@@ -63,7 +63,8 @@ def _merge(base, other, path, what):
             return other
         base = base.value
     service = path[2:] if path[:1] == ("services",) else None
-    if service in _REPLACED or base is None:
+    extension = path[-1].startswith("x-") and len(path) != 2
+    if service in _REPLACED or base is None or extension and other is not None:
         return other
     if other is None:
         return base
