@@ -19,3 +19,10 @@ BENCHMARKS = {
     "update-downtime": ("downtime", "update_downtime", "an update of one of five services: how long that is down"),
     "fsck": ("fsck_scale", "fsck_scale", "what checking dockerd's store costs with 50 images and 500 layers"),
 }
+
+# The same of those that take a composectl: its path is in Run.composectl.
+BESIDE = {
+    "beside-pull": ("beside", "beside_pull", "pulling an app of 150 MB over TLS, all of it and half of it"),
+    "beside-store": ("beside", "beside_store", "checking and listing a store, publishing again"),
+    "beside-run": ("beside", "beside_run", "installing, starting, and running with nothing to do"),
+}

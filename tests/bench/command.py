@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import BENCHMARKS
+from bench import BENCHMARKS, BESIDE
 from bench.figures import BenchError, Run, table
 from composeapps.errors import ComposeAppsError
 from fastlane.errors import BuildError
@@ -28,6 +28,7 @@ examples:
   scripts/bench load-durable --rounds 7      one, measured more often
   scripts/bench --list
   scripts/bench --json figures.json --check
+  scripts/bench --composectl ./composectl    beside that program, which is yours to bring
 """
 
 
@@ -41,11 +42,20 @@ def parse(argv):
                         help="how often each variant is timed (default: 5)")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE",
                         help="also write the figures there as JSON; without FILE to standard output, with no table")
+    parser.add_argument("--composectl", metavar="FILE", type=Path,
+                        help=f"measure beside this program: {', '.join(BESIDE)} instead of the others, or any by NAME")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when a bar is not met")
     args = parser.parse_args(argv)
-    unknown = [name for name in args.names if name not in BENCHMARKS]
+    unknown = [name for name in args.names if name not in BENCHMARKS and name not in BESIDE]
     if unknown:
         parser.error(f"there is no benchmark '{unknown[0]}': see --list")
+    lacking = [name for name in args.names if name in BESIDE and args.composectl is None]
+    if lacking:
+        parser.error(f"'{lacking[0]}' measures beside composectl: give one with --composectl FILE")
+    if args.composectl is not None:
+        if not os.access(args.composectl, os.X_OK) or args.composectl.is_dir():
+            parser.error(f"--composectl {args.composectl} is not a program")
+        args.composectl = args.composectl.resolve()
     return args
 
 
@@ -59,7 +69,7 @@ def main(argv, build):
     """Run the command; return its exit status: 0 done, 1 a bar is not met and --check was given, 2 not run."""
     args = parse(argv)
     if args.list:
-        for name, (_module, _function, text) in BENCHMARKS.items():
+        for name, (_module, _function, text) in {**BENCHMARKS, **BESIDE}.items():
             print(f"{name:16}{text}")
         return 0
     try:
@@ -93,11 +103,12 @@ def _run(args, build):
     for directory in (scratch, cache):
         directory.mkdir(parents=True, exist_ok=True)
     rows, progress = [], Progress()
-    for name in args.names or BENCHMARKS:
-        module, function, text = BENCHMARKS[name]
+    known = {**BENCHMARKS, **BESIDE}
+    for name in args.names or (BESIDE if args.composectl else BENCHMARKS):
+        module, function, text = known[name]
         progress.say(f"{name}: {text}")
         with tempfile.TemporaryDirectory(dir=scratch) as directory:
-            run = Run(args.rounds, Path(directory), cache, progress)
+            run = Run(args.rounds, Path(directory), cache, progress, args.composectl)
             figures = getattr(importlib.import_module(f"bench.{module}"), function)(run)
             rows += [(name, figure) for figure in figures]
     return rows

@@ -60,12 +60,14 @@ class Run:
         scratch: a directory for large files, empty; removed afterwards.
         cache: a directory for what the next run can use again.
         progress: a fastlane.progress.Progress.
+        composectl: the program's path where the user gave one.
     """
 
     rounds: int
     scratch: object
     cache: object
     progress: Progress
+    composectl: object = None
 
     def in_turns(self, **variants):
         """Measure each variant ``rounds`` times, in turns, every other round in reverse.

@@ -85,8 +85,8 @@ def hub(run):
             typical = [(layer, functools.partial(open, kept.blob_path(layer.digest), "rb"))
                        for layer in document.layers]
             refs = {"typical": _publish(client, "typical", typical, picture.variants[0].config.diff_ids),
-                    "random": _publish(client, "random", _random_layers(RANDOM_LAYERS)),
-                    "small": _publish(client, "small", _random_layers(SMALL_LAYERS))}
+                    "random": _publish(client, "random", random_layers(RANDOM_LAYERS)),
+                    "small": _publish(client, "small", random_layers(SMALL_LAYERS))}
             client.close()
         (root / "refs.json").write_text(json.dumps(refs))
     refs = json.loads((root / "refs.json").read_text())
@@ -96,15 +96,16 @@ def hub(run):
         yield Hub(registry, apps, images)
 
 
-def _random_layers(sizes):
+def random_layers(sizes):
+    """Yield (Descriptor, opener) of an incompressible layer for each of ``sizes``."""
     for number, size in enumerate(sizes):
         data = gzip.compress(random.Random(number).randbytes(size), 1, mtime=0)
         yield Descriptor.of(data, OCI_LAYER_GZIP), functools.partial(io.BytesIO, data)
 
 
-def _publish(client, name, layers, diff_ids=None):
-    """Push an image of ``layers``, (Descriptor, opener) each, and an app; return the pinned references of both."""
-    ref, descriptors = parse(f"{HOST}/bench/{name}-image:1"), []
+def push_image(client, ref, layers, diff_ids=None):
+    """Push an image of ``layers``, (Descriptor, opener) each; return its pinned reference, a text."""
+    descriptors = []
     for descriptor, opener in layers:
         client.push_blob(ref, descriptor.digest, descriptor.size, opener)
         descriptors.append(descriptor)
@@ -115,7 +116,12 @@ def _publish(client, name, layers, diff_ids=None):
         "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": Descriptor.of(config, OCI_CONFIG).dump(),
         "layers": [each.dump() for each in descriptors]})
     client.push_manifest(ref, manifest, OCI_MANIFEST)
-    image = str(ref.pinned(sha256(manifest)))
+    return str(ref.pinned(sha256(manifest)))
+
+
+def _publish(client, name, layers, diff_ids=None):
+    """Push an image of ``layers`` and an app; return the pinned references of both."""
+    image = push_image(client, parse(f"{HOST}/bench/{name}-image:1"), layers, diff_ids)
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "docker-compose.yml").write_text(f"services:\n  web:\n    image: {image}\n")
         app = publish(directory, parse(f"{HOST}/bench/{name}:1"), client, layers_meta=False)
@@ -150,8 +156,8 @@ class Agent:
 
     def pull(self, ref, *options):
         """Pull to the end; return the Cost."""
-        cost = _cost(self.start(ref, *options))
-        return Cost(cost.wall, cost.cpu, int((self.root / "peak").read_text()) * 1024)
+        used = cost(self.start(ref, *options))
+        return Cost(used.wall, used.cpu, int((self.root / "peak").read_text()) * 1024)
 
     def there(self):
         """Return how many bytes of blobs the store has, whole and partial."""
@@ -159,7 +165,7 @@ class Agent:
         return sum(path.stat().st_size for path in files)
 
 
-def _cost(child):
+def cost(child):
     """Wait for a process that was started just now; return its Cost."""
     used = []
 
@@ -178,7 +184,7 @@ def _cost(child):
 def _skopeo(hub, ref, place):
     argv = ["skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false",
             f"docker://{hub.registry.address}/{ref.path}@{ref.digest}", f"oci:{place}"]
-    return _cost(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    return cost(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                   text=True))
 
 
@@ -212,8 +218,8 @@ def pull_far(run):
             with _emptied(run, "far") as place, Link(**link) as wire, \
                     Meter(running.registry.address, wire.listening, send_buffer=None) as meter, \
                     run.progress.step(name):
-                cost = Agent(place, meter.address, wire.enter).pull(running.apps[app])
-                yield Figure(name, cost.wall, "s", "the link's limit", meter.delivered / payload_rate(RATE), bar)
+                used = Agent(place, meter.address, wire.enter).pull(running.apps[app])
+                yield Figure(name, used.wall, "s", "the link's limit", meter.delivered / payload_rate(RATE), bar)
 
 
 def pull_killed(run):

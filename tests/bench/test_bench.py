@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import BENCHMARKS, command, sample
+from bench import BENCHMARKS, BESIDE, command, sample
 from bench.disk import allocated, disk
 from bench.figures import Figure, Run, compare, table
 from composeapps.errors import NotFoundError
@@ -88,8 +88,8 @@ def test_the_sample_is_the_same_wherever_it_is_made(tmp_path):
 
 def test_the_command_lists_what_there_is_and_refuses_what_there_is_not(capsys):
     assert command.main(["--list"], "unused") == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(BENCHMARKS)
-    for argv in (["nothing"], ["--rounds", "0"]):
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*BENCHMARKS, *BESIDE]
+    for argv in (["nothing"], ["--rounds", "0"], ["beside-pull"], ["--composectl", "/nowhere"]):
         with pytest.raises(SystemExit) as ended:
             command.main(argv, "unused")
         assert ended.value.code == 2

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""The commands beside composectl's, the program being the user's own: each pair in turns, over TLS.
+
+One app of 150 MB in incompressible layers, in a registry on this machine with a certificate of its own authority.
+Each side has a home of its own, so that neither finds what the other left.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import hostsetup
+from bench.disk import disk
+from bench.figures import BenchError, compare
+from bench.loads import MOUNTPOINT, engine_of
+from bench.pulls import MB, cost, push_image, random_layers
+from composeapps.app.publish import publish
+from composeapps.oci.reference import Reference, parse
+from composeapps.registry.client import RegistryClient
+from factory.localregistry import LocalRegistry
+from support.certificates import make_server_certificate
+from support.engine import DockerDaemon, busybox_image
+from support.images import make_image, tar
+from support.images import push_image as push_small
+
+SIZES = tuple(size * MB for size in (60, 40, 25, 15, 7, 3))
+HALF = (0, 3)
+_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from composeapps.cli.main import main; sys.exit(main())"
+COMPOSE = """\
+services:
+  web:
+    image: {image}
+    command: ["/bin/busybox", "sleep", "360000"]
+    network_mode: none
+    stop_signal: SIGKILL
+"""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A registry with TLS, its authority's certificate, and the apps: all layers, half of them, one that runs."""
+
+    registry: LocalRegistry
+    ca_file: Path
+    whole: Reference
+    half: Reference
+    small: Reference
+    sources: dict
+
+
+@contextlib.contextmanager
+def hub(run, small=False):
+    """Give the Hub; ``small`` is whether the app that can be started is wanted, too."""
+    pem = make_server_certificate(run.scratch / "pki")
+    registry = LocalRegistry(run.scratch / "registry", tls=(pem.certificate, pem.key), ca_file=pem.ca)
+    with registry:
+        # By the address where it listens, which is all that composectl knows of it.
+        registry.host = registry.address
+        client = RegistryClient({registry.host: registry.url}, context=ssl.create_default_context(cafile=pem.ca))
+        refs, sources = {}, {}
+        with run.progress.step("publishing an app of 150 MB"):
+            layers = list(random_layers(SIZES))
+            for name, chosen in (("whole", layers), ("half", [layers[number] for number in HALF])):
+                image = push_image(client, parse(f"{registry.host}/bench/{name}-image:1"), chosen)
+                refs[name], sources[name] = _publish(run, client, registry, name, image)
+            if small:
+                ref = f"{registry.host}/bench/small-image:1"
+                image = push_small(registry, ref, busybox_image(make_image, tar, {"etc/name": "small"}))
+                refs["small"], sources["small"] = _publish(run, client, registry, "small", image)
+        client.close()
+        yield Hub(registry, pem.ca, refs["whole"], refs["half"], refs.get("small"), sources)
+
+
+def _publish(run, client, registry, name, image):
+    source = run.scratch / f"source-{name}"
+    source.mkdir()
+    (source / "docker-compose.yml").write_text(COMPOSE.format(image=image))
+    return publish(source, parse(f"{registry.host}/bench/{name}:1"), client, layers_meta=False).ref, source
+
+
+class Side:
+    """One of the two programs on a device of its own, below ``home``.
+
+    Arguments:
+        hub: the Hub.
+        daemon: a support.engine.DockerDaemon, or None.
+    """
+
+    def __init__(self, home, hub, daemon=None):
+        self.home = Path(home)
+        programs = self.home / "bin"
+        programs.mkdir(parents=True, exist_ok=True)
+        self.environ = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(self.home),
+                        "SSL_CERT_FILE": str(hub.ca_file)}
+        if daemon:
+            self.environ["DOCKER_HOST"] = daemon.host
+            (programs / "docker").write_text(f'#!/bin/sh\nshift\nexec {" ".join(daemon.compose_command)} "$@"\n')
+            (programs / "docker").chmod(0o755)
+
+    def run(self, *argv, cwd=None):
+        """Run a command to its end; return the pulls.Cost."""
+        return cost(subprocess.Popen([*self.program, *map(str, argv)], env=self.environ, stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=cwd))
+
+
+class Ours(Side):
+    """composeapps."""
+
+    def __init__(self, home, hub, daemon=None):
+        super().__init__(home, hub, daemon)
+        config = self.home / "config.toml"
+        engine = (f'docker_host = "{daemon.host}"\ncompose_command = {json.dumps(list(daemon.compose_command))}\n'
+                  if daemon else "")
+        config.write_text(f'[pacman]\nreset_apps_root = "{self.home}/store"\nstorage_watermark = 95\n'
+                          f'compose_apps_root = "{self.home}/compose"\n'
+                          f'[composeapps]\nstate_dir = "{self.home}/state"\n{engine}'
+                          f'[registry."{hub.registry.host}"]\nurl = "{hub.registry.url}"\n'
+                          f'ca_file = "{hub.ca_file}"\n')
+        self.environ["COMPOSEAPPS_ENDPOINTS"] = hub.registry.endpoint
+        # As on the device: neither the environment nor the directory decides what runs, and byte code is there.
+        python = [sys.executable, "-I", "-X", f"pycache_prefix={hostsetup.BUILD / 'pycache'}", "-c", _MAIN,
+                  str(hostsetup.TOP / "meta-composeapps" / "lib")]
+        self._python, self.program = python, [*python, "--config", str(config)]
+
+    def pull(self, ref):
+        return self.run("pull", ref)
+
+    def check(self, ref):
+        return self.run("check", "--store-only", ref)
+
+    def publish(self, source, target):
+        return self.run("publish", source, target)
+
+    def install(self, ref):
+        return self.run("install", ref)
+
+    def start(self, ref):
+        return self.run("run", ref.app_name)
+
+
+class Theirs(Side):
+    """composectl."""
+
+    def __init__(self, home, hub, program, daemon=None):
+        super().__init__(home, hub, daemon)
+        self.program = [str(program)]
+
+    def pull(self, ref):
+        return self.run("pull", "-u", "95", ref)
+
+    def check(self, ref):
+        return self.run("check", "--local", ref)
+
+    def publish(self, source, target):
+        return self.run("publish", target, "amd64", cwd=source)
+
+    def install(self, ref):
+        return self.run("install", ref)
+
+    def start(self, ref):
+        return self.run("run", ref.app_name)
+
+
+@contextlib.contextmanager
+def _home(run, name, copied=None):
+    """Give a directory, empty or a copy of ``copied``, with nothing still to be written; it is removed."""
+    place = Path(run.scratch, name)
+    if copied:
+        shutil.copytree(copied, place, symlinks=True)
+    else:
+        place.mkdir()
+    os.sync()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def _wall(result):
+    return result.wall
+
+
+def _cpu(result):
+    return result.cpu
+
+
+def beside_pull(run):
+    """Yield the Figures of pulling, and of pulling when half of the layers are there."""
+    with hub(run) as running:
+        def ours(copied=None):
+            with _home(run, "ours", copied) as home:
+                return Ours(home, running).pull(running.whole)
+
+        def theirs(copied=None):
+            with _home(run, "theirs", copied) as home:
+                return Theirs(home, running, run.composectl).pull(running.whole)
+
+        results = run.in_turns(composeapps=ours, composectl=theirs)
+        yield compare("pull: wall", "s", results, "composeapps", "composectl", 0.9, _wall)
+        yield compare("pull: CPU", "s", results, "composeapps", "composectl", 1.1, _cpu)
+        half = {"ours": run.scratch / "ours-half", "theirs": run.scratch / "theirs-half"}
+        Ours(half["ours"], running).pull(running.half)
+        Theirs(half["theirs"], running, run.composectl).pull(running.half)
+        # The configuration names the places of the copies.
+        results = run.in_turns(composeapps=functools.partial(ours, half["ours"]),
+                               composectl=functools.partial(theirs, half["theirs"]))
+        yield compare("pull, half there: wall", "s", results, "composeapps", "composectl", 0.9, _wall)
+        yield compare("pull, half there: CPU", "s", results, "composeapps", "composectl", 1.1, _cpu)
+
+
+def beside_store(run):
+    """Yield the Figures of checking a store, of listing it, and of publishing an app once more."""
+    with hub(run) as running:
+        ours, theirs = Ours(run.scratch / "ours", running), Theirs(run.scratch / "theirs", running, run.composectl)
+        for side in (ours, theirs):
+            side.pull(running.whole)
+        results = run.in_turns(composeapps=lambda: ours.check(running.whole),
+                               composectl=lambda: theirs.check(running.whole))
+        yield compare("check: wall", "s", results, "composeapps", "composectl", 1.0, _wall)
+        yield compare("check: CPU", "s", results, "composeapps", "composectl", None, _cpu)
+        for command in ("ls", "ps"):
+            results = run.in_turns(composeapps=lambda: ours.run(command),  # noqa: B023 - called in this turn
+                                   composectl=lambda: theirs.run("ls"))
+            figure = compare(f"{command}: CPU", "s", results, "composeapps", "composectl", None, _cpu)
+            yield figure if command == "ls" else _alone(figure)
+        target = f"{running.registry.host}/bench/whole:2"
+        for side in (ours, theirs):
+            side.publish(running.sources["whole"], target)
+        results = run.in_turns(composeapps=lambda: ours.publish(running.sources["whole"], target),
+                               composectl=lambda: theirs.publish(running.sources["whole"], target))
+        yield compare("publish again: wall", "s", results, "composeapps", "composectl", 1.2, _wall)
+
+
+def _alone(figure):
+    """Return a Figure of ours that composectl cannot be asked for without a dockerd."""
+    return type(figure)(figure.name, figure.value, figure.unit, bar=0.06, samples={
+        "composeapps": figure.samples["composeapps"]})
+
+
+def beside_run(run):
+    """Yield the Figures of installing, starting, and a run that has nothing to do, each side with its own dockerd."""
+    root, dockerd = engine_of("patched", run.progress)
+    results = {name: {"composeapps": [], "composectl": []} for name in ("install", "start", "run with nothing to do")}
+    with hub(run, small=True) as running:
+        for number in range(run.rounds):
+            for name in ("composeapps", "composectl")[::1 if number % 2 else -1]:
+                with disk(run.scratch, MOUNTPOINT) as place:
+                    home = place.root / "home"
+                    daemon = DockerDaemon(root, place.root, dockerd=dockerd,
+                                          env={"DOCKER_LOAD_ROOTS": str(home / "store")})
+                    with daemon:
+                        side = Ours(home, running, daemon) if name == "composeapps" else Theirs(
+                            home, running, run.composectl, daemon)
+                        side.pull(running.small)
+                        results["install"][name].append(side.install(running.small))
+                        results["start"][name].append(side.start(running.small))
+                        results["run with nothing to do"][name].append(side.start(running.small))
+                        side.run("stop", running.small.app_name)
+    if not all(results.values()):
+        raise BenchError("nothing was measured")
+    for name, pair in results.items():
+        yield compare(f"{name}: CPU", "s", pair, "composeapps", "composectl", None, _cpu)
+        yield compare(f"{name}: wall", "s", pair, "composeapps", "composectl", None, _wall)
