@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -120,6 +121,98 @@ def test_each_reason_keeps_its_version_and_the_rest_goes(device):
     for uri in report.kept:
         device.whole(uri)
     assert len({report.kept[uri] for uri in (v2, v3, factory, wanted, target)}) == 5
+
+
+def _unpack(device, uri):
+    ref = parse_pinned(uri)
+    place = device.config.compose_root / ref.app_name
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "docker-compose.yml").write_bytes(load_app(StoreSource(device.store), ref, AMD64).compose)
+    return place / "docker-compose.yml"
+
+
+@pytest.mark.parametrize("writer", [stores.COMPOSECTL, stores.UPDATE, stores.SKOPEO])
+def test_what_composectl_has_unpacked_is_installed(device, writer):
+    old, new = device.add("shop", "1", writer=writer), device.add("shop", "2", writer=writer)
+    nested, other = device.add("a/shop", "3", writer=writer), device.add("blog", "4", writer=writer)
+    _unpack(device, new)
+    _unpack(device, nested)
+    report = device.prune()
+    assert (set(report.apps), report.problems) == ({old, other}, [])
+    assert set(report.kept) == _uris(device.store) == {new, nested}
+    load_app(StoreSource(device.store), parse_pinned(new), AMD64)
+    remove_app("shop", device.store, device.states, device.config, NoEngine())
+    assert _uris(device.store) == {nested}
+
+
+def test_a_bundle_that_was_changed_keeps_all_versions_that_it_may_be_of(device):
+    uris = {device.add("shop", text) for text in "12"}
+    compose = _unpack(device, next(iter(uris)))
+    for spoil in (lambda: compose.write_text("services: {}"), lambda: (compose.unlink(), os.mkfifo(compose)),
+                  lambda: (compose.unlink(), compose.symlink_to("/etc/passwd"))):
+        spoil()
+        assert device.prune().apps == [] and _uris(device.store) == uris
+    compose.unlink()
+    # Data may be left there, and nothing that runs.
+    assert set(device.prune().apps) == uris
+
+
+def test_the_record_counts_where_a_bundle_tells_nothing(device):
+    old, new = device.add("shop", "1"), device.add("shop", "2")
+    device.installed("shop", new)
+    _unpack(device, new).write_text("services: {}")
+    assert device.prune().apps == [old]
+
+
+def _begin(device, reference, age=0):
+    """Leave what containerd's content store leaves of a blob that it has begun to write."""
+    place = device.config.store / "ingest" / sha256(reference.encode())[7:]
+    place.mkdir()
+    (place / "ref").write_text(reference)
+    (place / "data").write_bytes(b"x" * 1000)
+    os.utime(place / "data", (time.time() - age, time.time() - age))
+    return place
+
+
+def test_a_pull_of_composectl_that_was_cut_off_can_be_gone_on_with(device):
+    begun = device.add("shop", "1", shared="one", writer=stores.UPDATE)
+    layers = _blobs_of(device, begun)
+    place = _begin(device, "hub.demo.test/f/s0@" + "sha256:" + layers["layer"].name)
+    layers["layer"].unlink()
+    shutil.rmtree(device.config.store / "apps")
+    device.store.add_blob(sha256(b"nobody's"), [b"nobody's"])
+    before = set(stores.files(device.config.store))
+    report = device.prune()
+    assert (report.blobs, report.partials, report.problems) == (1, 0, [])
+    assert len(before) - len(stores.files(device.config.store)) == 1
+    shutil.rmtree(place)
+    _begin(device, "hub.demo.test/f/s0@sha256:x", 8 * 24 * 3600)
+    device.prune()
+    assert stores.files(device.config.store) == {}
+
+
+@pytest.mark.parametrize(("state", "kept"), [("fetching", True), ("installed", True), ("completed", False),
+                                             ("failed", False), ("canceled", False)])
+def test_an_update_of_composectl_keeps_what_it_has_until_it_is_at_its_end(device, state, kept):
+    uri = device.add("shop", "1", writer=stores.UPDATE)
+    stray = sha256(b"a layer of it")
+    device.store.add_blob(stray, [b"a layer of it"])
+    shutil.rmtree(device.config.store / "apps")
+    before = set(stores.files(device.config.store))
+    record = {"id": "01" * 13, "client_ref": "", "state": f"update:state:{state}",
+              "update_time": "2026-02-01T00:00:00Z",
+              "uris": [uri], "blobs": {stray: {}}}
+    # A page that was written before is still there, free.
+    old = {**record, "state": "update:state:fetching", "update_time": "2026-01-01T00:00:00Z"}
+    pages = (b"key" + json.dumps(each, separators=(",", ":")).encode() for each in (record, old))
+    (device.config.store / "updates.db").write_bytes(b"".join(page.ljust(4096, b"\0") for page in pages))
+    report = device.prune()
+    assert report.problems == []
+    assert (before <= set(stores.files(device.config.store))) == kept
+    assert (report.blobs == 0) == kept
+    for damage in (b"", b'{"id":"' + b"0" * 26 + b'","client_ref":[' * 5000, os.urandom(5000)):
+        (device.config.store / "updates.db").write_bytes(damage)
+        device.prune()
 
 
 def test_the_shortlist_does_not_keep_old_versions_nor_drop_installed_apps(device):

@@ -2,6 +2,7 @@
 """Pruning and removal against a real dockerd: containers, networks, volumes and images."""
 
 import json
+import shutil
 import subprocess
 from types import SimpleNamespace
 
@@ -84,6 +85,7 @@ def test_pruning_takes_away_the_images_of_apps_that_went_and_no_others(device, c
     other = device.add("blog", ["other"])
     assert device.run("install", other.uri) == 0
     device.states.remove("blog")
+    shutil.rmtree(device.root / "compose" / "blog")
     device.docker("tag", f"{other.images[0].partition('@')[0]}:{other.images[0].partition('sha256:')[2][:7]}",
                   f"hub.demo.test/somebody/else:{digest[7:14]}")
     # The version before the installed one is kept: have it forgotten, as it is when an update came between.
@@ -119,6 +121,12 @@ def test_a_running_container_keeps_the_version_that_it_was_made_from(device, cap
     assert device.run("prune", "--json") == 0
     assert _json(capsys)["kept"] == {second.uri: "installed", first.uri: "a container runs it"}
     device.docker("rm", "--force", _containers(device, "shop")[0]["Id"])
+    assert device.run("prune", "--json") == 0
+    assert _json(capsys)["kept"] == {second.uri: "installed", first.uri: "its bundle is unpacked"}
+    assert device.run("install", second.uri) == 0
+    state = device.states.get("shop")
+    device.states.put("shop", type(state)(second.uri, {}))
+    capsys.readouterr()
     assert device.run("prune", "--json") == 0
     assert _json(capsys)["apps"] == [first.uri] and not device.has(first.images[0])
 

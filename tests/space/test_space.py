@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from types import SimpleNamespace
 
@@ -270,6 +271,7 @@ def test_a_disk_that_fills_up_all_the_same_is_got_over_without_a_hand(small_devi
     assert all(stores.files(place / "store")[path][2] == content for path, content in kept.items())
     state = StateDirectory(place / "state")
     state.remove("old")
+    shutil.rmtree(place / "compose" / "old")
     _fill(place, 0)
     before = _free(place)
     with pytest.raises(OSError, match="No space left"):

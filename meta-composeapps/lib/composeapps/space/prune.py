@@ -5,7 +5,8 @@ Kept are, of each app, the installed version and the one before it (a rollback n
 then), the factory set, the versions that an unfinished update goes between, versions that
 running containers were made from, and every version of an app that the configuration's list of
 apps (``compose_apps``) names and that is not installed yet: it was fetched in advance. An app
-outside that list is removed only when it is not installed. Everything else is removed.
+outside that list is removed only when it is not installed. What composectl installed is installed, too, and
+what it has begun to fetch it may go on with: see space.others. Everything else is removed.
 
 What cannot be judged is kept and reported: an app of which a document is damaged keeps every
 blob that it may name. It never keeps the other apps from being pruned.
@@ -23,12 +24,13 @@ import stat
 from composeapps import durable
 from composeapps.errors import ComposeAppsError, EngineError
 from composeapps.oci.reference import parse_pinned
-from composeapps.space import staleimages
+from composeapps.space import others, staleimages
 from composeapps.store import inventory
 from composeapps.store.store import Store
 
 INSTALLED, PREVIOUS, FACTORY = "installed", "the version before the installed one", "factory"
 UPDATING, LISTED, RUNNING = "an update is unfinished", "in compose_apps, not installed yet", "a container runs it"
+UNPACKED, OTHERS = "its bundle is unpacked", "an update of composectl is unfinished"
 UNJUDGED, ASKED = "cannot be judged", "asked for"
 
 
@@ -123,13 +125,14 @@ class Roots:
 
     def __init__(self, store, states, config, engine):
         self.why, self.problems, self.all_of, self.everything = {}, [], set(), False
-        self.updating, self.factory = [], set()
+        self.updating, self.factory, self.blobs = [], set(), set()
         self._installed(store, states)
         self._factory(config)
         self._updates(states)
         self._shortlist(store, states, config)
         if engine is not None:
             self._containers(store, engine)
+        self._others(store, states, config)
 
     def add(self, uri, why):
         """Keep a version; one that is no pinned reference is nothing that a store could have."""
@@ -197,6 +200,20 @@ class Roots:
                 self.updating.append(uri)
                 self.add(uri, UPDATING)
 
+    def _others(self, store, states, config):
+        """Keep what composectl has installed, or is about to."""
+        uris, self.blobs = others.updating(store)
+        for uri in uris:
+            self.updating.append(uri)
+            self.add(uri, OTHERS)
+        refs, known = store.list_apps(), set(states.names())
+        for name, digests in others.unpacked(store, config).items():
+            for ref in refs:
+                if ref.app_name == name and ref.digest in digests:
+                    self.add(str(ref), UNPACKED)
+            if not digests and name not in known:
+                self.all_of.add(name)
+
     def _shortlist(self, store, states, config):
         installed = set(states.names())
         for ref in store.list_apps() if config.apps else ():
@@ -231,7 +248,8 @@ class Plan:
 
     def __init__(self, store, roots, config, report, keep_digests=(), doomed=None, blobs=()):
         self._store, self._report = store, report
-        self._doomed, self._kept_directories, kept, lacks = [], [], set(keep_digests), inventory.WHOLE
+        self._doomed, self._kept_directories, lacks = [], [], inventory.WHOLE
+        self._begun, kept = others.unfinished(store), {*keep_digests, *roots.blobs}
         factory = [Store(config.factory_store)]
         keys, inventories = roots.versions(), {}
         for name, number, directory in store.app_directories():
@@ -251,11 +269,15 @@ class Plan:
             if (name, digest) not in inventories and (
                     uri in roots.updating or roots.why[uri] == INSTALLED or store.size_of(digest) is not None):
                 inventories[name, digest] = inventory.take(store, parse_pinned(uri), factory)
+        for digest in others.unnamed_apps(store) if self._begun else ():
+            # Whose pull was cut off is not written down, but that there is one.
+            inventories[None, digest] = inventory.take(store, _nameless("begun", digest, None), factory)
         self.kept_images = {}
         for (name, _digest), found in inventories.items():
             kept |= found.digests
             self.kept_images.update(found.images)
-            if found.lacks:
+            # What an unfinished pull lacks it has not fetched yet.
+            if found.lacks and name is not None:
                 lacks = max(lacks, found.lacks)
                 report.problems += [f"{problem}; blobs that it may need stay: fetch {name} again "
                                     "('composeapps pull'), then prune again" for problem in found.problems]
@@ -284,7 +306,7 @@ class Plan:
     def _unfinished(self, kept):
         with contextlib.suppress(FileNotFoundError):
             return [self._store.ingest / name for name in os.listdir(self._store.ingest)
-                    if f"sha256:{name[:64]}" not in kept]
+                    if f"sha256:{name[:64]}" not in kept and name not in self._begun]
         return []
 
     def _count(self):
