@@ -8,8 +8,9 @@ EXAMPLES = {
     "prune": """\
 Kept are of each app the installed version and the one before it, the preloaded apps, what an
 unfinished update or a running container needs, what composectl has installed or begun to fetch, and
-apps that 'compose_apps' in the configuration names and that are not installed yet. All else goes: apps, their blobs, unfinished downloads, and
-the images that the agent loaded into dockerd for these apps, unless a container is made from them.
+apps that 'compose_apps' in the configuration names and that are not installed yet. All else goes:
+apps, their blobs, unfinished downloads, and the images that the agent loaded into dockerd for these
+apps, unless a container is made from them.
 
 The exit status is 4 when something could not be judged for damage; it was kept, and the rest is
 pruned all the same.
