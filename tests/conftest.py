@@ -35,8 +35,9 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _no_user_settings(monkeypatch):
-    """Keep the account and the endpoints of whoever runs the tests out of them."""
+def _no_user_settings(monkeypatch, tmp_path_factory):
+    """Keep the account, the endpoints and the cache of whoever runs the tests out of them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 

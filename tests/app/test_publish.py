@@ -192,3 +192,31 @@ def test_command_works_without_the_tests_process(app_dir, registry, factory_name
          f"{registry.host}/{factory_name}/shop"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{registry.host}/{factory_name}/shop@sha256:")
+
+
+def test_platforms_that_are_asked_for(publish, client):
+    status, out, _ = publish("--json", "--platform", "linux/arm64/v8")
+    value = json.loads(out)
+    assert status == 0 and value["platforms"] == ["linux/arm64/v8"]
+    manifest, _ = fetch_bundle(client, ref := parse(value["uri"]))
+    meta = client.read_blob(ref, manifest["layers"][1]["digest"], manifest["layers"][1]["size"])
+    assert list(json.loads(meta)) == ["arm64"]
+    assert publish("--platform", "linux/s390x")[0] == 3
+
+
+def test_files_that_say_what_was_built(publish, tmp_path, registry, factory_name):
+    digest, files = multi_platform("front").digest, {}
+    for name, text in (("pins", json.dumps([f"{registry.host}/{factory_name}/front:1@{digest}"])),
+                       ("meta", '{"amd64": {"layers": {}}}'), ("odd", "[3]")):
+        files[name] = tmp_path / name
+        files[name].write_text(text)
+    written = tmp_path / "digest"
+    status, out, _ = publish("--pinned-images", str(files["pins"]), "--digest-file", str(written))
+    assert status == 0 and out.strip().endswith(f"@{written.read_text()}")
+    for options, code, says in (
+            (("--pinned-images", files["odd"]), 2, "is not a pinned image"),
+            (("--pinned-images", tmp_path / "absent"), 3, "absent does not exist"),
+            (("--layers-meta", files["meta"]), 2, "does not have the layer|nothing about the architecture arm64"),
+            (("--layers-meta", files["odd"]), 2, "layers metadata is wanted")):
+        status, out, err = publish(*map(str, options))
+        assert status == code and out == "" and re.search(says, err) and "Traceback" not in err

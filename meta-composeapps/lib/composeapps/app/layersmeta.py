@@ -3,74 +3,100 @@
 
 Format: composectl v96, ``{architecture: {"fs_block_size": 4096, "layers": {digest:
 {"size", "usage", "archive_size"}}}}``, all in bytes: the sum of the file sizes, the same
-rounded up to whole blocks with an inode's worth for each entry, and the compressed blob.
+rounded up to whole blocks with an inode's worth for each entry, and the compressed blob. Layers that
+could not be measured are named in a list "unmeasured" beside "layers", so that a document that names
+an architecture names all of its layers.
 """
 
-import tarfile
-
-from composeapps.errors import CorruptError
-from composeapps.oci.documents import dump_json
+from composeapps.errors import CorruptError, UsageError
+from composeapps.oci.parsing import dump_json, parse_json, parse_size
 
 BLOCK = 4096
+# A file with the layers of all apps of a factory.
+MAX_GIVEN = 16 * 1024 * 1024
 
 
-class _Chunks:
-    """A file-like view of an iterator of bytes, enough for tarfile's stream mode."""
-
-    def __init__(self, chunks):
-        self._chunks = iter(chunks)
-        self._left = b""
-
-    def read(self, size):
-        while len(self._left) < size and (chunk := next(self._chunks, b"")):
-            self._left += chunk
-        data, self._left = self._left[:size], self._left[size:]
-        return data
-
-
-def measure(chunks, what):
-    """Return (size, usage) in bytes of an unpacked layer.
+def write(needed, sizes, block=BLOCK):
+    """Return the document (bytes).
 
     Arguments:
-        chunks: the layer's blob, compressed or not, as an iterable of bytes; read to its end.
-        what: how errors name it.
-
-    Raises CorruptError when it is no tar archive.
+        needed: {architecture: Descriptors of layers}.
+        sizes: {digest: (size, usage)}; a device estimates what the layers take that are not in it.
+        block: what usage was rounded up to, in bytes.
     """
-    stream, size, usage = _Chunks(chunks), 0, 0
+    meta = {}
+    for architecture, layers in sorted(needed.items()):
+        known = {layer.digest: layer.size for layer in layers if layer.digest in sizes}
+        meta[architecture] = {"fs_block_size": block, "layers": {
+            digest: {"size": sizes[digest][0], "usage": sizes[digest][1], "archive_size": known[digest]}
+            for digest in sorted(known)}}
+        unmeasured = sorted({layer.digest for layer in layers} - set(known))
+        if unmeasured:
+            meta[architecture]["unmeasured"] = unmeasured
+    return dump_json(meta)
+
+
+def usages(data):
+    """Return {digest: bytes on the disk} of every architecture in a document (bytes); {} for None or no such one."""
+    sizes = {}
+    for _architecture, digest, entry in _entries(_parse(data)):
+        usage = _size(entry.get("usage"))
+        if usage is not None:
+            sizes[digest] = max(usage, sizes.get(digest, 0))
+    return sizes
+
+
+def architectures(data):
+    """Return the architectures whose layers a document (bytes) names all; none for None or no such one."""
+    return {name for name, part in _parse(data).items() if isinstance(part, dict)}
+
+
+def given(data, needed, path):
+    """Return (sizes, block) of layers that were measured elsewhere, for ``write``.
+
+    Arguments:
+        data: the file's content (bytes), of composectl's format.
+        needed: {architecture: Descriptors of layers}.
+        path: how errors name the file.
+
+    Raises UsageError for a file of another format, or one that lacks a layer.
+    """
     try:
-        with tarfile.open(fileobj=stream, mode="r|*") as tar:
-            for info in tar:
-                size += info.size
-                usage += BLOCK if not info.isreg() or not info.size else -(-info.size // BLOCK) * BLOCK
-    except (tarfile.TarError, EOFError, OSError) as err:
-        raise CorruptError(f"{what} is not a readable layer: {err}") from None
-    while stream.read(1024 * 1024):
-        pass
-    return size, usage
+        meta = parse_json(data, str(path), limit=MAX_GIVEN)
+    except CorruptError as err:
+        raise UsageError(f"{err}: layers metadata is wanted") from None
+    sizes, blocks = {}, set()
+    known = {(architecture, digest): entry for architecture, digest, entry in _entries(meta)}
+    for architecture, layers in needed.items():
+        if not isinstance(meta.get(architecture), dict):
+            raise UsageError(f"{path} has nothing about the architecture {architecture}: measure its layers, too, or "
+                             "publish without --layers-meta")
+        blocks.add(parse_size(meta[architecture].get("fs_block_size")) or BLOCK)
+        for layer in layers:
+            entry = known.get((architecture, layer.digest), {})
+            found = _size(entry.get("size")), _size(entry.get("usage"))
+            if None in found:
+                raise UsageError(f"{path} does not have the layer {layer.digest} for {architecture}: an image was "
+                                 "changed since it was written; write it anew, or publish without --layers-meta")
+            sizes[layer.digest] = found
+    return sizes, max(blocks, default=BLOCK)
 
 
-def collect(images, read_layer, on_layer=None):
-    """Measure every layer of an app's images, each once.
+def _parse(data):
+    try:
+        return parse_json(data or b"{}", "layers metadata")
+    except CorruptError:
+        return {}
 
-    Arguments:
-        images: composeapps.app.tree.Images.
-        read_layer: called with an image's Reference and a layer's Descriptor; returns its chunks.
-        on_layer: called with the Descriptor before each one is read.
 
-    Returns the document (bytes).
-    """
-    meta, measured = {}, {}
-    for image in images:
-        for variant in image.variants:
-            layers = meta.setdefault(variant.platform.architecture, {"fs_block_size": BLOCK, "layers": {}})["layers"]
-            for layer in variant.document.layers:
-                if layer.digest not in measured:
-                    if on_layer:
-                        on_layer(layer)
-                    size, usage = measure(read_layer(image.ref, layer), f"layer {layer.digest} of {image.ref}")
-                    measured[layer.digest] = {"size": size, "usage": usage, "archive_size": layer.size}
-                layers[layer.digest] = measured[layer.digest]
-    for architecture in meta.values():
-        architecture["layers"] = dict(sorted(architecture["layers"].items()))
-    return dump_json(dict(sorted(meta.items())))
+def _entries(meta):
+    """Yield (architecture, digest, entry) of a parsed document, leaving out what is none."""
+    for architecture, part in meta.items():
+        layers = part.get("layers") if isinstance(part, dict) else None
+        for digest, entry in layers.items() if isinstance(layers, dict) else ():
+            if isinstance(entry, dict):
+                yield architecture, digest, entry
+
+
+def _size(value):
+    return None if isinstance(value, str) else parse_size(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
-from composeapps.app import composecheck, composesource, filerefs, layersmeta, pinning
+from composeapps.app import composecheck, composesource, filerefs, images, layersmeta, measured, measuring, pinning
 from composeapps.app.tree import (
     ARTIFACT_TYPE,
     BUNDLE_TYPE,
@@ -16,11 +16,8 @@ from composeapps.app.tree import (
     LAYERS_META,
     MAX_MANIFEST,
     RegistrySource,
-    common_platforms,
-    load_image,
-    restricted,
 )
-from composeapps.errors import UsageError
+from composeapps.errors import NotFoundError, UsageError
 from composeapps.oci.digests import sha256, stream_sha256
 from composeapps.oci.documents import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, Descriptor, dump_json
 
@@ -41,8 +38,8 @@ class Publication(NamedTuple):
     blobs: list
 
 
-def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, layers_meta=True,
-            notify=lambda text: None):
+def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, layers_meta=True, platforms=(),
+            pins=None, notify=lambda text: None):
     """Publish the app in a directory.
 
     Arguments:
@@ -53,8 +50,10 @@ def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, l
             takes in that directory.
         checked: have docker compose, where it is installed, compare them with the pinned file.
         dry_run: resolve and build everything, push nothing.
-        layers_meta: measure the images' layers, which reads them from the registry once, so that
-            devices know beforehand what the app takes on their disk.
+        layers_meta: whether devices are told beforehand what the app takes on their disk. True to measure the
+            images' layers, which reads each of them from the registry once; the path of a file to take it from.
+        platforms: the Platforms that it is published for; empty for all of Linux that its images have in common.
+        pins: {image: digest} from ``images.pinned_list``, in place of what the registry says.
         notify: called with a line of text at each step.
 
     Returns a Publication. Raises UsageError for a directory or a compose file that is no app,
@@ -64,21 +63,13 @@ def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, l
     if target.digest:
         raise UsageError(f"'{target}' has a digest: a publication gets its own, give a tag or nothing")
     target = target._replace(tag=target.tag or "latest")
-    prepared = prepare(app_dir, files, _resolver(client, notify), checked=checked, notify=notify)
-    source, pinned, text = RegistrySource(client), prepared.images, prepared.compose
+    source = RegistrySource(client)
+    prepared = prepare(app_dir, files, images.resolver(source, pins, notify), checked=checked, notify=notify)
+    pinned, text = prepared.images, prepared.compose
     refs = sorted(set(pinned.values()), key=str)
-    images = {str(ref): load_image(source, ref) for ref in refs}
-    common = common_platforms(images)
-    if not common:
-        raise UsageError(f"the images of {app_dir} have no platform in common: build them for one")
-    images, platforms = restricted(images, common), [str(platform) for platform in common]
-    notify(f"platforms: {', '.join(platforms)}")
-    meta = None
-    if layers_meta:
-        meta = layersmeta.collect(
-            images.values(), lambda ref, layer: client.blob(ref, layer.digest, layer.size),
-            lambda layer: notify(f"measuring layer {layer.digest} ({layer.size} bytes)"),
-        )
+    chosen, common = images.choose(source, client, refs, platforms, notify)
+    notify(f"platforms: {', '.join(map(str, common))}")
+    meta = _layers_meta(layers_meta, chosen, common, client, notify)
     with tempfile.TemporaryFile() as packed:
         files = bundles.create(app_dir, text, packed, prepared.listing)
         notify(f"bundle: {packed.tell()} bytes, {len(files)} files")
@@ -92,7 +83,7 @@ def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, l
     blobs = [("manifest", Descriptor.of(manifest, OCI_MANIFEST))]
     blobs += [(role, descriptor) for role, descriptor, _ in parts]
     services = {name: str(image) for name, image in pinned.items()}
-    return Publication(ref, target.tag, text, services, platforms, files, blobs)
+    return Publication(ref, target.tag, text, services, [str(platform) for platform in common], files, blobs)
 
 
 class Prepared(NamedTuple):
@@ -149,17 +140,30 @@ def _compare(app_dir, source, text, images, listing):
     return "docker compose takes the pinned file for the same as the compose file"
 
 
-def _resolver(client, notify):
-    """Return a function that asks the registry for an image's digest, once for each image."""
-    known = {}
+def _layers_meta(source, chosen, platforms, client, notify):
+    """Return the layers metadata (bytes) of images for some platforms, None when there is to be none."""
+    if not source:
+        return None
+    needed, wanted = {}, {}
+    for platform in platforms:
+        layers = needed.setdefault(platform.normal.architecture, {})
+        for image in chosen.values():
+            for layer in image.variant_for(platform).document.layers:
+                layers[layer] = wanted.setdefault(layer, image.ref)
+    if source is True:
+        sizes, _reasons = measuring.measure_all(wanted, client, measured.Measured(measured.directory()), notify)
+        return layersmeta.write(needed, sizes)
+    return layersmeta.write(needed, *layersmeta.given(read_given(source), needed, source))
 
-    def resolve(ref):
-        if ref not in known:
-            known[ref] = sha256(client.manifest(ref))
-            notify(f"{ref} is {known[ref]}")
-        return known[ref]
 
-    return resolve
+def read_given(path):
+    """Return the content of a file that the user names; raises NotFoundError, UsageError."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist") from None
+    except OSError as err:
+        raise UsageError(f"{path} cannot be read: {err.strerror}") from None
 
 
 def _manifest(packed, files, meta):

@@ -12,9 +12,14 @@ Logins are taken from REGISTRY_AUTH_FILE, ~/.config/containers/auth.json or
 ~/.docker/config.json. COMPOSEAPPS_ENDPOINTS, or --endpoint, says where a registry listens
 when its name does not: hub.demo.test=http://127.0.0.1:5000.
 
+What the layers take on a device's disk is measured by reading them once; it is kept in
+~/.cache/composeapps ($XDG_CACHE_HOME), so that publishing again reads only new layers.
+
 examples:
   composeapps publish apps/web registry.example.com/factory/web:v3
   composeapps publish --dry-run apps/web registry.example.com/factory/web
+  composeapps publish --platform linux/arm64 --platform linux/arm/v7 apps/web registry.example.com/factory/web:v3
+  composeapps publish --pinned-images built.json apps/web registry.example.com/factory/web:v3
   composeapps publish --json apps/web registry.example.com/factory/web:v3 | jq -r .uri
 """
 
@@ -30,9 +35,20 @@ def configure(name, parser):
                              "repeated, later ones override earlier ones")
     parser.add_argument("--unchecked", action="store_true",
                         help="do not have docker compose compare the pinned file with the compose file")
-    parser.add_argument("--dry-run", action="store_true", help="resolve and pack everything, push nothing")
-    parser.add_argument("--no-layers-meta", action="store_true",
-                        help="do not read the layers to measure what they take on a device's disk")
+    parser.add_argument("--dry-run", "--dryrun", action="store_true", help="resolve and pack everything, push nothing")
+    parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", action="append", default=[],
+                        help="a platform of the devices, linux/arm64 for example; can be repeated (default: all of "
+                             "Linux that the images have in common)")
+    parser.add_argument("--pinned-images", metavar="FILE",
+                        help="pinned images, HOST/PATH[:TAG]@sha256:…, as a JSON list or one in a line: what is in it "
+                             "is not asked of the registry; an entry without a tag is for images named without one")
+    meta = parser.add_mutually_exclusive_group()
+    meta.add_argument("--layers-meta", metavar="FILE",
+                      help="what the layers take on a device's disk, as composectl has it: {ARCH: {\"layers\": …}}; "
+                           "then they are not read")
+    meta.add_argument("--no-layers-meta", action="store_true",
+                      help="do not read the layers to measure what they take on a device's disk")
+    parser.add_argument("--digest-file", metavar="FILE", help="write the app's digest there")
     parser.add_argument("--endpoint", metavar="HOST=URL", action="append", default=[],
                         help="where a registry listens; can be repeated")
     parser.set_defaults(run=_publish)
@@ -41,18 +57,26 @@ def configure(name, parser):
 def _publish(args):
     import os
 
-    from composeapps.app.publish import publish
+    from composeapps.app.images import pinned_list
+    from composeapps.app.publish import publish, read_given
+    from composeapps.oci.platforms import Platform
     from composeapps.oci.reference import parse
     from composeapps.registry.client import RegistryClient, parse_endpoints
 
     endpoints = parse_endpoints(" ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *args.endpoint]))
+    pins = pinned_list(read_given(args.pinned_images), args.pinned_images) if args.pinned_images else {}
+    platforms = [Platform.parse(text) for text in dict.fromkeys(args.platform)]
     client = RegistryClient(endpoints=endpoints)
     try:
         done = publish(args.app_dir, parse(args.target, what="target"), client, files=args.file,
                        checked=not args.unchecked, dry_run=args.dry_run,
-                       layers_meta=not args.no_layers_meta, notify=output.notify)
+                       layers_meta=args.layers_meta or not args.no_layers_meta, platforms=platforms, pins=pins,
+                       notify=output.notify)
     finally:
         client.close()
+    if args.digest_file and not args.dry_run:
+        with open(args.digest_file, "w") as out:
+            out.write(done.ref.digest)
     if args.json:
         output.print_json({
             "uri": str(done.ref), "tag": done.tag, "pushed": not args.dry_run, "services": done.services,

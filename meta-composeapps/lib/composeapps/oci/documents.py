@@ -94,7 +94,8 @@ class Descriptor(NamedTuple):
     @property
     def is_layer(self):
         """Whether dockerd takes this for a layer; one that does not say is taken for one."""
-        return not self.media_type or self.media_type.startswith(_LAYER_FAMILIES)
+        kind = self.media_type
+        return not kind or (kind.startswith(_LAYER_FAMILIES) and not kind.endswith("+encrypted"))
 
     @property
     def elsewhere(self):

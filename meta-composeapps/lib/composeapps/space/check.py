@@ -12,10 +12,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from composeapps.app.layersmeta import usages
 from composeapps.engine import loading
 from composeapps.errors import ComposeAppsError, SpaceError
 from composeapps.sizes import human_size
-from composeapps.store.inventory import chains, layer_sizes
+from composeapps.store.inventory import chains
 
 BLOCK = 4096
 # What a layer takes unpacked for each byte compressed, where nobody has measured it.
@@ -268,7 +269,7 @@ def _count_docker(wanted, store, engine, amounts):
         return
     known, total, estimated, copied = known_chains(engine), 0, False, 0
     for each in wanted:
-        measured = layer_sizes(_layers_meta(each, store))
+        measured = usages(_layers_meta(each, store))
         for image in each.app.images.values():
             variant = image.variants[0]
             layers = variant.document.layers

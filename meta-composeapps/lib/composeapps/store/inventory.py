@@ -7,14 +7,17 @@ result tells what may be missing from it. A digest counts as named wherever it s
 document, so that fields which this package does not know are heeded too.
 """
 
-import json
 import re
 
 from composeapps import COMPOSE_FILE
 from composeapps.app import bundle as bundles
+from composeapps.app.layersmeta import architectures, usages
 from composeapps.app.tree import LAYERS_META
-from composeapps.errors import ComposeAppsError, UsageError
+from composeapps.errors import ComposeAppsError, CorruptError, UsageError
 from composeapps.oci.digests import sha256
+from composeapps.oci.documents import known_descriptors, parse_config
+from composeapps.oci.parsing import parse_json
+from composeapps.oci.platforms import host_platform
 from composeapps.oci.reference import parse_pinned
 
 # What an inventory may lack: nothing, blobs that are JSON documents, blobs of any kind.
@@ -83,13 +86,13 @@ class _Reader:
         if data is None:
             return
         value = _parse(data)
-        for layer in _list(value, "layers")[1:2]:
-            if (layer.get("annotations") or {}).get(LAYERS_META) and (meta := self._quietly(layer.get("digest"))):
+        for layer in known_descriptors(value, "layers")[1:2]:
+            if layer.annotations.get(LAYERS_META) and (meta := self._quietly(layer.digest)):
                 self._layers_meta = meta
         # Some registries take a list of the images' manifests besides.
-        for descriptor in _list(value, "manifests"):
-            if self._store.size_of(descriptor["digest"]) is not None:
-                self._document(descriptor["digest"], f"a manifest that app {self._ref} lists", ANYTHING)
+        for descriptor in known_descriptors(value, "manifests"):
+            if self._store.size_of(descriptor.digest) is not None:
+                self._document(descriptor.digest, f"a manifest that app {self._ref} lists", ANYTHING)
 
     def _image_refs(self):
         """Return the pinned References of the services' images, from each place that names them."""
@@ -121,9 +124,9 @@ class _Reader:
         return set()
 
     def _image(self, ref):
-        facts = self._found.images.setdefault(str(ref), ImageFacts(layer_sizes(self._layers_meta)))
+        facts = self._found.images.setdefault(str(ref), ImageFacts(usages(self._layers_meta)))
         index = self._index_file(ref)
-        present = [d for d in index or () if self._store.size_of(d["digest"]) is not None]
+        present = [d for d in index or () if self._store.size_of(d.digest) is not None]
         what = f"image {ref} of app {self._ref}"
         if self._store.size_of(ref.digest) is None and present and len(present) == len(index):
             # skopeo keeps the manifest of one platform and not the index above it.
@@ -131,12 +134,12 @@ class _Reader:
         else:
             data = self._document(ref.digest, what, ANYTHING)
             value = _parse(data) if data else {}
-            if _list(value, "layers"):
+            if known_descriptors(value, "layers"):
                 self._variant(value, facts)
                 return
-            manifests = _list(value, "manifests")
-        digests = dict.fromkeys(d["digest"] for d in [*manifests, *(index or ())])
-        wanted = {d["digest"] for d in index or ()}
+            manifests = known_descriptors(value, "manifests")
+        digests = dict.fromkeys(d.digest for d in [*manifests, *(index or ())])
+        wanted = {d.digest for d in index or ()}
         seen = False
         for digest in digests:
             if self._store.size_of(digest) is None and digest not in wanted:
@@ -149,12 +152,15 @@ class _Reader:
             self._lack(ANYTHING, f"no manifest of {what} is in the store")
 
     def _variant(self, value, facts):
-        config = value.get("config") if isinstance(value.get("config"), dict) else {}
-        facts.configs.add(config.get("digest"))
-        contents = (_parse(self._quietly(config.get("digest")) or b"").get("rootfs") or {}).get("diff_ids") or []
-        layers = _list(value, "layers")
+        layers, contents = known_descriptors(value, "layers"), ()
+        for config in known_descriptors({"config": [value.get("config")]}, "config"):
+            facts.configs.add(config.digest)
+            try:
+                contents = parse_config(self._quietly(config.digest) or b"", config.digest).diff_ids
+            except CorruptError:
+                continue
         contents = contents if len(contents) == len(layers) else [""] * len(layers)
-        facts.variants.append([(layer["digest"], layer.get("size") or 0, content)
+        facts.variants.append([(layer.digest, layer.size, content)
                                for layer, content in zip(layers, contents, strict=True)])
 
     def _index_file(self, ref):
@@ -164,7 +170,7 @@ class _Reader:
             value = _parse(path.read_bytes())
         except OSError:
             return None
-        return _list(value, "manifests") or None
+        return known_descriptors(value, "manifests") or None
 
     def _document(self, digest, what, lacks):
         """Return a document, all digests in which count as named from now on, or None, which may hide ``lacks``."""
@@ -177,8 +183,8 @@ class _Reader:
             except (ComposeAppsError, OSError) as err:
                 reason = reason or str(err)
         if data is None:
-            if lacks == ANYTHING and self._layers_meta is not None:
-                # All layers of all images are named there, so only a config can be unknown.
+            if lacks == ANYTHING and host_platform().normal.architecture in architectures(self._layers_meta):
+                # All layers of all images for such a machine are named there, so only a config can be unknown.
                 lacks = DOCUMENTS
             self._lack(lacks, f"{what} cannot be read: {reason}")
             return None
@@ -204,18 +210,6 @@ def is_document(path, limit=4 * 1024 * 1024):
     """Tell whether a file may be a JSON document, by its size and its first byte."""
     with open(path, "rb") as stream:
         return stream.read(1) in (b"{", b"[", b"") and path.stat().st_size <= limit
-
-
-def layer_sizes(data):
-    """Return {digest: bytes on the disk} of every architecture in a layers-meta document (bytes), {} for none."""
-    sizes = {}
-    for entry in _parse(data or b"").values():
-        layers = entry.get("layers") if isinstance(entry, dict) else None
-        for digest, layer in (layers if isinstance(layers, dict) else {}).items():
-            usage = layer.get("usage") if isinstance(layer, dict) else None
-            if isinstance(usage, int) and usage >= 0:
-                sizes[digest] = max(usage, sizes.get(digest, 0))
-    return sizes
 
 
 def chains(contents):
@@ -248,16 +242,6 @@ def _reference(text):
 
 def _parse(data):
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
+        return parse_json(data, "")
+    except CorruptError:
         return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value, key):
-    """Return the descriptors in a list of a document, those without a digest left out."""
-    items = value.get(key)
-    items = items if isinstance(items, list) else []
-    return [item for item in items if isinstance(item, dict) and isinstance(item.get("digest"), str)
-            and _DIGEST.fullmatch(item["digest"].encode())]
-
