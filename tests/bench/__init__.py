@@ -23,6 +23,7 @@ BENCHMARKS = {
 # The same of those that take a composectl: its path is in Run.composectl.
 BESIDE = {
     "beside-pull": ("beside", "beside_pull", "pulling an app of 150 MB over TLS, all of it and half of it"),
-    "beside-store": ("beside", "beside_store", "checking and listing a store, publishing again"),
+    "beside-store": ("beside", "beside_store", "checking and listing a store"),
+    "beside-publish": ("beside", "beside_publish", "publishing an app once more"),
     "beside-run": ("beside", "beside_run", "installing, starting, and running with nothing to do"),
 }

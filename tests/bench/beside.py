@@ -7,8 +7,11 @@ Each side has a home of its own, so that neither finds what the other left.
 
 import contextlib
 import functools
+import gzip
+import io
 import json
 import os
+import random
 import shutil
 import ssl
 import subprocess
@@ -20,8 +23,10 @@ import hostsetup
 from bench.disk import disk
 from bench.figures import BenchError, compare
 from bench.loads import MOUNTPOINT, engine_of
-from bench.pulls import MB, cost, push_image, random_layers
+from bench.pulls import MB, cost, push_image
 from composeapps.app.publish import publish
+from composeapps.oci.digests import sha256
+from composeapps.oci.documents import OCI_LAYER_GZIP, Descriptor
 from composeapps.oci.reference import Reference, parse
 from composeapps.registry.client import RegistryClient
 from factory.localregistry import LocalRegistry
@@ -30,6 +35,7 @@ from support.engine import DockerDaemon, busybox_image
 from support.images import make_image, tar
 from support.images import push_image as push_small
 
+NAME = "hub.bench.test"
 SIZES = tuple(size * MB for size in (60, 40, 25, 15, 7, 3))
 HALF = (0, 3)
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from composeapps.cli.main import main; sys.exit(main())"
@@ -56,26 +62,42 @@ class Hub:
 
 
 @contextlib.contextmanager
-def hub(run, small=False):
-    """Give the Hub; ``small`` is whether the app that can be started is wanted, too."""
-    pem = make_server_certificate(run.scratch / "pki")
-    registry = LocalRegistry(run.scratch / "registry", tls=(pem.certificate, pem.key), ca_file=pem.ca)
+def hub(run, small=False, plain=False):
+    """Give the Hub; ``small`` is whether the app that can be started is wanted, too, ``plain`` to do without TLS."""
+    pem = make_server_certificate(run.scratch / "pki", [NAME])
+    tls = None if plain else (pem.certificate, pem.key)
+    registry = LocalRegistry(run.scratch / "registry", tls=tls, ca_file=pem.ca)
     with registry:
-        # By the address where it listens, which is all that composectl knows of it.
-        registry.host = registry.address
+        # composectl knows of no other place than the one that the name says.
+        registry.host = registry.address if plain else f"{NAME}:{registry.address.rpartition(':')[2]}"
+        hosts = run.scratch / "hosts"
+        hosts.write_text(f"{Path('/etc/hosts').read_text()}\n127.0.0.1 {NAME}\n")
+        # In the mounts that are the benchmarks' own.
+        subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
         client = RegistryClient({registry.host: registry.url}, context=ssl.create_default_context(cafile=pem.ca))
         refs, sources = {}, {}
         with run.progress.step("publishing an app of 150 MB"):
-            layers = list(random_layers(SIZES))
+            layers = [_layer(number, size) for number, size in enumerate(SIZES)]
             for name, chosen in (("whole", layers), ("half", [layers[number] for number in HALF])):
-                image = push_image(client, parse(f"{registry.host}/bench/{name}-image:1"), chosen)
+                image = push_image(client, parse(f"{registry.host}/bench/{name}-image:1"),
+                                   [layer[:2] for layer in chosen], [layer[2] for layer in chosen], indexed=True)
                 refs[name], sources[name] = _publish(run, client, registry, name, image)
             if small:
                 ref = f"{registry.host}/bench/small-image:1"
                 image = push_small(registry, ref, busybox_image(make_image, tar, {"etc/name": "small"}))
                 refs["small"], sources["small"] = _publish(run, client, registry, "small", image)
         client.close()
-        yield Hub(registry, pem.ca, refs["whole"], refs["half"], refs.get("small"), sources)
+        try:
+            yield Hub(registry, pem.ca, refs["whole"], refs["half"], refs.get("small"), sources)
+        finally:
+            subprocess.run(["umount", "/etc/hosts"], check=True)
+
+
+def _layer(number, size):
+    """Return (Descriptor, opener, diff ID) of a layer with one incompressible file of ``size`` bytes."""
+    raw = tar({f"opt/data{number}": random.Random(number).randbytes(size)})
+    data = gzip.compress(raw, 1, mtime=0)
+    return Descriptor.of(data, OCI_LAYER_GZIP), functools.partial(io.BytesIO, data), sha256(raw)
 
 
 def _publish(run, client, registry, name, image):
@@ -216,7 +238,7 @@ def beside_pull(run):
 
 
 def beside_store(run):
-    """Yield the Figures of checking a store, of listing it, and of publishing an app once more."""
+    """Yield the Figures of checking a store and of listing it."""
     with hub(run) as running:
         ours, theirs = Ours(run.scratch / "ours", running), Theirs(run.scratch / "theirs", running, run.composectl)
         for side in (ours, theirs):
@@ -230,6 +252,12 @@ def beside_store(run):
                                    composectl=lambda: theirs.run("ls"))
             figure = compare(f"{command}: CPU", "s", results, "composeapps", "composectl", None, _cpu)
             yield figure if command == "ls" else _alone(figure)
+
+
+def beside_publish(run):
+    """Yield the Figure of publishing an app once more; without TLS, with which composectl publishes to no loopback."""
+    with hub(run, plain=True) as running:
+        ours, theirs = Ours(run.scratch / "ours", running), Theirs(run.scratch / "theirs", running, run.composectl)
         target = f"{running.registry.host}/bench/whole:2"
         for side in (ours, theirs):
             side.publish(running.sources["whole"], target)

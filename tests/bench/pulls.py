@@ -22,7 +22,8 @@ from bench import sample
 from bench.figures import BenchError, Figure, compare, timed
 from composeapps.app.publish import publish
 from composeapps.oci.digests import sha256
-from composeapps.oci.documents import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json
+from composeapps.oci.documents import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, dump_json
+from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import parse, parse_pinned
 from composeapps.registry.client import RegistryClient
 from factory.localregistry import LocalRegistry
@@ -85,8 +86,8 @@ def hub(run):
             typical = [(layer, functools.partial(open, kept.blob_path(layer.digest), "rb"))
                        for layer in document.layers]
             refs = {"typical": _publish(client, "typical", typical, picture.variants[0].config.diff_ids),
-                    "random": _publish(client, "random", random_layers(RANDOM_LAYERS)),
-                    "small": _publish(client, "small", random_layers(SMALL_LAYERS))}
+                    "random": _publish(client, "random", _random_layers(RANDOM_LAYERS)),
+                    "small": _publish(client, "small", _random_layers(SMALL_LAYERS))}
             client.close()
         (root / "refs.json").write_text(json.dumps(refs))
     refs = json.loads((root / "refs.json").read_text())
@@ -96,15 +97,14 @@ def hub(run):
         yield Hub(registry, apps, images)
 
 
-def random_layers(sizes):
-    """Yield (Descriptor, opener) of an incompressible layer for each of ``sizes``."""
+def _random_layers(sizes):
     for number, size in enumerate(sizes):
         data = gzip.compress(random.Random(number).randbytes(size), 1, mtime=0)
         yield Descriptor.of(data, OCI_LAYER_GZIP), functools.partial(io.BytesIO, data)
 
 
-def push_image(client, ref, layers, diff_ids=None):
-    """Push an image of ``layers``, (Descriptor, opener) each; return its pinned reference, a text."""
+def push_image(client, ref, layers, diff_ids=None, indexed=False):
+    """Push an image of ``layers``, (Descriptor, opener) each, in an index if wanted; return its reference, a text."""
     descriptors = []
     for descriptor, opener in layers:
         client.push_blob(ref, descriptor.digest, descriptor.size, opener)
@@ -115,8 +115,13 @@ def push_image(client, ref, layers, diff_ids=None):
     manifest = dump_json({
         "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": Descriptor.of(config, OCI_CONFIG).dump(),
         "layers": [each.dump() for each in descriptors]})
-    client.push_manifest(ref, manifest, OCI_MANIFEST)
-    return str(ref.pinned(sha256(manifest)))
+    client.push_manifest(ref.pinned(sha256(manifest)), manifest, OCI_MANIFEST)
+    index = dump_json({
+        "schemaVersion": 2, "mediaType": OCI_INDEX,
+        "manifests": [Descriptor.of(manifest, OCI_MANIFEST, platform=Platform("linux", "amd64", "")).dump()]})
+    root, kind = (index, OCI_INDEX) if indexed else (manifest, OCI_MANIFEST)
+    client.push_manifest(ref, root, kind)
+    return str(ref.pinned(sha256(root)))
 
 
 def _publish(client, name, layers, diff_ids=None):

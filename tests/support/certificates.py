@@ -18,8 +18,8 @@ def _openssl(*args):
     subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
 
 
-def make_server_certificate(directory):
-    """Make a CA and a certificate for 127.0.0.1 and localhost in ``directory``."""
+def make_server_certificate(directory, names=()):
+    """Make a CA and a certificate for 127.0.0.1, localhost and ``names`` in ``directory``."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     ca, ca_key = directory / "ca.pem", directory / "ca.key"
@@ -29,7 +29,7 @@ def make_server_certificate(directory):
         "basicConstraints=critical,CA:FALSE\n"
         "keyUsage=critical,digitalSignature,keyEncipherment\n"
         "extendedKeyUsage=serverAuth\n"
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
+        f"subjectAltName={','.join(['IP:127.0.0.1', *(f'DNS:{name}' for name in ('localhost', *names))])}\n"
         "authorityKeyIdentifier=keyid\n"
     )
     _openssl(

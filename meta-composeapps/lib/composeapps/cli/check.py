@@ -93,15 +93,14 @@ def _check_app(ref, store, config, engine, seen, known):
     result = _result(ref.app_name, str(ref), engine is not None)
     try:
         app = load_from_store(store, ref)
-        for blob in app.blobs():
-            descriptor = blob.descriptor
-            if blob.optional and store.size_of(descriptor.digest) is None:
-                continue
-            result["blobs"] += 1
-            result["size"] += descriptor.size
-            seen.add(descriptor.digest)
-            if problem := store.verify(descriptor.digest, descriptor.size):
-                missing = store.size_of(descriptor.digest) is None
+        wanted = {blob.descriptor.digest: blob.descriptor.size for blob in app.blobs()
+                  if not blob.optional or store.size_of(blob.descriptor.digest) is not None}
+        result["blobs"], result["size"] = len(wanted), sum(wanted.values())
+        seen.update(wanted)
+        problems = store.verify_all(wanted)
+        for digest in wanted:
+            if problem := problems[digest]:
+                missing = store.size_of(digest) is None
                 _add(result, problem, NotFoundError if missing else CorruptError)
         uri = known.get((ref.app_name, ref.digest), str(ref))
         faults = appdir.problems(store, app)
@@ -147,9 +146,11 @@ def _check_rest(store, refs, seen, known):
         if directory not in listed and (directory / "uri").exists():
             uri = known.get((name, f"sha256:{number}"), f"…/{name}@sha256:{number}")
             _add(result, f"{directory / 'uri'} is damaged; 'composeapps pull {uri}' writes it anew", CorruptError)
-    for path in sorted(store.blobs.glob("?" * 64)):
-        digest = f"sha256:{path.name}"
-        if digest not in seen and is_digest(digest) and (problem := store.verify(digest)):
+    rest = [f"sha256:{path.name}" for path in sorted(store.blobs.glob("?" * 64))]
+    problems = store.verify_all({digest: store.size_of(digest) for digest in rest
+                                 if digest not in seen and is_digest(digest)})
+    for digest in sorted(problems):
+        if problem := problems[digest]:
             _add(result, f"{problem}; no app needs it here: if none does at all, 'composeapps prune' removes it",
                  CorruptError)
     result["ok"] = not result["problems"]

@@ -59,7 +59,7 @@ def survey(ref, store, client, platform=None, verify=False, keep=False):
     ref = ref.pinned(ref.digest)
     source = _Source(store, client, keep)
     app = load_app(source, ref, [platform or host_platform()])
-    missing = tuple(blob for blob in app.blobs() if _lacks(store, blob, source.documents, verify))
+    missing = _missing(store, app.blobs(), source.documents, verify)
     if store.has_app(ref) and all(blob.optional and store.size_of(blob.descriptor.digest) is None for blob in missing):
         # The registry had nothing else when the app was fetched.
         missing = ()
@@ -70,11 +70,14 @@ def survey(ref, store, client, platform=None, verify=False, keep=False):
     return Survey(ref, app, missing, sum(blob.descriptor.size for blob in missing), source.documents)
 
 
-def _lacks(store, blob, documents, verify):
-    digest, size = blob.descriptor.digest, blob.descriptor.size
-    if digest in documents or store.size_of(digest) != size:
-        return True
-    return verify and store.verify(digest, size) is not None
+def _missing(store, blobs, documents, verify):
+    """Return those of ``blobs`` that the store lacks, in order; those that ``documents`` has were read elsewhere."""
+    blobs = tuple(blobs)
+    there = {blob.descriptor.digest: blob.descriptor.size for blob in blobs
+             if blob.descriptor.digest not in documents
+             and store.size_of(blob.descriptor.digest) == blob.descriptor.size}
+    whole = {digest for digest, problem in store.verify_all(there).items() if problem is None} if verify else there
+    return tuple(blob for blob in blobs if blob.descriptor.digest not in whole)
 
 
 class _Source:
