@@ -18,7 +18,7 @@ from composeapps.records import journal
 from composeapps.records.state import AppState, StateDirectory
 from composeapps.space.prune import protected, prune
 from composeapps.space.removal import remove_app
-from composeapps.store import appdir
+from composeapps.store import appdir, held
 from composeapps.store.preload import copy_app
 from composeapps.store.store import Store
 from support import apps, stores
@@ -263,6 +263,18 @@ def test_leftovers_of_killed_writers_go(device):
     assert not half.parent.exists() and not any(ingest.iterdir())
     assert not list(device.config.store.rglob(".tmp-*"))
     device.whole(uri)
+
+
+def test_a_blob_goes_with_its_second_name_and_is_counted(device):
+    uri, gone = device.add("shop", "1"), device.add("shop", "2")
+    device.installed("shop", uri)
+    alone = device.prune(dry_run=True).bytes
+    for path in device.store.blobs.iterdir():
+        held.hold(device.store, f"sha256:{path.name}")
+    report = device.prune()
+    assert report.apps == [gone] and report.bytes == alone
+    assert {path.name[:64] for path in device.store.ingest.iterdir()} == {
+        path.name for path in device.store.blobs.iterdir()}
 
 
 def test_an_update_that_is_being_fetched_keeps_what_it_has(device):

@@ -18,7 +18,7 @@ from composeapps.oci.documents import MAX_DOCUMENT, Descriptor
 from composeapps.oci.platforms import host_platform
 from composeapps.oci.reference import Reference
 from composeapps.pull.progress import Progress
-from composeapps.store import partial
+from composeapps.store import held, partial
 
 # Seconds of silence after which a connection to a registry counts as dead.
 SILENCE = 30
@@ -60,6 +60,8 @@ def survey(ref, store, client, platform=None, verify=False, keep=False):
     source = _Source(store, client, keep)
     app = load_app(source, ref, [platform or host_platform()])
     missing = _missing(store, app.blobs(), source.documents, verify)
+    if keep:
+        missing = tuple(blob for blob in missing if not _taken_back(store, blob, source.documents))
     if store.has_app(ref) and all(blob.optional and store.size_of(blob.descriptor.digest) is None for blob in missing):
         # The registry had nothing else when the app was fetched.
         missing = ()
@@ -78,6 +80,11 @@ def _missing(store, blobs, documents, verify):
              and store.size_of(blob.descriptor.digest) == blob.descriptor.size}
     whole = {digest for digest, problem in store.verify_all(there).items() if problem is None} if verify else there
     return tuple(blob for blob in blobs if blob.descriptor.digest not in whole)
+
+
+def _taken_back(store, blob, documents):
+    return blob.descriptor.digest not in documents and held.take_back(
+        store, blob.descriptor.digest, blob.descriptor.size)
 
 
 class _Source:
@@ -165,6 +172,8 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0):
         fetch_blobs(store, client() if waiting else None, progress, survey.ref.app_name, waiting, known,
                     parallel=parallel, bandwidth=bandwidth, received=received)
     store.add_app(survey.app)
+    for blob in survey.app.blobs():
+        held.release(store, blob.descriptor.digest)
     return survey.app
 
 

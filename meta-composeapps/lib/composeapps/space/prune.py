@@ -25,7 +25,7 @@ from composeapps import durable
 from composeapps.errors import ComposeAppsError, EngineError
 from composeapps.oci.reference import parse_pinned
 from composeapps.space import others, staleimages
-from composeapps.store import inventory
+from composeapps.store import held, inventory
 from composeapps.store.store import Store
 
 INSTALLED, PREVIOUS, FACTORY = "installed", "the version before the installed one", "factory"
@@ -314,7 +314,8 @@ class Plan:
         report, names = self._report, {}
         report.blobs, report.partials = len(self._blobs), len(self._partials)
         places = [*self._partials, *(directory for directory, _uri, _ref in self._doomed)]
-        for path in (*self._blobs, *places, *(path for place in places for path in place.rglob("*"))):
+        seconds = [held.path_of(self._store, f"sha256:{path.name}") for path in self._blobs]
+        for path in (*self._blobs, *seconds, *places, *(path for place in places for path in place.rglob("*"))):
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 key = (status.st_dev, status.st_ino)
@@ -335,6 +336,7 @@ class Plan:
                 temporary.unlink(missing_ok=True)
         for path in self._blobs:
             path.unlink(missing_ok=True)
+            held.release(self._store, f"sha256:{path.name}")
         if self._blobs:
             durable.fsync_directory(self._store.blobs)
         for path in self._partials:

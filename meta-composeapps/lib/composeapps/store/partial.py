@@ -21,7 +21,7 @@ from pathlib import Path
 
 from composeapps import durable
 from composeapps.errors import LockedError, StorageError
-from composeapps.store import damaged
+from composeapps.store import damaged, held
 
 SUFFIX, MARK_SUFFIX = ".part", ".mark"
 # Bytes, or seconds while some come, after which a partial is synced: what a power cut costs at most.
@@ -143,6 +143,7 @@ class Partial:
             os.fchmod(self._file.fileno(), 0o644)
             os.fsync(self._file.fileno())
             durable.replace(self._path, self._store.blob_path(self.digest))
+            held.hold(self._store, self.digest)
             self._mark.unlink(missing_ok=True)
         self._file.close()
 
