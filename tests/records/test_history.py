@@ -78,7 +78,8 @@ def test_a_history_that_is_no_file_is_said(states):
     notes = []
     history.append(states, {"app": "web", "result": "committed"}, notes.append)
     assert len(notes) == 1 and "history" in notes[0]
-    assert history.entries(states) == [] and "cannot be read" in history.read(states)[1]
+    # What could be written is the second copy.
+    assert len(history.entries(states)) == 1 and "cannot be read" in history.read(states)[1]
 
 
 @pytest.mark.root
@@ -91,7 +92,7 @@ def test_on_a_full_disk_the_old_entries_stay_and_nothing_is_raised(small_disk):
     history.append(states, {"app": "db", "result": "committed", "reason": "y" * 2000}, notes.append)
     assert "full" in notes[0]
     assert [entry["app"] for entry in history.entries(states)] == ["web"]
-    assert [path.name for path in states.root.iterdir()] == ["history.jsonl"]
+    assert {path.name for path in states.root.glob("**/*") if path.is_file()} == {"history.jsonl"}
 
 
 def test_the_command_lists_the_last_ones(states, capsys):

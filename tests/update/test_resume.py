@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from composeapps.records import journal
+from composeapps.records import history, journal, sealed
 from composeapps.records.state import StateDirectory
+from composeapps.update import retreat
 from support.updating import service, shell
 
 pytestmark = pytest.mark.root
@@ -117,22 +118,35 @@ def test_without_dockerd_the_journal_waits(device, run, pair, tmp_path):
 def test_a_journal_that_cannot_be_read_is_set_aside(device, run, pair):
     killed_at(device, "verifying:after", "update", pair.other)
     path = journal.path_of(device.states, pair.name)
-    path.write_bytes(path.read_bytes()[:40])
+    for place in (path, sealed.copy_of(device.states.root, f"updates/{path.name}")):
+        place.write_bytes(path.read_bytes()[:40])
     status, _, err = run("run", "--installed")
     assert status == 0 and "cannot be read and was renamed" in err
+    assert history.entries(device.states, pair.name)[-1]["code"] == 4
     assert device.problems(pair.name, pair.installed) == []
     assert not path.exists()
 
 
+def test_a_journal_that_is_damaged_goes_on_from_its_second_copy(device, run, pair):
+    killed_at(device, "switching:after", "update", pair.other)
+    path = journal.path_of(device.states, pair.name)
+    path.write_bytes(b"")
+    status, _, err = run("update")
+    assert status == 0 and f"{path} is empty: it is made anew" in err
+    assert device.problems(pair.name, pair.other) == []
+
+
 def test_a_lost_state_file_makes_no_failed_update_a_removal(device, run, pair):
-    (device.states.root / "apps" / f"{pair.name}.json").write_text("{")
+    for place in (device.states.root, device.states.root / sealed.COPIES):
+        (place / "apps" / f"{pair.name}.json").write_text("{")
     broken = pair.version(service("3", shell("exit 1")))
     assert run("update", broken, "--soak", "1")[0] == 14
     assert device.problems(pair.name, pair.installed) == []
 
 
-def test_a_version_that_does_not_come_back_up_gives_way_to_another(device, run, pair):
+def test_a_version_that_does_not_come_back_up_gives_way_to_another(device, run, pair, monkeypatch):
     """The old one needs what is gone from the device since, the new one fails: a third one is the way out."""
+    monkeypatch.setattr(retreat, "PAUSES", (0, 0))
     needed = device.root / "needed"
     needed.mkdir()
     mount = {"type": "bind", "source": str(needed), "target": "/needed"}
@@ -141,7 +155,7 @@ def test_a_version_that_does_not_come_back_up_gives_way_to_another(device, run, 
     needed.rmdir()
     broken = pair.version(service("5", shell("exit 1")))
     status, _, err = run("update", broken, "--soak", "1")
-    assert status == 16 and "going back" in err
+    assert status == 16 and err.count("it is tried again in 0 s") == 2
     assert run("update")[0] == 16
     good = pair.version(service("6"))
     status, _, err = run("update", good)

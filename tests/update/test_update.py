@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from composeapps.records import history
 from support.updating import SICK, WELL, service, shell
 
 pytestmark = pytest.mark.root
@@ -102,7 +103,7 @@ def test_bad_references_are_refused_in_one_sentence(run, name):
         assert status == 2 and words in err and err.count("\n") == 1
 
 
-def test_a_boot_keeps_what_was_updated_until_an_image_brings_another_version(device, run, pair):
+def test_a_boot_keeps_what_was_updated_until_an_image_brings_a_new_version(device, run, pair):
     old, new = pair.installed, pair.other
     factory = device.root / "factory.json"
     factory.write_text(json.dumps({"apps": {pair.name: old}}))
@@ -118,10 +119,21 @@ def test_a_boot_keeps_what_was_updated_until_an_image_brings_another_version(dev
     assert run("check", pair.name)[0] == 0
     assert json.loads(run("show", pair.name, "--json")[1])["uri"] == new
 
-    device.states.put_factory({pair.name: "what another image had"})
+    # An image with a version that the device has not met goes through the update's gate, once.
+    third = pair.version(service("3", healthcheck=WELL))
+    assert run("pull", third)[0] == 0
+    factory.write_text(json.dumps({"apps": {pair.name: third}}))
     for _boot in range(2):
         assert run("run", "--factory", "--installed")[0] == 0
-        assert device.problems(pair.name, old) == []
+        assert device.problems(pair.name, third) == []
+    last = history.entries(device.states, pair.name)[-1]
+    assert (last["action"], last["source"], last["target"], last["result"]) == ("update", new, third, "committed")
+    # The slot of the OS is rolled back: its image brings the first version again, which stays away unless asked for.
+    factory.write_text(json.dumps({"apps": {pair.name: old}}))
+    assert run("run", "--factory", "--installed")[0] == 0
+    assert device.problems(pair.name, third) == []
+    assert run("run", "--factory")[0] == 0
+    assert device.problems(pair.name, old) == []
     factory.unlink()
 
 

@@ -45,6 +45,13 @@ def write_file(path, data, mode=0o644):
 
     A killed writer leaves at most a file whose name starts with ``.tmp-``.
     """
+    with prepared(path, data, mode) as temporary:
+        replace(temporary, path)
+
+
+@contextlib.contextmanager
+def prepared(path, data, mode=0o644):
+    """Give a temporary file that has ``data`` (bytes), on the disk, for ``replace`` to give it the name ``path``."""
     path = Path(path)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
@@ -54,7 +61,7 @@ def write_file(path, data, mode=0o644):
             stream.flush()
             os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
-        replace(temporary, path)
+        yield temporary
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

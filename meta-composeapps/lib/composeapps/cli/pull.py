@@ -38,20 +38,25 @@ def configure(name, parser):
 
 
 def _pull(args):
+    import contextlib
+
     from composeapps.errors import ComposeAppsError
     from composeapps.records import lock
-    from composeapps.records.state import StateDirectory
     from composeapps.store.store import Store
+    from composeapps.update.parts import Parts
 
     config = _configured(args)
     store, client = Store(config.store), _Lazy(config)
     refs = [_reference(text, store) for text in args.refs]
-    failure = None
+    parts, failure = Parts(config, output.notify), None
     try:
-        with lock.exclusive(StateDirectory(config.state_dir).lock_file):
+        with contextlib.ExitStack() as end:
+            # Who prunes holds the state's lock, and so knows of this download from its begin.
+            with parts.locked():
+                end.enter_context(lock.exclusive(parts.states.download_lock_file, subjects=map(str, refs)))
             for ref in refs:
                 try:
-                    _pull_one(args, config, store, client, ref)
+                    _pull_one(args, parts, store, client, ref)
                 except ComposeAppsError as err:
                     failure = failure or err
                     if args.json:
@@ -113,13 +118,13 @@ def _reference(text, store):
     return ref.pinned(ref.digest)
 
 
-def _pull_one(args, config, store, client, ref):
+def _pull_one(args, parts, store, client, ref):
     import time
 
     from composeapps.pull import progress as progresses
     from composeapps.pull import pull
 
-    started = time.monotonic()
+    config, started = parts.config, time.monotonic()
     progress = progresses.choose(args.json, config.state_dir, ref)
     client.notify = progress.note
     try:
@@ -130,7 +135,8 @@ def _pull_one(args, config, store, client, ref):
             from composeapps.space import check as space
 
             space.check(space.needs(found.app, found.missing, store, None, config, found.documents))
-        pull.fetch(found, store, client, progress, config.parallel, config.bandwidth)
+        pull.fetch(found, store, client, progress, config.parallel, config.bandwidth,
+                   lambda: parts.locked(wait=True))
     finally:
         progress.close()
     seconds = time.monotonic() - started

@@ -5,7 +5,14 @@ import contextlib
 import functools
 
 from composeapps.cli import output
-from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, UsageError
+from composeapps.errors import (
+    ComposeAppsError,
+    CorruptError,
+    NotFoundError,
+    RolledBackError,
+    UnfinishedError,
+    UsageError,
+)
 
 EXAMPLES = {
     "install": """\
@@ -56,134 +63,192 @@ def configure(name, parser):
     parser.set_defaults(run={"install": _install, "run": _run, "stop": _stop, "ps": _ps}[name])
 
 
-class _Agent:
-    """The parts that these commands work with."""
+def _parts(args):
+    from composeapps.update.parts import Parts
 
-    def __init__(self, args):
-        from composeapps.engine.client import Engine
-        from composeapps.records.state import StateDirectory
-        from composeapps.store.store import Store
-
-        self.config = output.load_config(args)
-        self.store = Store(self.config.store)
-        self.states = StateDirectory(self.config.state_dir)
-        self.engine = Engine(self.config.docker_host)
-
-    def installed(self, name):
-        """Return (App, AppState) of an installed app; raises NotFoundError."""
-        from composeapps.installed.install import load_from_store
-        from composeapps.oci.reference import parse_pinned
-
-        state = self.states.get(name)
-        if state is None:
-            have = ", ".join(self.states.names()) or "none"
-            raise NotFoundError(f"app '{name}' is not installed; installed: {have}")
-        return load_from_store(self.store, parse_pinned(state.uri)), state
-
-    @functools.cached_property
-    def parts(self):
-        """The update.parts.Parts over the same device."""
-        from composeapps.update.parts import Parts
-
-        return Parts(self.config, output.notify)
-
-    def factory(self):
-        """Return {name: pinned reference} of the preloaded apps; raises NotFoundError, CorruptError."""
-        from composeapps.store.factoryset import factory_apps
-
-        if not self.config.factory_file.exists():
-            raise NotFoundError(f"{self.config.factory_file} does not exist: this image was built without "
-                                "preloaded apps")
-        return factory_apps(self.config)
+    return Parts(output.load_config(args), output.notify)
 
 
-def _wanted(args, agent):
-    """Return the names or references that the command line asks for; a name means the installed version, if any."""
-    if getattr(args, "factory", False) or getattr(args, "installed", False):
-        if args.apps:
-            raise UsageError("name apps or give --factory or --installed, not both")
-        factory = agent.factory() if args.factory else {}
-        if not getattr(args, "installed", False):
-            return list(factory.values())
-        known, gone = agent.states.factory(), agent.states.removals()
-        # What was updated since the image's version was installed is not taken back to that.
-        wanted = [name if known.get(name) == uri and agent.states.get(name) else uri for name, uri in factory.items()
-                  if name not in gone]
-        return [*wanted, *(name for name in _running(agent) if name not in factory and name not in gone)]
-    if getattr(args, "all", False):
-        if args.apps:
-            raise UsageError("name apps or give --all, not both")
-        return agent.states.names()
-    if not args.apps:
-        raise UsageError(f"name the apps to {args.command}, or see 'composeapps {args.command} --help'")
-    return args.apps
+def _not_installed(parts, name):
+    have = ", ".join(parts.states.names()) or "none"
+    return NotFoundError(f"app '{name}' is not installed; installed: {have}")
 
 
-def _running(agent):
-    """Return the names of the installed apps that should run."""
-    states = {name: agent.states.get(name) for name in agent.states.names()}
-    return [name for name, state in states.items() if state is not None and not state.stopped]
-
-
-def _name_of(name):
-    """Return the name of the app that a name or a pinned reference means."""
+def _version(parts, name):
+    """Return (App, AppState) of an installed app; raises NotFoundError, and CorruptError for a record that is lost."""
+    from composeapps.installed.install import load_from_store
     from composeapps.oci.reference import parse_pinned
 
-    return parse_pinned(name).app_name if "@" in name else name
+    found = parts.states.find(name)
+    if found.lost:
+        raise CorruptError(f"app {name}: {found.problem}; 'composeapps run {name}' finds it anew")
+    if found.value is None:
+        raise _not_installed(parts, name)
+    return load_from_store(parts.store, parse_pinned(found.value.uri)), found.value
 
 
-def _each(args, agent, names, action, then=None, after=lambda: None):
-    """Do ``action`` for each app under the lock; one that fails does not keep the others from it.
+def _wishes(args, parts):
+    """Return ([Wish, …] that the command line asks for, the error that is told at the end or None)."""
+    from composeapps.oci.names import AppName
+    from composeapps.oci.reference import parse_pinned
+    from composeapps.update import desired
 
-    ``then``, called with what the action returned, runs beside the next app's action: starting one
-    app and loading another use different parts of a device. Both return the app's result, a mapping.
-    ``after`` is called at the end, still under the lock.
+    installed = getattr(args, "installed", False)
+    if args.factory or installed:
+        if args.apps:
+            raise UsageError("name apps or give --factory or --installed, not both")
+        if args.factory and installed:
+            return desired.at_boot(parts)
+        if args.factory:
+            factory, problem = desired.factory_set(parts.config)
+            if problem and not factory:
+                raise problem
+            return [desired.Wish(name, uri) for name, uri in factory.items()], problem
+        return [desired.Wish(name) for name in _running(parts)], None
+    if not args.apps:
+        raise UsageError(f"name the apps to {args.command}, or see 'composeapps {args.command} --help'")
+    wishes = []
+    for text in args.apps:
+        if "@" in text:
+            ref = parse_pinned(text)
+            wishes.append(desired.Wish(ref.app_name, str(ref.pinned(ref.digest))))
+        else:
+            wishes.append(desired.Wish(AppName(text)))
+    return wishes, None
+
+
+def _running(parts):
+    """Return the names of the installed apps that should run, also of those whose record is lost."""
+    found = {name: parts.states.find(name) for name in parts.states.names()}
+    return [name for name, each in found.items() if each.lost or each.value is not None and not each.value.stopped]
+
+
+class _Results:
+    """What came of each app, in the order in which it came to its end."""
+
+    def __init__(self):
+        self._entries, self._first = [], None
+
+    def add(self, name, finish):
+        """Call ``finish`` for an app's result, a mapping, or the error that it raises."""
+        try:
+            self._entries.append({**finish(), "ok": True})
+        except ComposeAppsError as err:
+            self.fail(name, err)
+
+    def fail(self, name, err):
+        """Note an app's error."""
+        self.tell(err)
+        self._entries.append({"name": name, "ok": False, "error": str(err), "code": err.exit_code})
+
+    def tell(self, err):
+        """Note an error that is no single app's."""
+        self._first = self._first or err
+        output.notify(f"composeapps: {err}")
+
+    @property
+    def status(self):
+        """The exit status: that of the first error."""
+        return self._first.exit_code if self._first else 0
+
+    def end(self, args):
+        """Print them; return the exit status."""
+        if args.json:
+            output.print_json(self._entries)
+        return self.status
+
+
+def _bring_up(args, then):
+    """Bring each app that is asked for to where it should be; one that fails does not keep the others from it.
+
+    ``then``, called with an app's App, AppState and whether it was named by itself, gives its result. It runs beside
+    the next app's installation: starting one app and loading another use different parts of a device. What takes
+    long, or may let go of the lock, comes last: updates, and what has to be fetched again.
     """
-    from composeapps.records import journal, lock
+    from composeapps.records import journal, repair
+    from composeapps.update import bringup
 
-    results, first = [], None
-    with lock.exclusive(agent.states.lock_file), _beside(then, len(names) > 1) as begin:
-        steps = []
-
-        def do(name):
-            try:
-                steps.append((name, begin(action(name))))
-            except ComposeAppsError as err:
-                steps.append((name, functools.partial(_raise, err)))
-
-        for note in journal.tidy(agent.states):
+    parts, results, later = _parts(args), _Results(), []
+    boot = getattr(args, "installed", False)
+    with contextlib.closing(parts), parts.locked(wait=boot):
+        for note in repair.repair(parts.states):
             output.notify(note)
-        between = {entry.app for entry in journal.pending(agent.states) if entry.begun}
-        later = [name for name in names if _name_of(name) in between]
-        for name in names:
-            if name not in later:
-                do(name)
-        # An app is brought to one version before anything else is done to it, the others meanwhile start.
-        unfinished = _finish_updates(agent, {_name_of(name) for name in later}) if later else {}
-        for name in later:
-            if _name_of(name) in unfinished:
-                steps.append((name, functools.partial(_raise, unfinished[_name_of(name)])))
-            else:
-                do(name)
-        for name, finish in steps:
-            try:
-                results.append({**finish(), "ok": True})
-            except ComposeAppsError as err:
-                first = first or err
-                results.append({"name": name, "ok": False, "error": str(err)})
-                output.notify(f"composeapps: {err}")
-        after()
-    if args.json:
-        output.print_json(results)
-    return first.exit_code if first else 0
+        wishes, problem = _wishes(args, parts)
+        between = {entry.app for entry in journal.pending(parts.states) if entry.begun}
+        with _beside(then, len(wishes) > 1) as begin:
+            steps = []
+            for wish in wishes:
+                task = None
+                try:
+                    # An app is brought to one version before anything else is done to it.
+                    if wish.name in between:
+                        task = functools.partial(_finish_update, parts, wish)
+                    elif _changes(parts, wish):
+                        task = functools.partial(_change, parts, wish)
+                    else:
+                        steps.append((wish.name, begin(*bringup.place(parts, wish.name, wish.uri))))
+                except bringup.Damaged as err:
+                    output.notify(f"composeapps: {err}")
+                    task = functools.partial(bringup.mend, parts, err)
+                except ComposeAppsError as err:
+                    steps.append((wish.name, functools.partial(_raise, err)))
+                if task:
+                    later.append((wish.name, task))
+            for name, finish in steps:
+                results.add(name, finish)
+        for name, task in later:
+            results.add(name, lambda task=task: then(*task()))
+        if problem:
+            results.tell(problem)
+    return results.end(args)
+
+
+def _changes(parts, wish):
+    """Tell whether an app is installed in another version than the one that it is to be brought to."""
+    from composeapps.update import bringup
+
+    state = bringup.installed(parts, wish.name) if wish.uri else None
+    return state is not None and state.uri != wish.uri
+
+
+def _change(parts, wish):
+    """Bring an app to another version; where that fails it is started at the one that it has."""
+    from composeapps.update import bringup
+
+    try:
+        return bringup.change(parts, wish.name, wish.uri)
+    except ComposeAppsError as err:
+        if isinstance(err, RolledBackError | UnfinishedError):
+            raise
+        failed = err
+    app, state = bringup.place(parts, wish.name)
+    if not state.stopped:
+        from composeapps.switching import runtime
+
+        runtime.start(app, state, parts.states, parts.config)
+    raise failed
+
+
+def _finish_update(parts, wish):
+    """Bring the update of an app to its end, then do what was asked for."""
+    from composeapps.update import bringup, process
+
+    for _name, result in process.resume(parts, {wish.name}, begun=True):
+        if isinstance(result, RolledBackError):
+            output.notify(str(result))
+        elif isinstance(result, ComposeAppsError):
+            raise result
+    if _changes(parts, wish):
+        return bringup.change(parts, wish.name, wish.uri)
+    return bringup.place(parts, wish.name, wish.uri)
 
 
 @contextlib.contextmanager
 def _beside(action, others):
-    """Give a function that does ``action``, if any, and returns what gives its result; ``others`` go on meanwhile."""
-    if action is None or not others:
-        def begin(value):
-            result = action(value) if action else value
+    """Give a function that does ``action`` and returns what gives its result; ``others`` go on meanwhile."""
+    if not others:
+        def begin(*values):
+            result = action(*values)
             return lambda: result
 
         yield begin
@@ -191,121 +256,80 @@ def _beside(action, others):
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(max_workers=4) as pool:
-        yield lambda value: pool.submit(action, value).result
+        yield lambda *values: pool.submit(action, *values).result
 
 
 def _raise(err):
     raise err
 
 
-def _finish_updates(agent, names):
-    """Bring the updates of apps to an end; return {name: error} of those that are not at one."""
-    from composeapps.errors import RolledBackError
-    from composeapps.update import process
-
-    unfinished = {}
-    for name, result in process.resume(agent.parts, names, begun=True):
-        if isinstance(result, RolledBackError):
-            output.notify(str(result))
-        elif isinstance(result, ComposeAppsError):
-            unfinished[name] = result
-    return unfinished
-
-
-def _install_one(agent, name):
-    """Install a version: the one that a pinned reference names, or of an app's name the installed one."""
-    state = None if "@" in name else agent.states.get(name)
-    candidates = [name] if state is None else list(dict.fromkeys(filter(None, (
-        state.uri, state.previous, agent.states.factory().get(name)))))
-    first = None
-    for candidate in candidates:
-        try:
-            return _install_version(agent, candidate)
-        except (CorruptError, NotFoundError) as err:
-            first = first or err
-            if candidate != candidates[-1]:
-                output.notify(f"composeapps: {err}; trying the version before")
-    raise first
-
-
-def _install_version(agent, name):
-    try:
-        return _install_from_store(agent, name)
-    except (CorruptError, NotFoundError) as err:
-        from composeapps.store import restore
-
-        if not restore.from_factory(agent.store, agent.config.factory_store, name, output.notify):
-            raise err
-    return _install_from_store(agent, name)
-
-
-def _install_from_store(agent, name):
-    from composeapps.installed.install import install, load_from_store
-
-    app = load_from_store(agent.store, agent.store.find_app(name))
-    return app, install(app, agent.store, agent.engine, agent.config, agent.states, output.notify)
-
-
-def _note_factory(args, agent):
-    """Write down which preloaded versions were installed, so that later ones are known as new."""
-    if args.factory:
-        agent.states.put_factory({name: uri for name, uri in agent.factory().items()
-                                  if uri in (getattr(agent.states.get(name), "uri", None),
-                                             agent.states.factory().get(name))})
-
-
 def _install(args):
-    agent = _Agent(args)
-
-    def action(name):
-        app, state = _install_one(agent, name)
-        return {"name": app.ref.app_name, "uri": state.uri}
-
-    return _each(args, agent, _wanted(args, agent), action, after=lambda: _note_factory(args, agent))
+    return _bring_up(args, lambda app, state: {"name": app.ref.app_name, "uri": state.uri})
 
 
 def _run(args):
     from composeapps.switching import runtime
 
-    agent = _Agent(args)
+    parts = _parts(args)
 
-    def start(installed):
-        app, state = installed
+    def start(app, state):
         name = app.ref.app_name
         if state.stopped and (args.factory or args.installed):
             output.notify(f"{name}: stays stopped, as 'composeapps stop' left it")
             return {"name": name, "uri": state.uri, "state": "stopped"}
         output.notify(f"{name}: starting")
-        runtime.start(app, state, agent.states, agent.config)
+        runtime.start(app, state, parts.states, parts.config)
         output.notify(f"{name}: started")
         return {"name": name, "uri": state.uri, "state": "started"}
 
-    return _each(args, agent, _wanted(args, agent), lambda name: _install_one(agent, name), start,
-                 lambda: _note_factory(args, agent))
+    return _bring_up(args, start)
 
 
 def _stop(args):
+    from composeapps.installed import standin
+    from composeapps.oci.names import AppName
+    from composeapps.oci.reference import parse_pinned
     from composeapps.switching import runtime
+    from composeapps.update import bringup
 
-    agent = _Agent(args)
+    if args.all and args.apps:
+        raise UsageError("name apps or give --all, not both")
+    if not args.all and not args.apps:
+        raise UsageError("name the apps to stop, or see 'composeapps stop --help'")
+    parts, results = _parts(args), _Results()
+    with parts.locked():
+        names = parts.states.names() if args.all else [
+            parse_pinned(text).app_name if "@" in text else AppName(text) for text in args.apps]
 
-    def action(name):
-        app, state = agent.installed(name)
-        runtime.stop(app, state, agent.states, agent.config)
-        output.notify(f"{name}: stopped")
-        return {"name": name, "uri": state.uri, "state": "stopped"}
+        def stop(name):
+            state = bringup.installed(parts, name)
+            if state is None:
+                raise _not_installed(parts, name)
+            try:
+                app, state = _version(parts, name)
+                runtime.stop(app, state, parts.states, parts.config)
+            except (CorruptError, NotFoundError) as err:
+                output.notify(f"{name}: {err}")
+                standin.stop(parse_pinned(state.uri), state, parts.states, parts.config, parts.engine)
+            output.notify(f"{name}: stopped")
+            return {"name": name, "uri": state.uri, "state": "stopped"}
 
-    return _each(args, agent, _wanted(args, agent), action)
+        for name in names:
+            results.add(name, functools.partial(stop, name))
+    return results.end(args)
 
 
 def _ps(args):
     from composeapps.switching import runtime
 
-    agent = _Agent(args)
-    apps, good = [], True
-    for name in args.apps or agent.states.names():
-        app, state = agent.installed(name)
-        services = runtime.status(app, agent.engine, agent.config)
+    parts, results, apps, good = _parts(args), _Results(), [], True
+    for name in args.apps or parts.states.names():
+        try:
+            app, state = _version(parts, name)
+            services = runtime.status(app, parts.engine, parts.config)
+        except ComposeAppsError as err:
+            results.tell(err)
+            continue
         good = good and all(service.good for service in services)
         apps.append({
             "name": name, "uri": state.uri, "stopped": state.stopped,
@@ -318,4 +342,4 @@ def _ps(args):
         output.print_table(("APP", "SERVICE", "STATE", "HEALTH", "STATUS"), [
             (app["name"], s["name"], s["state"] if s["current"] or s["state"] == "missing" else f"{s['state']} (old)",
              s["health"] or "-", s["status"] or "-") for app in apps for s in app["services"]])
-    return 0 if good else 8
+    return results.status or (0 if good else 8)

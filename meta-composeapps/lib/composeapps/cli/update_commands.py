@@ -140,10 +140,8 @@ def _run(args, parts, action, nothing=None):
     """Do it under the lock; print what came of each app; return the exit status."""
     import signal
 
-    from composeapps.records import lock
-
     results, first = [], None
-    with contextlib.closing(parts), lock.exclusive(parts.states.lock_file), contextlib.ExitStack() as end:
+    with contextlib.closing(parts), parts.locked(), contextlib.ExitStack() as end:
         # A shutdown asks the agent to end with this: what it is at is then brought to an orderly stop.
         end.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         for name, result in action():

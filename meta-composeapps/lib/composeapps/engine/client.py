@@ -93,6 +93,11 @@ class Engine:
         """Stop a container, giving it its own time for that; return when it is stopped or gone."""
         self._json("POST", f"/containers/{quote(container)}/stop")
 
+    def start(self, container):
+        """Start a container; one that runs is left alone."""
+        if self._json("POST", f"/containers/{quote(container)}/start")[0] == 404:
+            raise EngineError(f"dockerd has no container {container[:12]} any more")
+
     def rename(self, container, name):
         """Give a container another name; raises EngineError when that is taken."""
         self._json("POST", f"/containers/{quote(container)}/rename?{urlencode({'name': name})}")

@@ -144,16 +144,17 @@ class _Source:
         return self.documents[digest]
 
 
-def fetch(survey, store, client, progress, parallel=3, bandwidth=0):
+def fetch(survey, store, client, progress, parallel=3, bandwidth=0, settling=contextlib.nullcontext):
     """Get what a Survey found missing, then make the app visible in the store.
 
     Arguments:
         survey: the Survey.
-        store: the Store; the caller holds the agent's lock.
+        store: the Store; the caller holds the lock of downloads, or the agent's.
         client: called without arguments for the RegistryClient, as for ``survey``.
         progress: a progress.Progress.
         parallel: how many blobs are fetched at a time.
         bandwidth: bytes a second that all of them may take together, 0 for no limit.
+        settling: called without arguments for a context in which nobody removes blobs from the store.
 
     Returns the App. What was fetched before it failed is used by the next call. Raises RegistryError,
     CorruptError, NotFoundError, StorageError.
@@ -161,20 +162,26 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0):
     from composeapps.pull.fetching import fetch_blobs
 
     store.remove_stale()
-    digests = [blob.descriptor.digest for blob in survey.missing]
-    partial.collect(store, digests, survey.ref.app_name)
-    received = {digest: partial.received(store, digest) for digest in digests}
-    progress.expect(survey.missing, received)
-    known = [(blob, survey.documents[blob.descriptor.digest]) for blob in survey.missing
-             if blob.descriptor.digest in survey.documents]
-    waiting = [blob for blob in survey.missing if blob.descriptor.digest not in survey.documents]
-    if waiting or known:
-        fetch_blobs(store, client() if waiting else None, progress, survey.ref.app_name, waiting, known,
-                    parallel=parallel, bandwidth=bandwidth, received=received)
-    store.add_app(survey.app)
-    for blob in survey.app.blobs():
-        held.release(store, blob.descriptor.digest)
-    return survey.app
+    missing = survey.missing
+    while True:
+        digests = [blob.descriptor.digest for blob in missing]
+        partial.collect(store, digests, survey.ref.app_name)
+        received = {digest: partial.received(store, digest) for digest in digests}
+        progress.expect(missing, received)
+        known = [(blob, survey.documents[blob.descriptor.digest]) for blob in missing
+                 if blob.descriptor.digest in survey.documents]
+        waiting = [blob for blob in missing if blob.descriptor.digest not in survey.documents]
+        if waiting or known:
+            fetch_blobs(store, client() if waiting else None, progress, survey.ref.app_name, waiting, known,
+                        parallel=parallel, bandwidth=bandwidth, received=received)
+        with settling():
+            # What was there when it was surveyed may have been removed since.
+            missing = _missing(store, [blob for blob in survey.app.blobs() if not blob.optional], (), verify=False)
+            if not missing:
+                store.add_app(survey.app)
+                for blob in survey.app.blobs():
+                    held.release(store, blob.descriptor.digest)
+                return survey.app
 
 
 def registry_client(config, environ=None):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What became of the last updates: one JSON object a line in ``<state_dir>/history.jsonl``.
 
-The file is small, and replaced as a whole, so that a power cut leaves the old or the new one. It
-is a record for people and for ``status``: nothing is decided by it, and losing it harms nothing.
+The file is small, and replaced as a whole; its last line has a checksum, and it has a second copy
+(composeapps.records.sealed). It is a record for people and for ``status``; only what else is lost is decided by it.
 
 Keys of an entry; every one but ``time`` and ``app`` may be missing:
 
@@ -11,31 +11,35 @@ Keys of an entry; every one but ``time`` and ``app`` may be missing:
 ``action``   "update", "rollback", "install", "remove", …
 ``source``   the pinned reference of the version before, "" for none
 ``target``   the pinned reference that was to run
-``result``   "committed"; "rolled-back"; "failed" when nothing running was touched; "deferred"; "rejected"; "removed"
+``result``   "committed"; "rolled-back"; "failed" when nothing running was touched; "deferred"; "rejected"; "removed";
+             "repaired" when a damaged record or version of it was put right
 ``reason``   one sentence, when it did not succeed
 ``code``     the exit status that this error has
 ``attempt``  which try of this target it was, from 1
 ``started``  when it began; tells one run from another
 """
 
+import hashlib
 import json
 import time
 
 from composeapps import durable
 from composeapps.errors import StorageError
+from composeapps.records import sealed
+
+RECORD = "history.jsonl"
 
 # Entries kept of each app, so that one that fails every hour does not push out the others', and of all.
 KEEP_APP = 20
 KEEP = 400
-# A file above this size was not written here.
-MAX_SIZE = 4 * 1024 * 1024
 MAX_REASON = 2000
-GOOD = {"committed", "removed"}
+REPAIRED = "repaired"
+GOOD = {"committed", "removed", REPAIRED}
 
 
 def path(states):
     """Return the file's place; ``states`` is the StateDirectory."""
-    return states.root / "history.jsonl"
+    return states.root / RECORD
 
 
 def timestamp(seconds=None):
@@ -67,10 +71,10 @@ def append(states, entry, notify=lambda text: None):
         kept.remove(last)
     kept = _bounded([*kept, entry])
     data = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in kept).encode(errors="replace")
+    seal = json.dumps({sealed.CHECKSUM: hashlib.sha256(data).hexdigest()}).encode() + b"\n"
     try:
         with durable.storage_errors("writing the history"):
-            durable.make_directories(states.root)
-            durable.write_file(path(states), data)
+            sealed.write(states.root, RECORD, data + seal)
     except StorageError as err:
         notify(f"{entry['app']}: {err}")
 
@@ -85,28 +89,48 @@ def read(states):
 
     Takes no lock.
     """
-    place = path(states)
-    try:
-        with open(place, "rb") as stream:
-            data = stream.read(MAX_SIZE + 1)
-    except FileNotFoundError:
-        return [], ""
-    except OSError as err:
-        return [], f"the history {place} cannot be read: {err.strerror}"
-    found, bad = [], 0
-    for line in data[:MAX_SIZE].splitlines():
+    found = sealed.read(states.root, RECORD, parse)
+    if not found.lost:
+        return found.value or [], f"the history: {found.problem}" if found.problem else ""
+    # Of two damaged ones the lines that make sense are told all the same.
+    best = []
+    for place in (path(states), sealed.copy_of(states.root, RECORD)):
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        if isinstance(entry, dict) and isinstance(entry.get("app"), str) and not any(
-                isinstance(value, list | dict) for value in entry.values()):
-            found.append(entry)
-        else:
-            bad += 1
-    if bad or len(data) > MAX_SIZE:
-        return found, f"the history {place} is damaged ({bad} lines of it): the next update writes it anew"
-    return found, ""
+            with open(place, "rb") as stream:
+                lines = stream.read(sealed.MAX_SIZE).splitlines()
+        except OSError:
+            continue
+        best = max(best, [entry for line in lines if (entry := _entry(line))], key=len)
+    return best, f"the history {path(states)} is damaged ({found.problem}): the next update writes it anew"
+
+
+def parse(data):
+    """Return the entries in a record's bytes; raises ValueError for a damaged one, or one without any."""
+    lines = data.splitlines(keepends=True)
+    last = lines[-1] if lines else b""
+    seal = None
+    if last.startswith(b'{"' + sealed.CHECKSUM.encode()):
+        seal, lines = json.loads(last)[sealed.CHECKSUM], lines[:-1]
+        if seal != hashlib.sha256(b"".join(lines)).hexdigest():
+            raise ValueError("the checksum does not fit")
+    found = [_entry(line) for line in lines]
+    if not all(found):
+        raise ValueError("a line is damaged")
+    if not found and seal is None:
+        raise ValueError("empty")
+    return found
+
+
+def _entry(line):
+    """Return the entry in a line, None when it has none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(entry, dict) and isinstance(entry.get("app"), str) and not any(
+            isinstance(value, list | dict) for value in entry.values()):
+        return entry
+    return None
 
 
 def _bounded(kept):

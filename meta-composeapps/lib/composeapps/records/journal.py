@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: MIT
 """The journal of an app's update: one small file that says how far it came.
 
-A file an app, ``<state_dir>/updates/<quoted name>.json``, replaced atomically and durably at each
+A record an app (composeapps.records.sealed), ``<state_dir>/updates/<quoted name>.json``, replaced at each
 step and removed when the update is at its end. While there is none, the app's state file says which
 version runs. ``composeapps.update.process`` says what each step means for the next run.
 """
 
 import contextlib
 import errno
-import json
 import os
 import time
 from typing import NamedTuple
 
 from composeapps import durable
-from composeapps.oci.names import AppName, from_file_stem
+from composeapps.oci.names import AppName
+from composeapps.records import sealed
+from composeapps.records.state import app_of
 
 FETCHING, FETCHED, INSTALLED = "fetching", "fetched", "installed"
 SWITCHING, VERIFYING, COMMITTED = "switching", "verifying", "committed"
@@ -23,7 +24,7 @@ STEPS = (FETCHING, FETCHED, INSTALLED, SWITCHING, VERIFYING, COMMITTED, ROLLING_
 # From here on the app may be between two versions, and no other command may touch it before it is at one.
 BEGUN = STEPS[STEPS.index(SWITCHING):]
 
-UPDATE, ROLLBACK = "update", "rollback"
+UPDATE, ROLLBACK, RECOVERY = "update", "rollback", "recovery"
 
 # Room for the journals on a disk that fills up in the middle of an update.
 _RESERVE, _RESERVE_SIZE = ".reserve", 64 * 1024
@@ -36,7 +37,8 @@ class Journal(NamedTuple):
     first installation; ``target`` that of the version it goes to; ``step`` one of STEPS; ``reason``
     says, in a sentence, why it goes back. ``attempt`` counts the runs that have begun to switch.
     ``started`` is when it was begun, in seconds since the epoch, and ``identifier`` tells it from
-    every other update. ``kind`` is "update" or "rollback" (asked for by a user); ``force`` whether the
+    every other update. ``kind`` is "update", "rollback" (asked for by a user) or
+    "recovery" (from a version that cannot be run any more, for ``reason``); ``force`` whether the
     locks of containers are overridden, ``soak`` the seconds of its health gate, None for the
     configuration's. ``counts`` is False when it goes back for something that the version is not to
     blame for.
@@ -68,7 +70,7 @@ def new(app, source, target, **options):
 
 def path_of(states, app):
     """Return the file of an app's journal."""
-    return _directory(states) / f"{AppName(app).file_stem}.json"
+    return states.root / _record(app)
 
 
 def write(states, journal, **changes):
@@ -77,19 +79,18 @@ def write(states, journal, **changes):
     On a full disk the room kept for this is used. Raises StorageError.
     """
     journal = journal._replace(**changes)
-    path = path_of(states, journal.app)
-    data = json.dumps(journal._asdict(), indent=1).encode() + b"\n"
+    record, data = _record(journal.app), sealed.dump(journal._asdict())
     with durable.storage_errors(f"writing the journal of the update of app {journal.app}"):
-        durable.make_directories(path.parent)
+        durable.make_directories(_directory(states))
         if journal.step == FETCHING:
-            _reserve(path.parent)
+            _reserve(_directory(states))
         try:
-            durable.write_file(path, data)
+            sealed.write(states.root, record, data)
         except OSError as err:
             if err.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             free_reserve(states)
-            durable.write_file(path, data)
+            sealed.write(states.root, record, data)
     return journal
 
 
@@ -106,22 +107,32 @@ def free_reserve(states):
 
 def remove(states, app):
     """Remove an app's journal: its update is at its end. Raises StorageError."""
-    path = path_of(states, app)
     with durable.storage_errors(f"removing the journal of the update of app {app}"):
-        durable.remove_file(path)
+        sealed.remove(states.root, _record(app))
         if not pending(states):
             free_reserve(states)
 
 
 def read(states, app):
     """Return an app's Journal, or None when it has none that can be read. Takes no lock."""
-    return _parse(path_of(states, app))
+    return find(states, app).value
+
+
+def find(states, app):
+    """Return the sealed.Found of an app's Journal; ``lost`` is an update whose step is unknown. Takes no lock."""
+    return _found(states, _record(app))
 
 
 def pending(states):
     """Return the Journals of all updates that are not at their end, in the order they were begun. Takes no lock."""
-    found = [journal for path in sorted(_directory(states).glob("*.json")) if (journal := _parse(path)) is not None]
-    return sorted(found, key=lambda journal: (journal.started, journal.app))
+    found = [_found(states, record).value for record in sealed.names(states.root, "updates")]
+    return sorted(filter(None, found), key=lambda journal: (journal.started, journal.app))
+
+
+def records(states):
+    """Yield (record, its parser) of each journal, as composeapps.records.sealed has them."""
+    for record in sealed.names(states.root, "updates"):
+        yield record, lambda data, record=record: _parse(record, data)
 
 
 def anything(states):
@@ -133,19 +144,22 @@ def anything(states):
 
 
 def tidy(states):
-    """Rename journals that cannot be read, so that the apps' state files decide, and remove what killed writers left.
+    """Set journals aside that cannot be read, so that the apps' state files decide, and what killed writers left.
 
-    Returns sentences about the former. The caller holds the agent's lock. Raises StorageError.
+    Returns {app: sentence} about the former. The caller holds the agent's lock. Raises StorageError.
     """
-    notes = []
+    notes = {}
     with durable.storage_errors("setting an unreadable journal aside"):
         states.remove_stale()
-        for path in sorted(_directory(states).glob("*.json")):
-            if _parse(path) is None:
-                aside = path.with_name(path.name + ".unreadable")
-                durable.replace(path, aside)
-                notes.append(f"the update journal {path} cannot be read and was renamed to {aside.name}: "
-                             "the app stays at the version it is recorded at")
+        for record in sealed.names(states.root, "updates"):
+            found = _found(states, record)
+            if found.lost:
+                path = states.root / record
+                durable.remove_file(sealed.copy_of(states.root, record))
+                if path.exists():
+                    durable.replace(path, path.with_name(path.name + ".unreadable"))
+                notes[app_of(record) or record] = (f"the update journal {path} cannot be read and was renamed to "
+                                          f"{path.name}.unreadable: the app stays at the version it is recorded at")
     return notes
 
 
@@ -164,17 +178,22 @@ def _reserve(directory):
         durable.write_file(path, os.urandom(_RESERVE_SIZE), 0o600)
 
 
-def _parse(path):
-    try:
-        value = json.loads(path.read_bytes())
-        known = set(Journal._fields)
-        journal = Journal(**{key: entry for key, entry in value.items() if key in known})
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return None
+def _found(states, record):
+    return sealed.read(states.root, record, lambda data: _parse(record, data))
+
+
+def _parse(record, data):
+    value = sealed.parse(data)
+    journal = Journal(**{key: entry for key, entry in value.items() if key in Journal._fields})
     texts = (journal.app, journal.source, journal.target, journal.reason, journal.identifier, journal.kind)
     if not all(isinstance(text, str) for text in texts) or journal.step not in STEPS or not journal.target \
-            or from_file_stem(path.stem) != journal.app \
+            or app_of(record) != journal.app \
             or not isinstance(journal.attempt, int) or not isinstance(journal.started, int | float) \
             or not isinstance(journal.soak, int | None):
-        return None
+        raise ValueError("no journal")
     return journal
+
+
+def _record(app):
+    return f"updates/{AppName(app).file_stem}.json"
+

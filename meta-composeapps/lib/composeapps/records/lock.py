@@ -1,5 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""One writer at a time: an advisory lock that dies with its process."""
+"""One writer at a time: advisory locks that die with their process.
+
+Two of them. The lock of the state is held by whoever changes apps or their records. The lock of downloads
+is held by whoever gets blobs from a registry, and says for which versions: that may take a day, in which
+the state's lock is free, so that apps can be started, stopped and removed. Whoever holds the state's
+lock never waits for the other one, so that the two never wait for each other. What a download wants is written
+down while it holds both, so a pruning, which holds the state's lock, sees all downloads that are under way.
+"""
 
 import contextlib
 import fcntl
@@ -11,26 +18,78 @@ from composeapps import durable
 from composeapps.errors import LockedError
 
 
+class Held:
+    """A lock that this process holds; ``released`` lets go of it for a while."""
+
+    def __init__(self, path, stream):
+        self._path, self._stream, self.is_held = path, stream, False
+
+    def take(self, wait=False, notify=lambda text: None, subjects=()):
+        """Take the lock, as ``exclusive`` does."""
+        stream = self._stream
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            words = next(iter(stream.read(200).splitlines()), "").strip() or "another process"
+            if not wait:
+                raise LockedError(f"{words} is at work on the apps (lock {self._path}): wait for it, or stop it"
+                                  ) from None
+            notify(f"waiting for {words}, which is at work on the apps")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        self.is_held = True
+        stream.seek(0)
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} ({' '.join(Path(word).name for word in sys.argv[:2])})\n")
+        stream.writelines(f"{subject}\n" for subject in subjects)
+        stream.flush()
+
+    def drop(self):
+        """Let go of it."""
+        self.is_held = False
+        fcntl.flock(self._stream, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def released(self, notify=lambda text: None):
+        """Let go of it within the block, and wait for it at the end: all that was read before may have changed."""
+        self.drop()
+        try:
+            yield
+        finally:
+            self.take(wait=True, notify=notify)
+
+
 @contextlib.contextmanager
-def exclusive(path):
+def exclusive(path, wait=False, notify=lambda text: None, subjects=()):
     """Hold the lock file ``path``, made if need be.
 
-    Raises LockedError, naming the holder, when another process has it.
+    Arguments:
+        path: the lock file.
+        wait: wait for another process that has it, as long as it takes.
+        notify: called with a sentence before waiting.
+        subjects: texts of one line each that ``subjects_of`` returns meanwhile.
+
+    Gives the Held. Raises LockedError, naming the holder, when another process has it and ``wait`` is not set.
     """
     path = Path(path)
     with durable.storage_errors("taking the lock"):
         durable.make_directories(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    with open(descriptor, "r+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = stream.read(200).strip() or "another process"
-            raise LockedError(f"{holder} is at work on the apps (lock {path}): wait for it, or stop it") from None
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} ({' '.join(Path(word).name for word in sys.argv[:2])})\n")
-        stream.flush()
-        yield
+    with open(descriptor, "r+", errors="replace") as stream:
+        held = Held(path, stream)
+        held.take(wait, notify, subjects)
+        yield held
+
+
+def subjects_of(path):
+    """Return the texts that another process gave, which holds the lock file ``path``; [] when none does."""
+    found = holder(path)
+    if found is None or found[0] == os.getpid():
+        return []
+    try:
+        return Path(path).read_text(errors="replace").splitlines()[1:]
+    except OSError:
+        return []
 
 
 def holder(path):
@@ -40,7 +99,8 @@ def holder(path):
     """
     try:
         with open(path, "rb") as stream:
-            inode, words = os.fstat(stream.fileno()).st_ino, stream.read(200).decode(errors="replace").strip()
+            inode = os.fstat(stream.fileno()).st_ino
+            words = next(iter(stream.read(200).decode(errors="replace").splitlines()), "").strip()
         # The kernel takes long over the list of all locks, and a process that is gone holds none.
         told = "".join(words.split()[1:2])
         if not told.isdecimal() or not os.path.exists(f"/proc/{told}"):

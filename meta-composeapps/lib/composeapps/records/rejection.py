@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Which versions failed on this device, and how often.
 
-One file for all, ``<state_dir>/failures.json``: {pinned reference: {"count", "reason", "update", "time"}}.
-It outlives the journals, and losing it does no more than give a bad version new attempts.
+One record for all (composeapps.records.sealed), ``<state_dir>/failures.json``: {pinned reference: {"count",
+"reason", "update", "time"}}. It outlives the journals. When all of it is lost, the history tells what failed.
 """
 
-import json
 import time
 from typing import NamedTuple
 
 from composeapps import durable
 from composeapps.errors import RejectedError
+from composeapps.records import history, sealed
+
+RECORD = "failures.json"
 
 # More versions than a device ever tries; the oldest go first.
 _KEPT = 200
@@ -31,17 +33,37 @@ class Failures(NamedTuple):
 
 def failures(states):
     """Return {uri: Failures} of the versions that failed, the last one last. Takes no lock."""
-    try:
-        value = json.loads(_file(states).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
+    found = find(states)
+    return _of_history(states) if found.lost else found.value or {}
+
+
+def find(states):
+    """Return the sealed.Found of the failures. Takes no lock."""
+    return sealed.read(states.root, RECORD, parse)
+
+
+def parse(data):
+    """Return the failures in a record's bytes; raises ValueError for a damaged one."""
     found = {}
-    for uri, entry in value.items() if isinstance(value, dict) else ():
+    for uri, entry in sealed.parse(data).items():
         try:
             found[uri] = Failures(uri, int(entry["count"]), str(entry["reason"]), str(entry["update"]),
                                   float(entry["time"]))
         except (KeyError, TypeError, ValueError, OverflowError):
             continue
+    return found
+
+
+def _of_history(states):
+    """Return what the history tells of failures since each version was last committed."""
+    found = {}
+    for entry in history.entries(states):
+        uri = str(entry.get("target") or "")
+        if entry.get("result") == "committed":
+            found.pop(uri, None)
+        elif entry.get("result") == "rolled-back" and uri:
+            before = found.pop(uri, Failures(uri))
+            found[uri] = Failures(uri, before.count + 1, str(entry.get("reason") or ""))
     return found
 
 
@@ -88,14 +110,9 @@ def check(states, uri, maximum):
                             f"'composeapps allow {uri}' lets it be tried again")
 
 
-def _file(states):
-    return states.root / "failures.json"
-
-
 def _write(states, known):
     kept = list(known.values())[-_KEPT:]
     value = {entry.uri: {"count": entry.count, "reason": entry.reason, "update": entry.update, "time": entry.time}
              for entry in kept}
     with durable.storage_errors("writing down which versions failed"):
-        durable.make_directories(states.root)
-        durable.write_file(_file(states), json.dumps(value, indent=1).encode() + b"\n")
+        sealed.write(states.root, RECORD, sealed.dump(value))

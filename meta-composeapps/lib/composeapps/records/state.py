@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: MIT
 """What the agent remembers of each app: its installed version and whether it should run.
 
-One JSON file an app under ``<state_dir>/apps``, replaced atomically. It can be lost without
-harm: installing again finds everything in place.
+One record an app (composeapps.records.sealed), ``<state_dir>/apps/<quoted name>.json``. When all of it is
+lost, composeapps.installed.recovery finds the version from what is unpacked and labelled.
 """
 
+import functools
 import json
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from composeapps import durable
+from composeapps.errors import UsageError
 from composeapps.oci.names import AppName, from_file_stem
+from composeapps.oci.reference import parse_pinned
+from composeapps.records import sealed
 
 
 class AppState(NamedTuple):
@@ -30,88 +34,62 @@ class StateDirectory:
 
     Arguments:
         root: the directory; created by the first write.
+
+    ``lock_file`` and ``download_lock_file`` are for composeapps.records.lock.
     """
 
     def __init__(self, root):
         self.root = Path(root)
         self.lock_file = self.root / "lock"
+        self.download_lock_file = self.root / "download"
 
     def get(self, name):
-        """Return an app's AppState, or None when it was never installed or its file is unreadable."""
-        try:
-            value = json.loads(self._file(name).read_bytes())
-            return AppState(str(value["uri"]), dict(value["images"]), bool(value["stopped"]),
-                            str(value.get("previous") or ""))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
+        """Return an app's AppState, or None when there is none that can be read: ``find`` tells which."""
+        return self.find(name).value
+
+    def find(self, name):
+        """Return the sealed.Found of an app's AppState; ``lost`` is an app that was installed in an unknown version."""
+        return sealed.read(self.root, _app_record(name), lambda data: _parse_state(name, data))
 
     def remove(self, name):
         """Forget an app; raises StorageError."""
-        path = self._file(name)
         with durable.storage_errors(f"removing the state of app {name}"):
-            durable.remove_file(path)
+            sealed.remove(self.root, _app_record(name))
 
     def put(self, name, state):
         """Write an app's state, by which it is not removed any more; raises StorageError."""
-        path = self._file(name)
         with durable.storage_errors(f"writing the state of app {name}"):
-            durable.make_directories(path.parent)
-            value = {**state._asdict(), "images": dict(state.images)}
-            durable.write_file(path, json.dumps(value, indent=1).encode() + b"\n")
-            self._removal(name).unlink(missing_ok=True)
+            sealed.write(self.root, _app_record(name), sealed.dump({**state._asdict(), "images": dict(state.images)}))
+            sealed.remove(self.root, _removal_record(name))
 
     def names(self):
-        """Return the names of the apps that were installed, sorted."""
-        return sorted(filter(None, (from_file_stem(path.stem) for path in self.root.glob("apps/*.json"))))
-
-    def factory(self):
-        """Return {name: pinned reference} of the preloaded versions that were installed here; {} when unknown."""
-        try:
-            value = json.loads((self.root / "factory.json").read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return {name: uri for name, uri in value.items() if isinstance(uri, str)} if isinstance(value, dict) else {}
-
-    def put_factory(self, apps):
-        """Write what ``factory`` returns, unless it does so already; raises StorageError."""
-        if apps != self.factory():
-            with durable.storage_errors("writing down the preloaded apps"):
-                durable.make_directories(self.root)
-                durable.write_file(self.root / "factory.json", json.dumps(apps, indent=1).encode() + b"\n")
+        """Return the names of the apps that were installed, sorted, also of those whose records are lost."""
+        return sorted(filter(None, map(app_of, sealed.names(self.root, "apps"))))
 
     def note_removal(self, name, note):
         """Record that a user removed an app, with what is still to be done for that, {} for nothing.
 
         A preloaded app so stays away from the next boot on, until somebody installs it. Raises StorageError.
         """
-        path = self._removal(name)
         with durable.storage_errors(f"recording the removal of app {name}"):
-            durable.make_directories(path.parent)
-            durable.write_file(path, json.dumps(note, indent=1).encode() + b"\n")
+            sealed.write(self.root, _removal_record(name), sealed.dump(note))
 
     def removals(self):
         """Return {name: note} of the apps that a user removed; the note of an unreadable record is {}."""
-        found = {}
-        for path in sorted(self.root.glob("removed/*.json")):
-            try:
-                note = json.loads(path.read_bytes())
-            except (OSError, ValueError):
-                note = {}
-            if name := from_file_stem(path.stem):
-                found[name] = note if isinstance(note, dict) else {}
-        return found
+        return {name: sealed.read(self.root, record).value or {}
+                for record in sealed.names(self.root, "removed") if (name := app_of(record))}
 
     def forget_removal(self, name):
         """Drop the record of an app's removal; raises StorageError."""
-        path = self._removal(name)
         with durable.storage_errors(f"recording the removal of app {name}"):
-            durable.remove_file(path)
+            sealed.remove(self.root, _removal_record(name))
 
     def remove_stale(self):
         """Remove what killed writers left; the caller holds the lock."""
         for directory in ("", "apps", "overrides", "removed", "updates"):
-            for temporary in (self.root / directory).glob(".tmp-*"):
-                temporary.unlink(missing_ok=True)
+            for place in (self.root / directory, self.root / sealed.COPIES / directory):
+                for temporary in place.glob(".tmp-*"):
+                    temporary.unlink(missing_ok=True)
 
     def write_override(self, name, document):
         """Write the compose file that stands over an app's own, a mapping; return its path. Raises StorageError."""
@@ -126,8 +104,35 @@ class StateDirectory:
         with durable.storage_errors(f"removing the override of app {name}"):
             (self.root / "overrides" / f"{AppName(name).file_stem}.json").unlink(missing_ok=True)
 
-    def _removal(self, name):
-        return self.root / "removed" / f"{AppName(name).file_stem}.json"
 
-    def _file(self, name):
-        return self.root / "apps" / f"{AppName(name).file_stem}.json"
+def records(states):
+    """Yield (record, its parser) of each app's state and removal, as composeapps.records.sealed has them."""
+    for record in filter(app_of, sealed.names(states.root, "apps")):
+        yield record, functools.partial(_parse_state, app_of(record))
+    for record in sealed.names(states.root, "removed"):
+        yield record, sealed.parse
+
+
+def _parse_state(name, data):
+    value = sealed.parse(data)
+    state = AppState(str(value["uri"]), dict(value["images"]), bool(value["stopped"]), str(value.get("previous") or ""))
+    try:
+        ref = parse_pinned(state.uri)
+    except UsageError:
+        raise ValueError("no version") from None
+    if ref.app_name != name:
+        raise ValueError("another app's")
+    return state
+
+
+def _app_record(name):
+    return f"apps/{AppName(name).file_stem}.json"
+
+
+def _removal_record(name):
+    return f"removed/{AppName(name).file_stem}.json"
+
+
+def app_of(record):
+    """Return the AppName of the app whose record this is, None for a file of another kind."""
+    return from_file_stem(record.rpartition("/")[2].removesuffix(".json"))

@@ -29,8 +29,8 @@ from composeapps.store import held, inventory
 from composeapps.store.store import Store
 
 INSTALLED, PREVIOUS, FACTORY = "installed", "the version before the installed one", "factory"
-UPDATING, LISTED, RUNNING = "an update is unfinished", "in compose_apps, not installed yet", "a container runs it"
-UNPACKED, OTHERS = "its bundle is unpacked", "an update of composectl is unfinished"
+UPDATING, LISTED = "an update or a download is unfinished", "in compose_apps, not installed yet"
+RUNNING, UNPACKED, OTHERS = "a container runs it", "its bundle is unpacked", "an update of composectl is unfinished"
 UNJUDGED, ASKED = "cannot be judged", "asked for"
 
 
@@ -193,12 +193,12 @@ class Roots:
         self.all_of.discard(name)
 
     def _updates(self, states):
-        from composeapps.records import journal
+        from composeapps.records import journal, lock
 
-        for each in journal.pending(states):
-            for uri in filter(None, (each.target, each.source)):
-                self.updating.append(uri)
-                self.add(uri, UPDATING)
+        wanted = [uri for each in journal.pending(states) for uri in (each.target, each.source)]
+        for uri in filter(None, (*wanted, *lock.subjects_of(states.download_lock_file))):
+            self.updating.append(uri)
+            self.add(uri, UPDATING)
 
     def _others(self, store, states, config):
         """Keep what composectl has installed, or is about to."""

@@ -78,7 +78,7 @@ class _Device:
 
     def __init__(self, config):
         from composeapps.engine.client import Engine
-        from composeapps.records import journal, rejection
+        from composeapps.records import journal, preloaded, rejection
         from composeapps.records.state import StateDirectory
         from composeapps.store.store import Store
 
@@ -86,23 +86,33 @@ class _Device:
         self.states, self.store = StateDirectory(config.state_dir), Store(config.store)
         self._engine, self._engine_failed = Engine(config.docker_host, timeout=ENGINE_TIMEOUT), False
         # Asked twice: an update that begins or ends meanwhile must not look like one that nobody goes on with.
-        before = lock.holder(self.states.lock_file)
+        before = self._holder()
         self.files = {kind: self._files(kind) for kind in ("apps", "updates", "progress")}
         self.journals = {each.app: each for each in journal.pending(self.states)}
-        self.holder = lock.holder(self.states.lock_file) or before
+        self.holder = self._holder() or before
         self.downloads, self.unreadable = {}, {}
         for name, path in self.files["progress"].items():
             self._read_progress(name, path)
         for name, path in self.files["updates"].items():
             # Still there: else it came to its end since it was listed.
-            if name not in self.journals and journal.read(self.states, name) is None and path.exists():
+            if journal.find(self.states, name).lost and path.exists():
                 self.unreadable[name] = f"the journal of its update, {path}, cannot be read"
         self.failures = rejection.failures(self.states)
-        self._check_json(self.states.root / "failures.json", "the list of failed versions")
+        found = rejection.find(self.states)
+        if found.problem:
+            more = "what the history tells of failures counts" if found.lost else "the next update makes it anew"
+            self.problems.append(f"the list of failed versions: {found.problem}; {more}")
+        found = preloaded.find(self.states)
+        if found.problem:
+            self.problems.append(f"the list of preloaded versions: {found.problem}")
         entries, problem = history.read(self.states)
         if problem:
             self.problems.append(problem)
-        self.last = {entry["app"]: entry for entry in entries}
+        self.last = {entry["app"]: entry for entry in entries if entry.get("result") != history.REPAIRED}
+
+    def _holder(self):
+        """Return (process, words) of who changes apps, else of who downloads, else None."""
+        return lock.holder(self.states.lock_file) or lock.holder(self.states.download_lock_file)
 
     def names(self):
         """Return the names of the apps that there is something to tell of."""
@@ -163,23 +173,18 @@ class _Device:
 
         return max(0, min(size, max(told, partial.received(self.store, digest))))
 
-    def _check_json(self, path, what):
-        try:
-            parse_json(path.read_bytes(), str(path))
-        except FileNotFoundError:
-            return
-        except (OSError, ComposeAppsError):
-            self.problems.append(f"{what}, {path}, cannot be read: no version counts as rejected")
-
 
 def _app(device, name):
     """Return one app's part of the state."""
-    state, journal = device.states.get(name), device.journals.get(name)
+    record, journal = device.states.find(name), device.journals.get(name)
+    state = record.value
     download = device.downloads.get(name)
     problems = []
-    if state is None and name in device.files["apps"]:
-        problems.append(_problem(f"its state, {device.files['apps'][name]}, cannot be read",
-                                 f"'composeapps install {name}' writes it anew"))
+    if record.lost:
+        problems.append(_problem(f"its state cannot be read: {record.problem}",
+                                 f"'composeapps run {name}' finds it from what is unpacked and runs"))
+    elif record.problem:
+        problems.append(_problem(f"its state: {record.problem}", f"'composeapps run {name}' makes it anew"))
     if name in device.unreadable:
         problems.append(_problem(device.unreadable[name], "'composeapps update' sets it aside"))
     uri = state.uri if state else ""
@@ -260,6 +265,8 @@ def _last_error(device, name, journal):
     if journal is not None and journal.reason:
         entry = {"result": "unfinished", "reason": journal.reason, "target": journal.target, "code": 16,
                  "time": history.timestamp(journal.started)}
+    if entry.get("action") == "recovery" and entry.get("result") == "committed":
+        entry = {**entry, "result": "rolled-back", "code": 14, "target": entry.get("source")}
     if entry.get("result") in (None, *history.GOOD):
         return None
     target, code = str(entry.get("target") or ""), entry.get("code")

@@ -355,6 +355,8 @@ class Store:
         raise NotFoundError(f"app '{name}' is not in the store {self.root}; its apps: {have}")
 
     def remove_stale(self):
-        """Remove what killed writers left under ``ingest``; the caller holds the store's lock."""
+        """Remove what killed writers left under ``ingest``; what a process that lives is writing stays."""
         for temporary in self.ingest.glob("*.tmp"):
-            temporary.unlink(missing_ok=True)
+            process = temporary.name.split(".")[-2]
+            if process == str(os.getpid()) or not os.path.exists(f"/proc/{process}"):
+                temporary.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ each step means to a run that finds it. What fails from ``switch`` on leads back
 
 import contextlib
 
-from composeapps.errors import StorageError, UpdateLockedError
+from composeapps.errors import ComposeAppsError, LockedError, StorageError, UpdateLockedError
 from composeapps.oci.reference import parse_pinned
-from composeapps.records import journal, rejection
+from composeapps.records import journal, lock, preloaded, rejection
 from composeapps.sizes import human_size
 from composeapps.switching import changes as differences
 from composeapps.switching import switch as switching
@@ -21,33 +21,92 @@ UPDATED = "updated"
 
 
 def fetch(work):
-    """Get what the store lacks of the new version; raises SpaceError before anything is begun."""
+    """Get what the store lacks of the new version, and of the old one; raises SpaceError before anything is begun.
+
+    While bytes come from a registry other commands may change the app: then this update is given up.
+    """
     from composeapps.pull import pull
-    from composeapps.space import check as space
 
     parts, entry = work.parts, work.entry
-    if entry.source:
-        mending.ensure_whole(parts, parse_pinned(entry.source))
-    survey = pull.survey(parse_pinned(entry.target), parts.store, parts.client, keep=True)
-    old = work.readable(entry.source)
+    target = parse_pinned(entry.target)
+    if entry.target in lock.subjects_of(parts.states.download_lock_file):
+        raise LockedError(f"app {work.name}: another process fetches {entry.target}: wait for it, or stop it")
+    whole = mending.is_here(parts, target)
+    source = parse_pinned(entry.source) if entry.source and entry.kind != journal.RECOVERY else None
+    if whole and (source is None or mending.is_here(parts, source)):
+        survey = pull.survey(target, parts.store, parts.client, keep=True)
+        _announce(work, survey)
+        parts.fetch(survey)
+    else:
+        _download(work, target, source)
+    work.record(must=False, step=journal.FETCHED)
+
+
+def _download(work, target, source):
+    """Get it from the registries, with the state's lock let go of but for the steps that touch the app."""
+    from composeapps.pull import pull
+
+    parts, before, stopped = work.parts, _seen(work), False
+    try:
+        with parts.downloading(*filter(None, (target, source))):
+            if source is not None and not mending.is_whole(parts, source):
+                _keep_way_back(parts, source)
+            survey = pull.survey(target, parts.store, parts.client, keep=True)
+            with parts.relocked():
+                _expect(work, before)
+                changes = _announce(work, survey)
+                stopped = any(service.strategy in plan.STOPS_BEFORE for service in changes.touched)
+                before = _seen(work)
+            parts.fetch(survey)
+    except BaseException:
+        # What is down now may have been stopped by an earlier run, which was cut off.
+        if stopped and _seen(work) == before:
+            restart(parts, work.entry.source)
+        raise
+    _expect(work, before)
+    if survey.missing:
+        work.tell.call(work.entry, callback.DOWNLOAD_POST, callback.OK)
+
+
+def _keep_way_back(parts, source):
+    """Mend the version to go back to; that it cannot be is no reason not to leave it."""
+    from composeapps.pull import pull
+
+    try:
+        parts.fetch(pull.survey(source, parts.store, parts.client, verify=True, keep=True))
+    except ComposeAppsError as err:
+        parts.notify(f"{source.app_name}: the store has lost a part of the installed version {source}, so going back "
+                     f"to it may fail: {err}")
+
+
+def _announce(work, survey):
+    """Look for room, write the journal, and do what is to be done before a download; return the Changes."""
+    from composeapps.space import check as space
+
+    parts = work.parts
+    old = work.readable(work.entry.source)
     changes = differences.between(old, survey.app, parts.store, survey.documents)
     space.check(space.needs(survey.app, survey.missing, parts.store, parts.engine, parts.config,
                             survey.documents))
     work.record()
-    try:
-        if survey.missing:
-            work.tell.ask(work.entry, callback.DOWNLOAD_PRE)
-            _make_way(work, old, survey.app, changes)
-            parts.notify(f"{work.name}: fetching {human_size(survey.size)} in {len(survey.missing)} blobs")
-        parts.fetch(survey)
-    except BaseException:
-        # What is down now may have been stopped by an earlier run, which was cut off.
-        if old is not None and any(service.strategy in plan.STOPS_BEFORE for service in changes.touched):
-            restart(parts, entry.source)
-        raise
     if survey.missing:
-        work.tell.call(work.entry, callback.DOWNLOAD_POST, callback.OK)
-    work.record(must=False, step=journal.FETCHED)
+        work.tell.ask(work.entry, callback.DOWNLOAD_PRE)
+        _make_way(work, old, survey.app, changes)
+        parts.notify(f"{work.name}: fetching {human_size(survey.size)} in {len(survey.missing)} blobs")
+    return changes
+
+
+def _seen(work):
+    """Return what no other command may change while this one fetches."""
+    states = work.parts.states
+    entry, state = journal.read(states, work.name), states.get(work.name)
+    return entry.identifier if entry else "", state.uri if state else ""
+
+
+def _expect(work, before):
+    if _seen(work) != before:
+        raise ComposeAppsError(f"app {work.name}: another command changed it while {work.entry.target} was fetched; "
+                               "what was fetched stays in the store: give the command again")
 
 
 def _make_way(work, old, new, changes):
@@ -81,12 +140,17 @@ def take_up(work):
     if work.entry.step not in (journal.SWITCHING, journal.VERIFYING):
         return
     work.tell.call(work.entry, callback.INSTALL_FINAL_PRE)
-    attempt = work.entry.attempt + 1
+    entry = work.entry
+    attempt = entry.attempt + 1
     if attempt > work.parts.config.max_failures:
-        work.record(must=False, step=journal.ROLLING_BACK, counts=True,
-                    reason=f"{work.entry.attempt} attempts to switch to it were cut off")
+        # A reason is there when it was dockerd that went down, and not the device.
+        excused = bool(entry.reason)
+        work.record(must=False, step=journal.ROLLING_BACK, counts=not excused,
+                    reason=f"{entry.attempt} attempts to switch to it were cut off"
+                    + (f", the last time because {entry.reason}" if excused else ""))
     else:
-        work.record(must=False, step=journal.SWITCHING, attempt=attempt)
+        work.record(must=False, step=journal.SWITCHING, attempt=attempt,
+                    reason=entry.reason if entry.kind == journal.RECOVERY else "")
 
 
 def switch(work):
@@ -121,7 +185,8 @@ def commit(work):
         work.put_state(entry.target, entry.source)
     with contextlib.suppress(StorageError):
         rejection.forget(parts.states, entry.target)
-    work.tell.note(work.entry, "committed")
+        preloaded.note(parts.states, work.name, *filter(None, (entry.source, entry.target)))
+    work.tell.note(work.entry, "committed", entry.reason)
     work.tell.call(work.entry, callback.INSTALL_POST, callback.OK)
     with still_unfinished(entry, "is in place, but its journal cannot be removed"):
         journal.remove(parts.states, work.name)

@@ -1,39 +1,50 @@
 # SPDX-License-Identifier: MIT
-"""Getting back what the store lost of a version that an update may have to go back to."""
+"""Getting back what the store lost of a version: from the factory store, then from the registry."""
 
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
 from composeapps.pull import pull
 from composeapps.store import restore
 
 
-def ensure_whole(parts, ref):
-    """Mend what the store lacks of a version, and tell when that is not possible.
+def is_whole(parts, ref):
+    """Tell whether the store has all of a version. No blob is read but its documents."""
+    try:
+        return not pull.survey(ref, parts.store, _nowhere).missing
+    except (CorruptError, NotFoundError):
+        return False
 
-    Arguments:
-        parts: the Parts of the device.
-        ref: the version's pinned Reference.
 
-    No blob is read, so a damaged one is found only when it is needed. Raises StorageError.
+def is_here(parts, ref):
+    """Tell whether the store has all of a version, mended from the factory store where need be."""
+    return is_whole(parts, ref) or from_factory(parts, ref) and is_whole(parts, ref)
+
+
+def from_factory(parts, ref):
+    """Get what is missing or damaged of a version from the factory store; return whether that has it. Why not is told.
     """
     try:
-        whole = not pull.survey(ref, parts.store, _nowhere).missing
-    except (CorruptError, NotFoundError):
-        whole = False
-    if not whole and not mend(parts, ref):
-        parts.notify(f"{ref.app_name}: the store has lost a part of the installed version {ref}, so going back to it "
-                     "may fail")
+        return restore.from_factory(parts.store, parts.config.factory_store, str(ref), parts.notify)
+    except ComposeAppsError as err:
+        parts.notify(f"{ref.app_name}: {err}")
+        return False
+
+
+def from_registry(parts, ref):
+    """Get what is missing or damaged of a version from its registry; the state's lock is let go of meanwhile.
+
+    Raises what fetching raises, LockedError when another process downloads.
+    """
+    with parts.downloading(ref):
+        parts.fetch(pull.survey(ref, parts.store, parts.client, verify=True, keep=True))
 
 
 def mend(parts, ref):
-    """Get what is missing or damaged of a version from the factory store, else from its registry.
+    """Get what is missing or damaged of a version from the factory store, else from its registry, under the lock.
 
-    Returns whether the store has all of it now; why not is told.
+    For an app that is between two versions. Returns whether the store has all of it now; why not is told.
     """
-    try:
-        if restore.from_factory(parts.store, parts.config.factory_store, str(ref), parts.notify):
-            return True
-    except ComposeAppsError as err:
-        parts.notify(f"{ref.app_name}: {err}")
+    if from_factory(parts, ref):
+        return True
     try:
         parts.fetch(pull.survey(ref, parts.store, parts.client, verify=True, keep=True))
     except ComposeAppsError as err:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The parts of a device that an update works with."""
 
+import contextlib
 from functools import cached_property
 
 from composeapps.records.state import StateDirectory
@@ -10,12 +11,51 @@ class Parts:
     """What an update needs of a device.
 
     ``notify`` is called with a line of text at each step that takes time; ``progress`` with the
-    pinned Reference of what is fetched, it returns a progress.Progress. None shows none.
+    pinned Reference of what is fetched, it returns a progress.Progress. None shows none. ``held`` is the
+    records.lock.Held of the state's lock while ``locked`` holds it.
     """
 
     def __init__(self, config, notify=lambda text: None, progress=None):
         self.config, self.notify, self.progress = config, notify, progress
-        self._client = None
+        self._client, self.held = None, None
+
+    @contextlib.contextmanager
+    def locked(self, wait=False):
+        """Hold the state's lock; ``wait`` for another process that has it, else raise LockedError."""
+        from composeapps.records import lock
+
+        with lock.exclusive(self.states.lock_file, wait, self.notify) as self.held:
+            try:
+                yield
+            finally:
+                self.held = None
+
+    @contextlib.contextmanager
+    def downloading(self, *refs):
+        """Hold the lock of downloads for versions, and within it let go of the state's lock.
+
+        What was read before may have changed afterwards. Raises LockedError when another process downloads.
+        """
+        from composeapps.records import lock
+
+        with lock.exclusive(self.states.download_lock_file, subjects=map(str, refs)), self.unlocked():
+            yield
+
+    def unlocked(self):
+        """Return a context in which the state's lock is let go of, if it is held."""
+        return self.held.released(self.notify) if self.held else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def relocked(self):
+        """Hold the state's lock again within ``downloading``, for a moment."""
+        if self.held is None or self.held.is_held:
+            yield
+            return
+        self.held.take(wait=True, notify=self.notify)
+        try:
+            yield
+        finally:
+            self.held.drop()
 
     @cached_property
     def store(self):
@@ -46,13 +86,17 @@ class Parts:
         return self._client
 
     def fetch(self, survey):
-        """Get what a pull.Survey found missing into the store; raises what pull.fetch does."""
+        """Get what a pull.Survey found missing into the store; raises what pull.fetch does.
+
+        Within ``downloading``, or with the state's lock held where that does not matter.
+        """
         from composeapps.pull.progress import Progress
         from composeapps.pull.pull import fetch
 
         progress = self.progress(survey.ref) if self.progress and survey.missing else Progress()
         try:
-            fetch(survey, self.store, self.client, progress, self.config.parallel, self.config.bandwidth)
+            fetch(survey, self.store, self.client, progress, self.config.parallel, self.config.bandwidth,
+                  self.relocked)
         finally:
             progress.close()
 

@@ -43,14 +43,14 @@ import contextlib
 from composeapps.errors import ComposeAppsError, NotFoundError, RolledBackError, UnfinishedError, UpdateLockedError
 from composeapps.installed import install
 from composeapps.oci.reference import parse_pinned
-from composeapps.records import journal, rejection
+from composeapps.records import journal, rejection, repair
 from composeapps.update import advance, retreat
 from composeapps.update.work import Work, reachable, restart, result
 
 UNCHANGED, UPDATED, DROPPED = "unchanged", advance.UPDATED, "dropped"
 
 
-def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, until=None):
+def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, until=None, reason=""):
     """Bring an app to a version, from where an earlier run left it.
 
     Arguments:
@@ -58,8 +58,10 @@ def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, until=None):
         ref: the version's pinned Reference.
         force: override the update locks of containers.
         soak: seconds of the health gate, None for the configuration's.
-        kind: journal.UPDATE, or journal.ROLLBACK for what a user goes back to: that may be a rejected version.
+        kind: journal.UPDATE; journal.ROLLBACK for what a user goes back to: that may be a rejected version;
+            journal.RECOVERY for leaving a version that cannot be run any more, for the ``reason``.
         until: where to leave it, as for ``run``.
+        reason: a sentence.
 
     Returns what came of it, {"app", "source", "target", "result"}, with the result "updated" or
     "unchanged". Raises RolledBackError when the old version is back, UnfinishedError when neither version
@@ -97,7 +99,7 @@ def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, until=None):
     if kind == journal.UPDATE:
         rejection.check(parts.states, uri, parts.config.max_failures)
     if entry is None or entry.target != uri or entry.source != source:
-        entry = journal.new(name, source, uri, kind=kind)
+        entry = journal.new(name, source, uri, kind=kind, reason=reason)
     return run(parts, entry._replace(force=force, soak=soak), until)
 
 
@@ -149,12 +151,16 @@ def resume(parts, names=None, but=(), begun=False, force=False, soak=None):
     Returns (app, result or error) of each, in the order in which they were begun; an error is a
     ComposeAppsError, RolledBackError for one whose old version is in place.
     """
-    for note in journal.tidy(parts.states):
+    for note in repair.repair(parts.states):
         parts.notify(note)
     done = []
     for entry in journal.pending(parts.states):
         if (names is None or entry.app in names) and entry.app not in but and (entry.begun or not begun):
             parts.notify(f"{entry.app}: going on with the {entry.kind} to {entry.target} ({entry.step})")
+            # A download of another app may have let go of the lock meanwhile.
+            entry = journal.read(parts.states, entry.app)  # noqa: PLW2901
+            if entry is None:
+                continue
             told = entry._replace(force=force or entry.force, soak=entry.soak if soak is None else soak)
             try:
                 done.append((entry.app, run(parts, told)))

@@ -2,7 +2,9 @@
 """The way back to the version before, which ends only when that one is in place."""
 
 import contextlib
+import time
 
+from composeapps.engine import faults
 from composeapps.errors import (
     ComposeAppsError,
     EngineError,
@@ -18,19 +20,28 @@ from composeapps.switching import switch as switching
 from composeapps.update import callback, removal
 from composeapps.update.work import reachable, still_unfinished
 
+# Seconds between two tries to go back: what dockerd or another program is still at may come to its end.
+PAUSES = (1, 2, 4, 8, 15, 30)
+
 
 @contextlib.contextmanager
 def turning_back(work):
-    """What fails within it has the journal lead back; a dockerd that is away raises UnfinishedError instead."""
+    """What fails within it has the journal lead back; what the device is to blame for counts against no version.
+
+    A dockerd that is away, or came back meanwhile, raises UnfinishedError instead: the next run goes on.
+    """
+    before = faults.daemon(work.parts.engine)
     try:
         yield
     except UpdateLockedError as err:
         _turn_back(work, err, counts=False)
     except ComposeAppsError as err:
-        if isinstance(err, EngineError) and not reachable(work.parts.engine):
-            raise UnfinishedError(f"the {work.entry.kind} of app {work.name} to {work.entry.target} is unfinished: "
-                                  f"{err}; 'composeapps update' goes on with it") from err
-        _turn_back(work, err, counts=isinstance(err, NotRunningError | EngineError))
+        if isinstance(err, EngineError | NotRunningError) and (
+                not reachable(work.parts.engine) or before != faults.daemon(work.parts.engine)):
+            work.record(must=False, reason=str(err))
+            raise UnfinishedError(f"the {work.entry.kind} of app {work.name} to {work.entry.target} is unfinished, "
+                                  f"dockerd went down meanwhile: {err}; 'composeapps update' goes on with it") from err
+        _turn_back(work, err, counts=isinstance(err, NotRunningError | EngineError) and not faults.is_devices(err))
 
 
 def _turn_back(work, err, counts):
@@ -49,15 +60,23 @@ def go_back(work):
             parts.notify(f"{work.name}: {err}")
     parts.notify(f"{work.name}: going back to {back_to}: {entry.reason}")
     work.tell.call(work.entry, callback.ROLLBACK_PRE, reason=entry.reason)
-    try:
-        if entry.source:
-            _apply_source(work)
-        else:
-            removal.take_away(parts, parse_pinned(entry.target))
-    except ComposeAppsError as err:
-        raise UnfinishedError(f"the {entry.kind} of app {work.name} to {entry.target} failed ({entry.reason}), and "
-                              f"going back to {back_to} failed too: {err}; 'composeapps update' tries it again"
-                              ) from err
+    pauses = iter(PAUSES)
+    while True:
+        try:
+            if entry.source:
+                _apply_source(work)
+            else:
+                removal.take_away(parts, parse_pinned(entry.target))
+            break
+        except ComposeAppsError as err:
+            pause = next(pauses, None)
+            # Only dockerd may think better of it.
+            if pause is None or not isinstance(err, EngineError | NotRunningError):
+                raise UnfinishedError(
+                    f"the {entry.kind} of app {work.name} to {entry.target} failed ({entry.reason}), and going back "
+                    f"to {back_to} failed too: {err}; 'composeapps update' tries it again") from err
+            parts.notify(f"{work.name}: going back to {back_to} failed: {err}; it is tried again in {pause} s")
+        time.sleep(pause)
     work.record(must=False, step=journal.ROLLED_BACK)
 
 

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""Bringing one app to where it should be: installed, or brought to another version, or mended, and started.
+
+What is not installed yet is installed from the store. A change of version is an update, with all that
+belongs to one. An installed version that the store has lost a part of runs with what dockerd and the
+unpacked bundle have, and is mended from the factory store, then from the registry; only when it does not
+run so, and cannot be mended, the app goes back to a version that can, and that is an update, too.
+"""
+
+import contextlib
+
+from composeapps.errors import (
+    ComposeAppsError,
+    CorruptError,
+    NotFoundError,
+    RolledBackError,
+    StorageError,
+)
+from composeapps.installed import install, recovery, standin
+from composeapps.oci.reference import parse_pinned
+from composeapps.records import history, journal, preloaded, rejection
+from composeapps.update import desired, mending, process
+
+
+class Damaged(Exception):
+    """The store cannot give the installed version: ``error`` says what is wrong.
+
+    ``runs`` tells whether the app runs all the same, with what dockerd and the unpacked bundle have.
+    """
+
+    def __init__(self, state, error, runs):
+        super().__init__(str(error))
+        self.state, self.error, self.runs = state, error, runs
+
+
+def installed(parts, name):
+    """Return the AppState of an app, found anew when its record is lost; None when it was never installed.
+
+    Raises CorruptError when it was installed, and nothing tells in which version.
+    """
+    found = parts.states.find(name)
+    if found.value is not None:
+        return found.value
+    left = not found.lost and name in recovery.left_behind(parts.store, parts.states, parts.config, parts.engine)
+    if not found.lost and not left:
+        return None
+    factory = desired.factory_set(parts.config)[0]
+    state = recovery.recover(name, parts.store, parts.states, parts.config, parts.engine,
+                             [factory[name]] if name in factory else ())
+    what = found.problem or "its record is gone"
+    if state is None:
+        raise CorruptError(f"app {name}: {what}, and nothing that is unpacked or runs tells its version: "
+                           "'composeapps update REF' brings it to one")
+    note = f"{what}; by what is unpacked and runs it is {state.uri}"
+    parts.notify(f"{name}: {note}")
+    parts.states.put(name, state)
+    history.append(parts.states, {"app": name, "action": "repair", "target": state.uri, "result": history.REPAIRED,
+                                  "reason": note}, parts.notify)
+    return state
+
+
+def place(parts, name, uri=""):
+    """Have an app's installed version in place: images in dockerd, the bundle unpacked. No network is used.
+
+    Arguments:
+        parts: the Parts of the device; the caller holds the agent's lock.
+        name: the app's name.
+        uri: the version to install when none is.
+
+    Returns (App, AppState). Raises Damaged, RejectedError, and what installing raises.
+    """
+    state = installed(parts, name)
+    if state is not None:
+        ref = parse_pinned(state.uri)
+        try:
+            return _from_store(parts, ref)
+        except (CorruptError, NotFoundError) as err:
+            runs = standin.start(ref, state, parts.store, parts.states, parts.config, parts.engine, parts.notify) \
+                if not state.stopped else True
+            raise Damaged(state, err, runs) from None
+    ref = parse_pinned(uri) if uri else _find(parts, name)
+    rejection.check(parts.states, str(ref), parts.config.max_failures)
+    try:
+        app, state = _from_store(parts, ref)
+    except (CorruptError, NotFoundError) as err:
+        raise type(err)(f"app {name}: {err}; 'composeapps pull {ref}' fetches what is missing or damaged") from None
+    _note(parts, name, str(ref))
+    history.append(parts.states, {"app": name, "action": "install", "target": str(ref), "result": "committed"},
+                   parts.notify)
+    return app, state
+
+
+def _find(parts, name):
+    """Return the Reference of the version that an app's name means while none is installed."""
+    factory = desired.factory_set(parts.config)[0]
+    try:
+        return parts.store.find_app(name)
+    except ComposeAppsError:
+        if name not in factory:
+            raise
+    return parse_pinned(factory[name])
+
+
+def _from_store(parts, ref):
+    """Install a version from the store, mended from the factory store where need be."""
+    try:
+        return _install(parts, ref)
+    except (CorruptError, NotFoundError) as err:
+        from composeapps.store import restore
+
+        if not restore.from_factory(parts.store, parts.config.factory_store, str(ref), parts.notify):
+            raise err
+    return _install(parts, ref)
+
+
+def _install(parts, ref):
+    app = install.load_from_store(parts.store, ref)
+    state = install.install(app, parts.store, parts.engine, parts.config, parts.states, parts.notify)
+    if not parts.store.has_app(ref):
+        with contextlib.suppress(StorageError):
+            parts.store.add_app(app)
+            parts.notify(f"{ref.app_name}: the store's entry of {ref} is made anew")
+    return app, state
+
+
+def _note(parts, name, uri):
+    try:
+        preloaded.note(parts.states, name, uri)
+    except StorageError as err:
+        parts.notify(f"{name}: {err}")
+
+
+def mend(parts, damaged):
+    """Get what the store has lost of an installed version from its registry, or go back.
+
+    Arguments:
+        parts: the Parts of the device; the caller holds the agent's lock, which is not held while bytes come.
+        damaged: the Damaged.
+
+    Returns (App, AppState) when all is in place again. Raises CorruptError when the app runs, but could not be
+    mended now; RolledBackError when it went back to another version.
+    """
+    ref = parse_pinned(damaged.state.uri)
+    name = ref.app_name
+    try:
+        mending.from_registry(parts, ref)
+        if parts.states.get(name) != damaged.state:
+            raise NotFoundError(f"app {name} was changed by another command meanwhile")
+        history.append(parts.states, {"app": name, "action": "repair", "target": str(ref), "result": history.REPAIRED,
+                                      "reason": f"{damaged.error}; fetched again"}, parts.notify)
+        return _install(parts, ref)
+    except ComposeAppsError as err:
+        again = f"{damaged.error}, and it cannot be fetched again now: {err}"
+    if damaged.runs:
+        raise CorruptError(f"app {name} runs with what dockerd has of {ref}: {again}; 'composeapps pull --verify "
+                           f"{ref}' mends it") from None
+    return _go_back(parts, damaged, again)
+
+
+def _go_back(parts, damaged, reason):
+    name = parse_pinned(damaged.state.uri).app_name
+    factory = desired.factory_set(parts.config)[0].get(name)
+    for uri in dict.fromkeys(filter(None, (damaged.state.previous, factory))):
+        if uri == damaged.state.uri or rejection.rejected(parts.states, uri, parts.config.max_failures):
+            continue
+        if not mending.is_here(parts, parse_pinned(uri)):
+            continue
+        parts.notify(f"{name}: {reason}; going back to {uri}")
+        process.update(parts, parse_pinned(uri), kind=journal.RECOVERY, reason=reason)
+        raise RolledBackError(f"app {name}: {damaged.state.uri} cannot be run any more ({reason}); {uri} runs instead")
+    raise CorruptError(f"app {name}: {reason}, and there is no version to go back to: 'composeapps update "
+                       f"{damaged.state.uri}' fetches it again")
+
+
+def change(parts, name, uri):
+    """Bring an installed app to another version by an update; the one that it is at runs when that fails.
+
+    Arguments:
+        parts: the Parts of the device; the caller holds the agent's lock.
+        name: the app's name.
+        uri: the version.
+
+    Returns (App, AppState). Raises what process.update does.
+    """
+    process.update(parts, parse_pinned(uri))
+    return place(parts, name)
