@@ -5,9 +5,7 @@ Only the headers are looked at, so that a layer of any size and any number of fi
 kilobytes.
 """
 
-import bz2
 import importlib
-import lzma
 import zlib
 
 from composeapps.errors import CorruptError
@@ -186,16 +184,21 @@ class _Gzip:
         return self._object.decompress(self._object.unconsumed_tail + data, most)
 
 
-def _zstd():
-    """Return a decompressor of zstd; Python has one from 3.14 on."""
-    try:
-        return importlib.import_module("compression.zstd").ZstdDecompressor()
-    except ImportError:
-        raise Unmeasurable("it is compressed with zstd, which this Python does not read") from None
+def _from_module(name, kind, module):
+    """Return a function that makes a decompressor; not every Python has each: zstd came with 3.14."""
+    def make():
+        try:
+            return getattr(importlib.import_module(module), kind)()
+        except ImportError:
+            raise Unmeasurable(f"it is compressed with {name}, which this Python does not read") from None
+
+    return make
 
 
-_COMPRESSIONS = ((b"\x1f\x8b", _Gzip), (b"BZh", bz2.BZ2Decompressor), (b"\xfd7zXZ\0", lzma.LZMADecompressor),
-                 (b"\x28\xb5\x2f\xfd", _zstd))
+_COMPRESSIONS = (
+    (b"\x1f\x8b", _Gzip), (b"BZh", _from_module("bzip2", "BZ2Decompressor", "bz2")),
+    (b"\xfd7zXZ\0", _from_module("xz", "LZMADecompressor", "lzma")),
+    (b"\x28\xb5\x2f\xfd", _from_module("zstd", "ZstdDecompressor", "compression.zstd")))
 _LONGEST_MAGIC = 6
 
 
@@ -230,5 +233,8 @@ def _unpacked(chunks, what):
 def _decompress(unpacker, data, what):
     try:
         return unpacker.decompress(data, _PIECE)
-    except (zlib.error, OSError, EOFError, lzma.LZMAError, ValueError) as err:
+    except MemoryError:
+        raise
+    except Exception as err:
+        # Each of the modules has an error of its own.
         raise CorruptError(f"{what} is not a readable layer: {err}") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
-from composeapps.app import composecheck, composesource, filerefs, images, layersmeta, measured, measuring, pinning
+from composeapps.app import composesource, filerefs, images, layersmeta, pinning
 from composeapps.app.tree import (
     ARTIFACT_TYPE,
     BUNDLE_TYPE,
@@ -120,6 +120,8 @@ def prepare(app_dir, files, resolve, *, checked=True, notify=lambda text: None):
 
 def _compare(app_dir, source, text, images, listing):
     """Compare the pinned file with its source through docker compose; return a line that says what came of it."""
+    from composeapps.app import composecheck
+
     program = composecheck.find_for_publishing()
     if program is None:
         return "docker compose is not installed here: not checked that it takes the pinned file for the same"
@@ -151,6 +153,8 @@ def _layers_meta(source, chosen, platforms, client, notify):
             for layer in image.variant_for(platform).document.layers:
                 layers[layer] = wanted.setdefault(layer, image.ref)
     if source is True:
+        from composeapps.app import measured, measuring
+
         sizes, _reasons = measuring.measure_all(wanted, client, measured.Measured(measured.directory()), notify)
         return layersmeta.write(needed, sizes)
     return layersmeta.write(needed, *layersmeta.given(read_given(source), needed, source))
