@@ -32,6 +32,8 @@ INDEX_DIGEST = "org.foundries.app.bundle.index.digest"
 INDEX_SIZE = "org.foundries.app.bundle.index.size"
 LAYERS_META = "layers-meta"
 MAX_MANIFEST = 50 * 1024
+# What a bundle unpacks to may have 1 GiB, which compression can only make a little larger.
+MAX_BUNDLE = bundles.MAX_BUNDLE * 65 // 64
 # In place of platforms: whatever of an image the source holds.
 PRESENT = "present"
 
@@ -210,6 +212,8 @@ def load_app(source, ref, platforms=None, images=None, configs=True):
     if manifest.kind != "manifest" or not manifest.layers or manifest.layers[0].media_type != BUNDLE_TYPE:
         raise CorruptError(f"{what} is no compose app: the first layer of its manifest is not {BUNDLE_TYPE}")
     bundle = manifest.layers[0]
+    if bundle.size > MAX_BUNDLE:
+        raise CorruptError(f"{what}: its bundle has {bundle.size} bytes, more than the {MAX_BUNDLE} allowed")
     with source.open(ref, bundle.digest, bundle.size) as packed:
         compose = bundles.read_compose(packed, f"the bundle of {what}")
     if images is None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "history": ("status", "list the last updates and what became of them"),
     "fsck": ("fsck", "check and repair dockerd's store while dockerd is down"),
     "convert": ("convert", "make old-style apps (.dockerapp, unpinned compose files) publishable"),
+    "inspect": ("inspect", "look at an app in its registry: services, platforms, sizes, what a pull would fetch"),
     "publish": ("publish", "pin an app's images and push the app to a registry"),
     "version": ("version", "print the versions of this program and of what it works with"),
 }
