@@ -88,11 +88,12 @@ def clean_location(text):
 
 def redacted(text):
     """Return an address as a message may have it: without login and query, and not endless."""
-    head, mark, _query = text.partition("?")
-    scheme, slashes, rest = head.partition("//")
-    host, slash, path = rest.partition("/")
-    host = host.rpartition("@")[2]
-    return clean(f"{scheme}{slashes}{host}{slash}{path}{'?…' if mark else ''}", 200)
+    scheme, slashes, rest = text.partition("://")
+    if not slashes or not scheme.isalnum():
+        scheme, slashes, rest = "", "", text
+    # What is malformed may have its login anywhere before an @.
+    rest, mark, _query = rest.rpartition("@")[2].partition("?")
+    return clean(f"{scheme}{slashes}{rest}{'?…' if mark else ''}", 200)
 
 
 def login_of(text):
