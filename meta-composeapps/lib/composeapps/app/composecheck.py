@@ -17,6 +17,14 @@ PLUGINS = ("/usr/libexec/docker/cli-plugins/docker-compose", "/usr/lib/docker/cl
 _TIME = 60
 
 
+class InvalidError(UsageError):
+    """docker compose itself does not take a compose file."""
+
+
+class DifferentError(UsageError):
+    """docker compose makes something else of a pinned file than of what it was made of."""
+
+
 def find(*more):
     """Return the program that is docker compose (text), None when there is none.
 
@@ -47,7 +55,7 @@ def config(program, app_dir, files, has_environment=True, named=True):
         has_environment: fill in variables from the directory's .env.
         named: the files give the project its name.
 
-    Raises UsageError with docker compose's own words when it refuses them.
+    Raises InvalidError with docker compose's own words when it refuses them, UsageError when it does not answer.
     """
     argv = [program, "--project-directory", str(app_dir), "--profile", "*"]
     argv += [] if named else ["--project-name", "app"]
@@ -57,7 +65,7 @@ def config(program, app_dir, files, has_environment=True, named=True):
     status, out, err = _run([*argv, "config", "--format", "json"])
     if status:
         words = [line.strip() for line in err.splitlines() if line.strip() and "level=warning" not in line]
-        raise UsageError(f"docker compose refuses {files[0]}: {'; '.join(words[-3:]) or f'exit status {status}'}")
+        raise InvalidError(f"docker compose refuses {files[0]}: {'; '.join(words[-3:]) or f'exit status {status}'}")
     try:
         value = json.loads(out)
         if isinstance(value, dict):

@@ -63,8 +63,7 @@ def _merge(base, other, path, what):
             return other
         base = base.value
     service = path[2:] if path[:1] == ("services",) else None
-    extension = path[-1].startswith("x-") and len(path) != 2
-    if service in _REPLACED or base is None or extension and other is not None:
+    if service in _REPLACED or base is None or path[-1].startswith("x-") and other is not None:
         return other
     if other is None:
         return base

@@ -96,12 +96,13 @@ class Prepared(NamedTuple):
     listing: dict
 
 
-def prepare(app_dir, files, resolve, *, checked=True, notify=lambda text: None):
+def prepare(app_dir, files, resolve, *, checked=True, program=None, notify=lambda text: None):
     """Read the compose file of a directory, check it against the directory, and pin it.
 
     Arguments:
         app_dir, files, checked, notify: as for ``publish``.
         resolve: called with the Reference of an image; returns its digest.
+        program: docker compose's path, by default that of the one that is installed.
 
     Returns Prepared. Raises UsageError, NotFoundError, and what ``resolve`` raises.
     """
@@ -114,15 +115,15 @@ def prepare(app_dir, files, resolve, *, checked=True, notify=lambda text: None):
     images = pinning.pin(value, resolve, what)
     text = pinning.dump(value)
     if checked:
-        notify(_compare(app_dir, source, text, images, listing))
+        notify(_compare(program, app_dir, source, text, images, listing))
     return Prepared(text, images, listing)
 
 
-def _compare(app_dir, source, text, images, listing):
+def _compare(program, app_dir, source, text, images, listing):
     """Compare the pinned file with its source through docker compose; return a line that says what came of it."""
     from composeapps.app import composecheck
 
-    program = composecheck.find_for_publishing()
+    program = program or composecheck.find_for_publishing()
     if program is None:
         return "docker compose is not installed here: not checked that it takes the pinned file for the same"
     absent = next((each.path for each in filerefs.references(source.value)
@@ -138,7 +139,7 @@ def _compare(app_dir, source, text, images, listing):
         after = composecheck.config(program, app_dir, [Path(written.name)], **options)
     found = composecheck.difference(before, after, {name: str(image) for name, image in images.items()})
     if found:
-        raise UsageError(f"{source.files[0]}: {found}: not published")
+        raise composecheck.DifferentError(f"{source.files[0]}: {found}: not published")
     return "docker compose takes the pinned file for the same as the compose file"
 
 
