@@ -66,6 +66,16 @@ def references(value):
     yield from of_resources(value)
 
 
+def used_references(value):
+    """Yield the ``references`` but for those of configs and secrets that no service has: nobody reads their files."""
+    used = {(_KINDS[key], _text(entry.get("source") if isinstance(entry, dict) else entry))
+            for _, service in _items(value.get("services")) if isinstance(service, dict)
+            for key in _KINDS for _, _, entry in _entries(service, key)}
+    for each in references(value):
+        if each.kind not in _KINDS.values() or (each.kind, each.owner) in used:
+            yield each
+
+
 def of_service(name, service):
     """Yield the FileReferences of one service."""
     yield from _listed(ENV_FILE, name, service, "env_file")
@@ -120,7 +130,7 @@ def check_confined(value, what):
 
     Raises UsageError.
     """
-    for each in references(value):
+    for each in used_references(value):
         if each.outside():
             raise UsageError(f"{what}: {each}, outside the app's directory: an app takes along only what is in it; "
                              "move it into the directory, or name an absolute path")
@@ -138,7 +148,7 @@ def check_bundled(value, listing, what):
     """
     check_confined(value, what)
     said = []
-    for each in references(value):
+    for each in used_references(value):
         place = each.place()
         if not place or place == ".":
             continue

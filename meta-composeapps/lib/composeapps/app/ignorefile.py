@@ -33,7 +33,7 @@ class IgnoreRules:
             pattern = pattern.removeprefix("!").strip()
             if not pattern:
                 raise UsageError(f"{what}, line {number}: '!' takes back nothing: give it a pattern")
-            pattern = posixpath.normpath(pattern).lstrip("/")
+            pattern = posixpath.normpath(pattern).lstrip("/").strip()
             if pattern in ("", "."):
                 continue
             try:

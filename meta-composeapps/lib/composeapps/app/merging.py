@@ -2,8 +2,7 @@
 """Merging compose files, and services with those that they extend, by docker compose's rules.
 
 Mappings are merged key by key, lists joined, all else replaced, but for the places below. Values are not
-interpolated, so two entries of a list that only their variables make the same both stay: docker compose drops
-the first of them when it reads the result.
+interpolated, so two entries of a list that only their variables make the same both stay.
 """
 
 from composeapps.app.filerefs import bind_source
@@ -186,7 +185,7 @@ def _port(entry):
     if not isinstance(entry, dict):
         return str(entry)
     parts = [entry.get("host_ip", "0.0.0.0"), entry.get("published"), entry.get("target"), entry.get("protocol", "tcp")]
-    return None if any("$" in str(part) for part in parts) else tuple(map(str, parts))
+    return None if any("$" in str(part) for part in parts) else tuple(map(repr, parts))
 
 
 def _path(entry):

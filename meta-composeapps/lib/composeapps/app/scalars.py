@@ -82,4 +82,4 @@ def is_time(text):
         return False
     if match["t"] and (int(hour) > 23 or int(minute) > 59 or int(second) > 59):
         return False
-    return zone in (None, "Z") or (int(zone[1:3]) <= 24 and int(zone[4:]) <= 59)
+    return zone in (None, "Z") or (int(zone[1:3]) <= 24 and int(zone[4:]) <= 60)
