@@ -252,11 +252,12 @@ def _move(value, base, what):
         if each.path.startswith("$"):
             raise UsageError(f"{what}: {each}, of which nobody knows whether it begins in that file's directory: "
                              "begin it with ./")
-        if each.path[:1] in ("/", "~") or each.kind == filerefs.EXTENDS:
+        if each.path[:1] in ("/", "~") or each.kind in (filerefs.EXTENDS, filerefs.INCLUDE):
             continue
         path = posixpath.join(base, each.path)
-        if "$" not in path:
-            path = posixpath.normpath(path)
+        # What is known of it: up to the directory before a variable.
+        known = path if "$" not in path else path[:path.index("$")].rpartition("/")[0]
+        path = posixpath.normpath(known) + path[len(known):]
         each.replace(path if path.startswith("../") else f"./{path}")
 
 

@@ -65,7 +65,7 @@ def read(path):
 
 
 def _compose_directory(path):
-    value = compose.load(_bytes(path / COMPOSE_FILE), str(path / COMPOSE_FILE))
+    value = compose.check(_mapping(_bytes(path / COMPOSE_FILE), path / COMPOSE_FILE), str(path / COMPOSE_FILE))
     return OldApp(_name(path.resolve().name, path), COMPOSE, path, path, {}, {}, value)
 
 
@@ -77,7 +77,7 @@ def _dockerapp(path, files):
     else:
         texts = _documents(_bytes(path), path)
         parts = [(path, text) for text in texts]
-    metadata, value, parameters = (_mapping(data, file, what) for (file, data), what in
+    metadata, value, parameters = (_mapping(data, f"{file}: the {what}") for (file, data), what in
                                    zip(parts, ("metadata", "compose file", "parameters"), strict=True))
     # Checked as a compose file, by the words that other commands use.
     compose.check(value, f"{parts[1][0]}: the compose file")
@@ -119,14 +119,14 @@ def _bytes(path):
         raise UsageError(f"{path} cannot be read: {err.strerror}") from None
 
 
-def _mapping(data, path, what):
-    found = yamltext.read(data, f"{path}: the {what}", source=True)
+def _mapping(data, what):
+    found = yamltext.read(data, str(what), source=True)
     if len(found) > 1:
-        raise UsageError(f"{path}: the {what} has {len(found)} YAML documents, where one is expected")
+        raise UsageError(f"{what} has {len(found)} YAML documents, where one is expected")
     value = found[0] if found and found[0] is not None else {}
     if not isinstance(value, dict):
-        raise UsageError(f"{path}: the {what} is not a mapping")
-    return value
+        raise UsageError(f"{what} is not a mapping")
+    return yamltext.plain(value, what)
 
 
 def _name(text, path):

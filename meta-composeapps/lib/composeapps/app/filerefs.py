@@ -9,7 +9,8 @@ from typing import NamedTuple
 from composeapps import COMPOSE_FILE
 from composeapps.errors import UsageError
 
-ENV_FILE, LABEL_FILE, SECCOMP, EXTENDS = "env_file", "label_file", "seccomp profile", "extends"
+ENV_FILE, LABEL_FILE, SECCOMP = "env_file", "label_file", "seccomp profile"
+EXTENDS, INCLUDE = "file that it extends", "include"
 BIND, VOLUME, CONFIG, SECRET = "bind mount", "volume", "config", "secret"
 _KINDS = {"configs": CONFIG, "secrets": SECRET}
 
@@ -47,6 +48,8 @@ class FileReference(NamedTuple):
         return leads_out(self.place())
 
     def __str__(self):
+        if self.kind == INCLUDE:
+            return f"it includes '{self.path}'"
         word = "has" if self.kind in (CONFIG, SECRET, VOLUME) else "uses"
         owner = f"{self.kind} '{self.owner}'" if word == "has" else f"service '{self.owner}'"
         what = "" if word == "has" else f"the {self.kind} "
@@ -64,6 +67,11 @@ def references(value):
         if isinstance(service, dict):
             yield from of_service(name, service)
     yield from of_resources(value)
+    entries = value.get("include")
+    for entry in entries if isinstance(entries, list) else ():
+        holder = entry if isinstance(entry, dict) else {"path": entry}
+        for key in ("path", "env_file", "project_directory"):
+            yield from _listed(INCLUDE, "", holder, key)
 
 
 def used_references(value):

@@ -94,10 +94,13 @@ def _label(service, name, what):
 def dump(value):
     """Serialize a mapping as JSON (bytes) that is YAML as well, in its own order, for people to read.
 
-    Raises UsageError for a key that is too long for that.
+    Raises UsageError for a key that is too long for that, and for a number that is none.
     """
     _check_keys(value)
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    except ValueError:
+        raise UsageError("the compose file has an infinite number, which docker compose does not take") from None
     return (_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n").encode()
 
 

@@ -54,6 +54,18 @@ def read(data, what, source=False):
     return _documents(data, what, source)
 
 
+def plain(value, what):
+    """Return a value in which nothing is Tagged; raises UsageError naming the tag."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Tagged):
+            raise UsageError(f"{what}, line {each.line}: {each.tag} cannot be kept here: write what it leads to")
+        if isinstance(each, (dict, list)):
+            waiting += each.values() if isinstance(each, dict) else each
+    return value
+
+
 def _json(text):
     def pairs(items):
         value = dict(items)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""An app's compose file, made of all that docker compose makes it of; that it is the same, tests/app/corpus holds."""
+
+import json
+import os
+
+import pytest
+
+from composeapps.app import composecheck, composesource, merging, pinning, publish
+from composeapps.errors import NotFoundError, UsageError
+
+
+@pytest.fixture
+def app(tmp_path):
+    """Write files into a directory; return it."""
+    def write(files):
+        for name, text in files.items():
+            (tmp_path / "app" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "app" / name).write_text(text if isinstance(text, str) else json.dumps(text))
+        return tmp_path / "app"
+
+    return write
+
+
+def services(directory, *files):
+    return composesource.read(directory, files).value["services"]
+
+
+IMAGE = {"image": "hub.example.com/f/a:1"}
+
+
+def test_which_files_are_taken(app, tmp_path):
+    directory = app({"compose.yml": {"services": {"a": IMAGE}}, "prod.yml": {"services": {"a": {"user": "2"}}},
+                     "compose.override.yml": {"services": {"a": {"user": "1"}}}})
+    assert services(directory) == {"a": {**IMAGE, "user": "1"}}
+    assert services(directory, directory / "compose.yml", directory / "prod.yml")["a"]["user"] == "2"
+    with pytest.raises(NotFoundError, match="none.yml does not exist"):
+        services(directory, directory / "none.yml")
+    app({"docker-compose.override.yaml": {"services": {}}})
+    with pytest.raises(UsageError, match="has compose.override.yml and docker-compose.override.yaml: name one"):
+        services(directory)
+    app({"docker-compose.yml": {"services": {"b": IMAGE}}})
+    with pytest.raises(UsageError, match="has compose.yml and docker-compose.yml: name one with --file"):
+        services(directory)
+    (directory / "docker-compose.yml").unlink()
+    (directory / "docker-compose.yml").symlink_to("compose.yml")
+    (directory / "docker-compose.override.yaml").unlink()
+    assert services(directory)["a"]["user"] == "1", "two names of one file are no question"
+    (directory / "pipe.yml").unlink(missing_ok=True)
+    os.mkfifo(directory / "pipe.yml")
+    with pytest.raises(UsageError, match="is not a file"):
+        services(directory, directory / "pipe.yml")
+    with pytest.raises(UsageError, match="is not a directory"):
+        services(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("files", "says"), [
+    ({"compose.yaml": "services: {a: {extends: {service: b, file: $F}}}"}, "'$F', which holds a variable"),
+    ({"compose.yaml": "services: {a: {extends: {service: b, file: /etc/passwd}}}"}, "outside the app's directory"),
+    ({"compose.yaml": "services: {a: {extends: {service: b, file: gone.yml}}}"}, "'gone.yml', which does not exist"),
+    ({"compose.yaml": "services: {a: {extends: {service: b, file: o.yml}}}", "o.yml": "services: {c: {}}"},
+     "extends 'b', which"),
+    ({"compose.yaml": "services: {a: {extends: [b]}}"}, "extends something that is not a service"),
+    ({"compose.yaml": "services: {a: {extends: {service: a, file: o.yml}}}",
+      "o.yml": "services: {a: {extends: {service: a, file: compose.yaml}}}"}, "extends a service that extends it"),
+    ({"compose.yaml": "include: o.yml\nservices: {a: {}}"}, "include is not a list"),
+    ({"compose.yaml": "include: [{paths: o.yml}]\nservices: {a: {}}"}, "an entry of include"),
+    ({"compose.yaml": "include: [{path: o.yml, env_file: x.env}]\nservices: {a: {}}",
+      "o.yml": "services: {b: {user: $U}}"}, "takes its variables from an environment file of its own"),
+    ({"compose.yaml": "include: [oci://example.com/f/app:1]\nservices: {a: {}}"}, "which is elsewhere"),
+    ({"compose.yaml": "include: [../o.yml]\nservices: {a: {}}"}, "outside the app's directory"),
+    ({"compose.yaml": "include: [d/o.yml]\nservices: {a: {}}",
+      "d/o.yml": "services: {b: {volumes: ['${X}:/x']}}"}, "of which nobody knows whether"),
+    ({"compose.yaml": "services: {a: {ports: [1]}}", "compose.override.yaml": "services: {a: {ports: {x: 1}}}"},
+     "services.a.ports is given twice, in forms that do not go together"),
+    ({"compose.yaml": "services: [a]"}, "its services are no mapping"),
+    ({"compose.yaml": "services: {a: text}"}, "service 'a' is not a mapping"),
+    ({"compose.yaml": "[]"}, "is not a compose file"),
+    ({"compose.yaml": ""}, "it has no services"),
+    ({"compose.yaml": "services: !override {a: {}}"}, "its services are no mapping"),
+])
+def test_what_cannot_be_made_one_file_is_refused(app, files, says):
+    with pytest.raises(UsageError) as err:
+        composesource.read(app(files))
+    assert says in str(err.value) and "\n" not in str(err.value)
+
+
+def test_a_link_out_of_the_directory_is_not_followed(app, tmp_path):
+    (tmp_path / "secret.yml").write_text("services: {b: {user: secret}}")
+    directory = app({"compose.yaml": "services: {a: {extends: {file: o.yml, service: b}}}"})
+    (directory / "o.yml").symlink_to("../secret.yml")
+    with pytest.raises(UsageError, match="a link to outside the app's directory"):
+        composesource.read(directory)
+
+
+def test_services_that_extend_one_another_do_not_multiply(app):
+    chain = {f"s{n}": {"extends": f"s{n - 1}", "environment": {f"V{n}": "x"}} for n in range(1, 3000)}
+    with pytest.raises(UsageError, match="more than 50 times|more than 150000 values"):
+        composesource.read(app({"compose.yaml": {"services": {**dict(reversed(chain.items())), "s0": IMAGE}}}))
+    with pytest.raises(UsageError, match="more than 150000 values"):
+        composesource.read(app({"compose.yaml": {"services": {"s0": IMAGE, **chain}}}))
+
+
+def test_paths_are_seen_from_the_apps_directory(app):
+    directory = app({
+        "compose.yaml": "include: [d/o.yml]\nservices: {a: {extends: {file: d/e.yml, service: x}}}",
+        "d/o.yml": "services: {b: {image: i, env_file: [o.env, /abs], volumes: [./v:/v, '../w:/w', 'named:/n']}}",
+        "d/e.yml": "services: {x: {image: i, extends: {file: ../f/g.yml, service: y}, env_file: {path: e.env}}}",
+        "f/g.yml": "services: {y: {security_opt: ['seccomp:p.json'], volumes: ['./${X}/q:/q']}}"})
+    found = services(directory)
+    assert found["b"]["env_file"] == ["./d/o.env", "/abs"]
+    assert found["b"]["volumes"] == ["./d/v:/v", "./w:/w", "named:/n"]
+    assert found["a"] == {"image": "i", "env_file": {"path": "./d/e.env"}, "security_opt": ["seccomp:./f/p.json"],
+                          "volumes": ["./f/${X}/q:/q"]}
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (True, "true"), (0.5, "0.5"), (100000.0, "100000"), (1000000.0, "1e+06"), (1.25e-5, "1.25e-05"), (-0.0, "-0"),
+    (123456.5, "123456.5"), (1234567.5, "1.2345675e+06"), (7, "7"), ("x", "x"),
+])
+def test_scalars_where_a_text_is_wanted(value, text):
+    assert merging.scalar_text(value) == text
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"volumes": [{"type": "image", "source": "hub.example.com/f/b:1", "target": "/b"}]}, "mounts the image"),
+    ({"configs": [{"type": "image", "source": "x"}]}, "one of its configs from an image"),
+    ({"provider": {"type": "x"}}, "has a provider"),
+    ({"image": None}, "has no image"),
+    ({"image": ["x"]}, "has no image"),
+    ({"image": "x:$TAG"}, "holds a variable"),
+    ({"labels": {"k" * 1200: "x"}}, "too many"),
+    ({"labels": 3}, "neither a mapping nor a list"),
+])
+def test_what_an_app_cannot_carry_along(more, says):
+    value = {"services": {"a": {**IMAGE, **more}}}
+    with pytest.raises(UsageError, match=says):
+        pinning.pin(value, lambda ref: "sha256:" + "0" * 64, "it")
+        pinning.dump(value)
+
+
+def test_without_docker_compose_it_is_said_that_nothing_was_compared(app, monkeypatch):
+    monkeypatch.setattr(composecheck, "find_for_publishing", lambda: None)
+    said = []
+    publish.prepare(app({"compose.yaml": {"services": {"a": IMAGE}}}), (), lambda ref: "sha256:" + "0" * 64,
+                    notify=said.append)
+    assert said == ["docker compose is not installed here: not checked that it takes the pinned file for the same"]
+
+
+def test_a_difference_is_refused_and_names_its_place(app, tmp_path):
+    """A stand-in for docker compose that reads the source and the pinned file differently."""
+    program = tmp_path / "docker-compose"
+    program.write_text('#!/bin/sh\nfor last; do case $prior in --file) file=$last;; esac; prior=$last; done\n'
+                       'case $file in *composeapps-*) n=2; i=x@sha256:0;; *) n=1; i=x:1;; esac\n'
+                       'printf \'{"services": {"a": {"image": "%s", "environment": {"N": "%s"}}}}\' $i $n\n')
+    program.chmod(0o755)
+    directory = app({"compose.yaml": {"services": {"a": IMAGE}}})
+    with pytest.raises(composecheck.DifferentError, match="has not the image hub.example.com/f/a@sha256"):
+        publish.prepare(directory, (), lambda ref: "sha256:" + "0" * 64, program=str(program))
+    before = {"services": {"a": {"environment": {"N": "1"}}}, "volumes": {"v": {"name": "x_v"}}}
+    after = {"services": {"a": {"environment": {"N": 1}, "image": "i", "labels": {pinning.CONFIG_HASH: "x"}}}}
+    assert composecheck.difference(before, after, {"a": "i"}) == (
+        'docker compose makes "1" of services.a.environment.N in the compose file, and 1 in the pinned one')
+
+
+def test_a_docker_compose_that_does_not_do_what_it_should(app, tmp_path):
+    directory = app({"compose.yaml": {"services": {"a": IMAGE}}})
+    for script, says in (("echo no", "something that is no JSON"), ("echo bad file >&2; exit 3", "bad file"),
+                         ("exit 3", "exit status 3")):
+        program = tmp_path / "docker-compose"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        with pytest.raises(UsageError, match=says):
+            publish.prepare(directory, (), lambda ref: "sha256:" + "0" * 64, program=str(program))
+    with pytest.raises(UsageError, match="cannot be run: No such file"):
+        publish.prepare(directory, (), lambda ref: "sha256:" + "0" * 64, program="/nowhere/docker-compose")
