@@ -43,7 +43,7 @@ def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, l
     """Publish the app in a directory.
 
     Arguments:
-        app_dir: a directory with a docker-compose.yml and the files that it mounts.
+        app_dir: a directory with a compose file and the files that it names.
         target: the Reference to publish under; its tag is "latest" by default.
         client: a RegistryClient.
         files: the compose files, later ones going before earlier ones; by default those that docker compose

@@ -198,7 +198,7 @@ def load_app(source, ref, platforms=None, images=None, configs=True):
         platforms: the Platforms whose variants are wanted; None for those of Linux that every image has,
             PRESENT for those whose manifests a StoreSource has.
         images: the services' pinned References where they are known; read from the compose file
-            (which takes PyYAML) by default.
+            (which takes PyYAML, unless it is JSON) by default.
         configs: see ``load_image``.
 
     Raises CorruptError for what is no app, NotFoundError for a blob that is missing or a platform

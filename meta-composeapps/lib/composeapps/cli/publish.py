@@ -8,6 +8,9 @@ Every service's image is resolved to its digest in its registry, now; what the t
 later changes nothing for devices. Images with an index keep it, so an app runs on every
 platform that all of its images have.
 
+Overrides, extends and include are taken into the one compose file that devices get. Where
+docker compose is installed, it has to make the same of it as of the original.
+
 Logins are taken from REGISTRY_AUTH_FILE, ~/.config/containers/auth.json or
 ~/.docker/config.json. COMPOSEAPPS_ENDPOINTS, or --endpoint, says where a registry listens
 when its name does not: hub.demo.test=http://127.0.0.1:5000.
@@ -20,6 +23,7 @@ examples:
   composeapps publish --dry-run apps/web registry.example.com/factory/web
   composeapps publish --platform linux/arm64 --platform linux/arm/v7 apps/web registry.example.com/factory/web:v3
   composeapps publish --pinned-images built.json apps/web registry.example.com/factory/web:v3
+  composeapps publish -f apps/web/compose.yaml -f apps/web/prod.yaml apps/web registry.example.com/factory/web:v3
   composeapps publish --json apps/web registry.example.com/factory/web:v3 | jq -r .uri
 """
 
@@ -28,7 +32,7 @@ def configure(name, parser):
     """Add this command's arguments."""
     parser.epilog = EXAMPLES
     output.add_json(parser)
-    parser.add_argument("app_dir", metavar="APP_DIR", help="directory with the app's docker-compose.yml")
+    parser.add_argument("app_dir", metavar="APP_DIR", help="directory with the app's compose file and what it names")
     parser.add_argument("target", metavar="REGISTRY/FACTORY/NAME[:TAG]", help="where to publish (tag: latest)")
     parser.add_argument("--file", "-f", metavar="FILE", action="append", default=[],
                         help="a compose file, in place of those that docker compose takes in APP_DIR; can be "
