@@ -83,10 +83,12 @@ def test_a_variable_of_the_env_file_matters_to_those_who_use_it(shelf, more, cha
     assert found == ({"web": ["variable GREETING of .env"]} if changed else {})
 
 
-def test_an_env_file_that_cannot_be_taken_apart_counts_whole(shelf):
+def test_an_env_file_is_taken_apart_as_compose_does_it(shelf):
     more = {"environment": {"X": "${OTHER}"}}
-    found = _changes(shelf, _web(**more), _web(**more), {".env": "OTHER='a\nb'\n"}, {".env": "OTHER='a\nc'\n"})
-    assert found == {"web": ["file .env of the bundle"]}
+    for old, new, same in (("OTHER='a\nb'\n", "OTHER='a\nc'\n", False), ("A=1\nOTHER=$A\n", "A=2\nOTHER=$A\n", False),
+                           ("OTHER=1 # x\n", "OTHER='1'\n", True), ("A='x\ny'\nOTHER=1\n", "A=z\nOTHER=1\n", True)):
+        found = _changes(shelf, _web(**more), _web(**more), {".env": old}, {".env": new})
+        assert found == ({} if same else {"web": ["variable OTHER of .env"]})
 
 
 def test_networks_configs_and_volumes(shelf):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from composeapps import programs
 from composeapps.cli.config import Config
 from composeapps.update import callback
 
@@ -59,7 +60,7 @@ def test_a_program_gets_lmps_variables_and_ours_and_nothing_of_the_caller(device
     assert seen == {
         "MESSAGE": "install-post", "RESULT": "FAILED", "CURRENT_TARGET_NAME": SOURCE, "INSTALL_TARGET_NAME": TARGET,
         "COMPOSEAPPS_APP": "web", "COMPOSEAPPS_REASON": "service web is unhealthy", "COMPOSEAPPS_ATTEMPT": "2",
-        "COMPOSEAPPS_STATE_DIR": str(device.config.state_dir), "PATH": callback.PATH, "HOME": "/root",
+        "COMPOSEAPPS_STATE_DIR": str(device.config.state_dir), "PATH": programs.ENVIRONMENT["PATH"], "HOME": "/root",
         "LANG": "C.UTF-8",
     }
     # As a program for LmP reads it.
@@ -117,7 +118,7 @@ def test_a_line_without_an_end_does_not_fill_the_memory(device):
     device.script("head -c 3000000 /dev/zero | tr '\\0' x")
     assert device.call(callback.DOWNLOAD_PRE) == ""
     assert sum(len(line) for line in device.told) <= 3.1e6
-    assert max(len(line) for line in device.told) <= callback.MAX_LINE + 100
+    assert max(len(line) for line in device.told) <= programs.MAX_LINE + 100
 
 
 def test_by_default_it_goes_to_standard_error(device, capfd):

@@ -18,13 +18,15 @@ _SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 class Service(NamedTuple):
     """A service as a pinned compose file describes it: its name, pinned image and config hash.
 
-    ``expected`` tells whether it runs after a start: it has no profile, and at least one replica.
+    ``profiles`` and ``replicas`` are as the file has them, the latter None without any: what they come to
+    depends on variables (composeapps.installed.expected).
     """
 
     name: str
     image: str
     config_hash: str = ""
-    expected: bool = True
+    profiles: tuple = ()
+    replicas: object = None
 
 
 def load(data, what):
@@ -68,17 +70,18 @@ def services(data, what):
     try:
         return [
             Service(name, str(parse_pinned(str(service.get("image") or ""), what=f"{what}: image of service '{name}'")),
-                    str(service_labels(service, name, what).get(CONFIG_HASH) or ""), _expected(service))
+                    str(service_labels(service, name, what).get(CONFIG_HASH) or ""), *_started(service))
             for name, service in value["services"].items()
         ]
     except UsageError as err:
         raise CorruptError(str(err)) from None
 
 
-def _expected(service):
-    deploy = service.get("deploy")
-    replicas = (deploy if isinstance(deploy, dict) else {}).get("replicas", service.get("scale", 1))
-    return not service.get("profiles") and replicas != 0
+def _started(service):
+    """Return what a service says of its profiles, and of how many containers it has."""
+    profiles, deploy, scale = service.get("profiles"), service.get("deploy"), service.get("scale")
+    replicas = deploy.get("replicas") if isinstance(deploy, dict) else None
+    return tuple(profiles) if isinstance(profiles, list) else (), replicas if scale is None else scale
 
 
 def service_images(data, what):

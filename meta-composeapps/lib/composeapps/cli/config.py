@@ -23,7 +23,8 @@ class Config(NamedTuple):
     ``factory_file`` lists the preloaded apps; ``factory_store`` is a read-only store that has them
     too, where the device has one; ``state_dir`` is the agent's own;
     ``docker_host`` is dockerd's socket, as in DOCKER_HOST; ``compose_command`` is the argument
-    list that starts docker compose, empty to look for it.
+    list that starts docker compose, empty to look for it; ``compose_timeout`` is how many seconds it may
+    take, besides those that the app's own stop_grace_period and start_period ask for.
 
     ``apps`` are the names of the apps that this device should have, None for all;
     ``storage_watermark`` is how full, in percent, a file system may become by our doing;
@@ -42,6 +43,7 @@ class Config(NamedTuple):
     state_dir: Path = Path("/var/lib/composeapps")
     docker_host: str = "unix:///run/docker.sock"
     compose_command: tuple = ()
+    compose_timeout: int = 600
     apps: tuple | None = None
     storage_watermark: int = 80
     callback_program: Path | None = None
@@ -65,6 +67,7 @@ _KEYS = {
     ("composeapps", "state_dir"): "state_dir",
     ("composeapps", "docker_host"): "docker_host",
     ("composeapps", "compose_command"): "compose_command",
+    ("composeapps", "compose_timeout"): "compose_timeout",
     ("composeapps", "soak_time"): "soak_time",
     ("composeapps", "health_timeout"): "health_timeout",
     ("composeapps", "max_failures"): "max_failures",
@@ -74,6 +77,7 @@ _KEYS = {
 # Field -> the least and the greatest number that it takes.
 _NUMBERS = {
     "storage_watermark": (20, 95),
+    "compose_timeout": (10, 86400),
     "soak_time": (0, 86400),
     "health_timeout": (1, 86400),
     "max_failures": (1, 1000),

@@ -5,10 +5,8 @@ dockerd's labels tell what belongs to a project, so this needs neither docker co
 that the project was started from. Each step can be repeated.
 """
 
-import contextlib
-
-from composeapps.engine.labels import PROJECT, WORKING_DIR, project_name
-from composeapps.errors import ComposeAppsError
+from composeapps.engine import owned
+from composeapps.engine.labels import PROJECT
 
 
 class Gone:
@@ -16,28 +14,6 @@ class Gone:
 
     def __init__(self):
         self.containers, self.networks, self.volumes = [], [], []
-
-
-def projects_of(engine, directory):
-    """Return the names of the compose projects that were started from a directory and have containers, sorted."""
-    labels = [container.get("Labels") or {} for container in engine.containers(f"{WORKING_DIR}={directory}")]
-    return sorted({label[PROJECT] for label in labels if label.get(PROJECT)})
-
-
-def default_project(name, compose_file=None):
-    """Return the names of the project that an app has when no container tells: one, or none where nobody knows.
-
-    Arguments:
-        name: the app's name.
-        compose_file: the content of its compose file (bytes), whose ``name`` goes first, or None.
-    """
-    from composeapps.app import compose
-
-    given = None
-    if compose_file is not None:
-        with contextlib.suppress(ComposeAppsError):
-            given = compose.load(compose_file, "the compose file").get("name")
-    return {project_name(name, given)} - {""}
 
 
 def take_down(engine, directory, projects, volumes=False, notify=lambda text: None):
@@ -54,8 +30,8 @@ def take_down(engine, directory, projects, volumes=False, notify=lambda text: No
     containers. Volumes that the compose file calls external are never removed. Raises EngineError.
     """
     gone = Gone()
-    projects = set(projects) | set(projects_of(engine, directory))
-    for container in engine.containers(f"{WORKING_DIR}={directory}"):
+    projects = set(projects) | set(owned.projects(engine, directory))
+    for container in owned.listed(engine, directory):
         name = (container.get("Names") or [container["Id"][:12]])[0].lstrip("/")
         notify(f"stopping {name}")
         engine.stop(container["Id"])

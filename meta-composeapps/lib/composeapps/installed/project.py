@@ -6,45 +6,20 @@ dockerd knows it by, and labels each container with the fingerprint of all that 
 refers to: so compose replaces a container when a file that it mounts has changed, too.
 """
 
-import contextlib
-import fcntl
+import functools
 import hashlib
-import os
-import signal
-import subprocess
-import time
 
 from composeapps import COMPOSE_FILE, durable
-from composeapps.app import compose, composecheck
-from composeapps.engine.labels import (
-    FINGERPRINT,
-    NETWORK,
-    NETWORK_DEFINITION,
-    ONE_OFF,
-    PROJECT,
-    SERVICE,
-    WORKING_DIR,
-    label,
-    number,
-    project_name,
-)
-from composeapps.errors import EngineError
+from composeapps.app import compose
+from composeapps.engine import owned
+from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT
+from composeapps.installed import composing, expected, naming
 from composeapps.installed.install import app_directory
+from composeapps.oci.names import AppName
+from composeapps.records import sealed
 
-# Seconds that a compose without an agent gets to end by itself.
-_PATIENCE = 10
-# The first argument becomes compose's process ID, for the agent that comes after one that was killed.
-_LAUNCH = 'echo $$ > "$1" && shift && exec "$@"'
-
-
-def compose_command(config):
-    """Return the argument list that starts docker compose; raises EngineError when there is none."""
-    if config.compose_command:
-        return list(config.compose_command)
-    program = composecheck.find()
-    if program:
-        return [program]
-    raise EngineError("docker compose is not installed: install it, or set compose_command in the configuration")
+# Seconds that docker compose may take for each service, besides what the configuration gives it.
+_SERVICE = 30
 
 
 class Project:
@@ -65,25 +40,56 @@ class Project:
         self.engine = engine
         self._states, self._config = states, config
         self.directory = app_directory(config, app.ref)
-        self.name = project_name(self.app_name, compose.pinned(app.compose, f"app {app.ref}").get("name"))
 
     @property
     def app_name(self):
         """The app's name."""
         return self.app.ref.app_name
 
-    def containers(self):
-        """Return {service: [container, …]} of the project, each as dockerd describes it, by their numbers.
+    @functools.cached_property
+    def _value(self):
+        return compose.pinned(self.app.compose, f"app {self.app.ref}")
 
-        Containers of ``docker compose run`` are nobody's, and left out. Raises EngineError.
+    @functools.cached_property
+    def _variables(self):
+        return self.definition.environment if self.definition else expected.environment_in(self.directory)
+
+    @functools.cached_property
+    def name(self):
+        """The project's name; raises EngineError."""
+        return naming.name_of(self.app_name, self.directory, self._value, self._variables, self._states, self.engine)
+
+    def check_name(self):
+        """Raise what ``claim`` does, and change nothing."""
+        naming.check(self.app_name, self.directory, self.name, self._states, self.engine)
+
+    def claim(self):
+        """Make the project's name the app's own; raises UsageError when it is another's, EngineError, StorageError."""
+        naming.claim(self.app_name, self.directory, self.name, self._states, self.engine)
+
+    def containers(self):
+        """Return {service: [container, …]} of the app, each as dockerd describes it, by their numbers.
+
+        Raises EngineError.
         """
-        found = {}
-        for listed in self.engine.containers(f"{WORKING_DIR}={self.directory}"):
-            # The list lags behind a container's own state for a moment after each change.
-            container = self.engine.container(listed["Id"])
-            if container is not None and label(container, ONE_OFF).lower() != "true":
-                found.setdefault(label(container, SERVICE), []).append(container)
-        return {service: sorted(each, key=number) for service, each in found.items()}
+        return owned.containers(self.engine, self.directory)
+
+    def note_rested(self):
+        """Write down which containers did their work, as long as they can be told from those that are to be stopped.
+
+        Raises EngineError, StorageError.
+        """
+        rested = [each["Id"] for found in self.containers().values() for each in found if expected.is_finished(each)]
+        with durable.storage_errors(f"noting what app {self.app_name} has done"), durable.if_there_is_room():
+            sealed.write(self._states.root, self._rested_record(), sealed.dump({"containers": rested}))
+
+    def rested(self):
+        """Return the IDs of the containers that had done their work when the app was stopped, as far as known."""
+        rested = (sealed.read(self._states.root, self._rested_record()).value or {}).get("containers")
+        return frozenset(map(str, rested if isinstance(rested, list) else ()))
+
+    def _rested_record(self):
+        return f"rested/{AppName(self.app_name).file_stem}.json"
 
     def network(self, key):
         """Return what dockerd lists of one of the project's networks, or None when it has none."""
@@ -95,44 +101,33 @@ class Project:
         return hashlib.sha256(self.definition.networks.get(key, "{}").encode()).hexdigest()
 
     def compose(self, *arguments):
-        """Run docker compose on the project; raises EngineError with its own last words.
+        """Run docker compose on the project; raises EngineError with its own last words, also when it takes too long.
 
         A compose that outlived its agent is ended before.
         """
         override = self._states.write_override(self.app_name, self._override())
-        argv = [
-            *compose_command(self._config), "--ansi", "never", "--progress", "plain",
-            *(("--project-name", self.name) if self.name else ()), "--project-directory", str(self.directory),
-            "--file", str(self.directory / COMPOSE_FILE), "--file", str(override), *arguments,
-        ]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
-        environment["DOCKER_HOST"] = self._config.docker_host
-        lock = self._lock_file()
-        with self._alone(lock) as descriptor:
-            try:
-                done = subprocess.run(
-                    ["/bin/sh", "-c", _LAUNCH, "sh", str(lock), *argv], cwd=self.directory, env=environment,
-                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                    errors="replace", check=False, pass_fds=[descriptor])
-            except OSError as err:
-                raise EngineError(f"app {self.app_name}: docker compose cannot be run in {self.directory}: "
-                                  f"{err.strerror}") from None
-            # It came to its end, well or not.
-            os.ftruncate(descriptor, 0)
-        if done.returncode:
-            words = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-            tail = "; ".join(words[-3:]) or f"exit status {done.returncode}"
-            raise EngineError(f"app {self.app_name}: docker compose {arguments[0]} failed: {tail}")
+        composing.run(
+            self._config,
+            ["--ansi", "never", "--progress", "plain", "--project-name", self.name,
+             "--project-directory", str(self.directory), "--file", str(self.directory / COMPOSE_FILE),
+             "--file", str(override)],
+            arguments, self.directory, self._lock_file(), self.time_limit, f"app {self.app_name}")
+
+    @functools.cached_property
+    def time_limit(self):
+        """The seconds that docker compose may take for all of the project, with the times that it itself asks for."""
+        services = self._value["services"].values()
+        asked = sum(expected.seconds(value, self._variables) for service in services for value in (
+            service.get("stop_grace_period"), (service.get("healthcheck") or {}).get("start_period")
+            if isinstance(service.get("healthcheck"), dict) else None))
+        return self._config.compose_timeout + _SERVICE * len(services) + asked
 
     def was_cut_off(self):
         """Tell whether the last docker compose did not come to its end, or its agent did not see that.
 
         dockerd may then still be at what it was asked for.
         """
-        try:
-            return self._lock_file().stat().st_size > 0
-        except FileNotFoundError:
-            return False
+        return composing.was_cut_off(self._lock_file())
 
     def _lock_file(self):
         return self._states.root / "compose" / f"{self.app_name.file_stem}.lock"
@@ -151,45 +146,3 @@ class Project:
             if mark:
                 networks[key] = {"labels": {NETWORK_DEFINITION: mark}}
         return {"services": services, **({"networks": networks} if networks else {})}
-
-    @contextlib.contextmanager
-    def _alone(self, path):
-        """Hold the lock that compose inherits, so that it is held for as long as compose lives."""
-        with durable.storage_errors(f"taking the lock of app {self.app_name}"):
-            durable.make_directories(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            begun, sent = time.monotonic(), None
-            while not _locked(descriptor):
-                # Its agent was killed, and nobody reads what it says. What it leaves is tidied up anyway.
-                wanted = signal.SIGTERM if time.monotonic() < begun + _PATIENCE else signal.SIGKILL
-                if wanted != sent:
-                    sent = wanted if _signal_holder(path, wanted) else None
-                if time.monotonic() > begun + 6 * _PATIENCE:
-                    raise EngineError(f"app {self.app_name}: a docker compose that was left behind does not end: "
-                                      f"end the process that has {path} open")
-                time.sleep(0.05)
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-
-def _locked(descriptor):
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _signal_holder(path, number):
-    """Signal the process that the lock file names if it has the file open; return whether it has."""
-    try:
-        process = int(path.read_text())
-        entries = [os.path.join(f"/proc/{process}/fd", name) for name in os.listdir(f"/proc/{process}/fd")]
-        if not any(os.path.samefile(entry, path) for entry in entries if os.path.exists(entry)):
-            return False
-        os.kill(process, number)
-    except (OSError, ValueError):
-        return False
-    return True

@@ -86,7 +86,7 @@ class StateDirectory:
 
     def remove_stale(self):
         """Remove what killed writers left; the caller holds the lock."""
-        for directory in ("", "apps", "overrides", "removed", "updates"):
+        for directory in ("", "apps", "overrides", "projects", "removed", "rested", "updates"):
             for place in (self.root / directory, self.root / sealed.COPIES / directory):
                 for temporary in place.glob(".tmp-*"):
                     temporary.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from composeapps import COMPOSE_FILE, durable
 from composeapps.engine import teardown
 from composeapps.errors import EngineError, NotFoundError, UsageError
-from composeapps.installed import trees
+from composeapps.installed import naming, trees
 from composeapps.oci.names import AppName
 from composeapps.space import staleimages
 from composeapps.space.prune import Plan, Report, Roots, find_roots, remove
@@ -61,7 +61,7 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     reachable = _reachable(engine, installed or note)
     plan = Plan(store, roots, config, report, doomed=doomed, blobs=_texts(note, "blobs"))
     volumes = volumes or note.get("volumes") is True
-    projects = {*_texts(note, "projects"), *_projects(name, directory, engine if reachable else None)}
+    projects = {*_texts(note, "projects"), *_projects(name, directory, states, engine if reachable else None)}
     # On a full disk a removal that is cut off can be given again as well, but the next boot may start the app.
     with durable.if_there_is_room():
         states.note_removal(name, {"projects": sorted(projects), "volumes": volumes, "blobs": sorted(plan.digests)})
@@ -71,6 +71,8 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     with durable.storage_errors(f"removing app {name}"):
         _remove_bundle(directory, states, config)
         states.remove_override(name)
+        if volumes and reachable:
+            naming.forget(states, name)
         (states.root / "progress" / f"{name.file_stem}.json").unlink(missing_ok=True)
         states.remove(name)
         # Only now can dockerd's images be judged: the containers are gone.
@@ -134,13 +136,11 @@ def _texts(note, key):
     return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
-def _projects(name, directory, engine):
-    """Return the names of the app's compose projects: of its containers, and the one that its files give."""
-    found = set(teardown.projects_of(engine, directory)) if engine else set()
-    # Without a bundle nothing can have been started from it that has no container left.
+def _projects(name, directory, states, engine):
+    compose_file = None
     with contextlib.suppress(OSError):
-        found |= teardown.default_project(name, (directory / COMPOSE_FILE).read_bytes())
-    return found
+        compose_file = (directory / COMPOSE_FILE).read_bytes()
+    return naming.all_of(name, directory, compose_file, states, engine)
 
 
 def _forget_update(states, name):

@@ -93,9 +93,9 @@ def compare(before, after):
     reasons = _reasons(before, after, networks)
     for name, service in after.services.items():
         old = before.services.get(name) if before else None
-        kind = ADDED if old is None else CHANGED if reasons[name] else UNCHANGED
+        kind = _kind(old, service, reasons[name])
         services.append(ServiceChange(
-            name, kind, tuple(reasons[name]) if old else (), service.strategy, service.handover_timeout,
+            name, kind, tuple(reasons[name]) if kind == CHANGED else (), service.strategy, service.handover_timeout,
             old.image if old else "", service.image))
     for name, old in (before.services.items() if before else ()):
         if name not in after.services:
@@ -105,7 +105,19 @@ def compare(before, after):
         warnings += [f"volume '{key}' is defined otherwise than before: it is kept as it is, with its data"
                      for key in sorted(before.volumes.keys() & after.volumes.keys())
                      if before.volumes[key] != after.volumes[key]]
+        if before.project != after.project:
+            warnings.append("the compose file calls its project otherwise than before: it keeps the name that it has, "
+                            "and with it its volumes")
     return Changes(tuple(services), tuple(networks), tuple(warnings))
+
+
+def _kind(old, new, reasons):
+    """Return what becomes of a service of the new version; one whose profiles are turned on comes, and off goes."""
+    if old is None or new.active and not old.active:
+        return ADDED
+    if old.active and not new.active:
+        return REMOVED
+    return CHANGED if reasons else UNCHANGED
 
 
 def _networks(before, after):
@@ -144,8 +156,8 @@ def _own_reasons(before, after, old, new, networks):
     reasons += [f"file {path} of the bundle" for path in files[:_FILES]]
     if len(files) > _FILES:
         reasons.append(f"{len(files) - _FILES} more files of the bundle")
-    reasons += [f"variable {name} of .env" if name != definition.ANY else "file .env of the bundle"
-                for name in sorted(new.variables) if before.environment.get(name) != after.environment.get(name)]
+    reasons += [f"variable {name} of .env" for name in sorted(new.variables)
+                if before.environment.get(name) != after.environment.get(name)]
     reasons += [f"network {key}" for key in sorted(new.networks & set(networks))]
     reasons += [f"{kind.removesuffix('s')} {key}" for kind, key in sorted(new.resources)
                 if before.resources.get((kind, key)) != after.resources.get((kind, key))]

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
 from composeapps.app import compose, filerefs
+from composeapps.installed import expected
+from composeapps.installed.expected import ENVIRONMENT_FILE
 from composeapps.oci.digests import stream_sha256
 
 DOWNLOAD_THEN_KILL, KILL_THEN_DOWNLOAD = "download-then-kill", "kill-then-download"
@@ -25,14 +27,10 @@ STRATEGY_LABELS = ("composeapps.update.strategy", "io.balena.update.strategy")
 # Their values are milliseconds, as in balena.
 TIMEOUT_LABELS = ("composeapps.update.handover-timeout", "io.balena.update.handover-timeout")
 HANDOVER_TIMEOUT = 60.0
+# What a service may wait for of one that it depends on.
+STARTED, HEALTHY, COMPLETED = "service_started", "service_healthy", "service_completed_successfully"
 
-ENVIRONMENT_FILE = ".env"
-# Stands for all variables, where a change of one of them cannot be told from a change of another.
-ANY = "*"
 _VARIABLE = re.compile(r"\$(?:\$|\{?([A-Za-z_][A-Za-z0-9_]*))")
-_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*[=:](.*)")
-# More than any environment file has; of a larger one every variable counts.
-_MAX_ENVIRONMENT = 256 * 1024
 
 
 class Service(NamedTuple):
@@ -42,8 +40,9 @@ class Service(NamedTuple):
     bundle that it uses, "." for all of it; ``variables`` the variables of .env that it depends on,
     ``networks`` the keys of its networks, ``resources`` its (kind, key) of configs and secrets;
     ``bound_to`` maps the services that it shares something with, or is restarted with, to a phrase that
-    says how; ``after`` are the services that it is started after. ``replicas`` is None where a variable
-    says how many. ``profiles`` are those that it belongs to.
+    says how; ``after`` are the services that it is started after. It has ``replicas`` containers when it
+    is ``active``, which its profiles decide. ``conditions`` maps the services that ``depends_on`` names to
+    (the condition, whether they must be there); ``container_name`` is "" where compose makes one up.
     """
 
     name: str
@@ -58,8 +57,10 @@ class Service(NamedTuple):
     resources: frozenset = frozenset()
     bound_to: dict = MappingProxyType({})
     after: frozenset = frozenset()
-    replicas: int | None = 1
-    profiles: tuple = ()
+    replicas: int = 1
+    active: bool = True
+    conditions: dict = MappingProxyType({})
+    container_name: str = ""
 
 
 class Definition(NamedTuple):
@@ -120,6 +121,11 @@ class Definition(NamedTuple):
         used = {key for service in self.services.values() for key in service.networks}
         return {key for key in used if not json.loads(self.networks.get(key, "{}")).get("external")}
 
+    def awaited(self):
+        """Return the names of the services whose end another one waits for: they do their work once."""
+        return {needed for service in self.services.values()
+                for needed, (condition, _required) in service.conditions.items() if condition == COMPLETED}
+
     def ordered(self):
         """Return the names of the services, each behind those that it is started after."""
         result, begun = [], set()
@@ -151,7 +157,7 @@ def read(app, bundle):
     raw = value["services"]
     wanted = {ENVIRONMENT_FILE} | {path for service in raw.values() for path in _environment_files(service)}
     members, contents = _read_bundle(bundle, wanted, f"the bundle of {what}")
-    environment = _parse_environment(contents.get(ENVIRONMENT_FILE, ""))
+    environment = expected.environment(contents.get(ENVIRONMENT_FILE, ""))
     tops = {kind: _mapping(value.get(kind)) for kind in ("networks", "volumes", "configs", "secrets")}
     warnings, services = [], {}
     for name, service in raw.items():
@@ -182,15 +188,13 @@ def _service(name, value, pinned, tops, environment, contents, warnings):
     variables |= _passed_on(value.get("environment"))
     variables |= {str(entry["environment"]) for kind, key in resources
                   if "environment" in (entry := _mapping(tops[kind].get(key)))}
-    if variables and ANY in environment:
-        variables.add(ANY)
     strategy = _strategy(name, value, labels, warnings)
-    replicas = value.get("scale", _mapping(value.get("deploy")).get("replicas", 1))
     return Service(
         name, pinned.image, pinned.config_hash, text, strategy, _timeout(name, labels, warnings),
         frozenset(_paths(name, value, resources, tops)), frozenset(variables), networks, resources, _bound_to(value),
-        frozenset(_depends_on(value)) | frozenset(_bound_to(value)), replicas if isinstance(replicas, int) else None,
-        tuple(str(profile) for profile in _list(value.get("profiles"))))
+        frozenset(_depends_on(value)) | frozenset(_bound_to(value)),
+        expected.replicas(pinned.replicas, environment), expected.is_active(pinned.profiles, environment),
+        _conditions(value, environment), expected.text(value.get("container_name") or "", environment))
 
 
 def _strategy(name, value, labels, warnings):
@@ -271,6 +275,15 @@ def _depends_on(value):
     return {str(name) for name in value.get("depends_on") or ()}
 
 
+def _conditions(value, environment):
+    """Return {service: (condition, whether it is required)} of what ``depends_on`` says."""
+    given = value.get("depends_on")
+    found = {name: entry if isinstance(entry, dict) else {} for name, entry in given.items()} \
+        if isinstance(given, dict) else dict.fromkeys(map(str, _list(given)), {})
+    return {str(name): (expected.text(entry.get("condition") or STARTED, environment),
+                        entry.get("required") is not False) for name, entry in found.items()}
+
+
 def _paths(name, value, resources, tops):
     """Return the places in the bundle that a service uses; "." for all of it."""
     used = {kind: {key: tops[kind].get(key) for of, key in resources if of == kind} for kind in ("configs", "secrets")}
@@ -291,19 +304,6 @@ def _passed_on(environment):
     return {str(entry) for entry in _list(environment) if "=" not in str(entry)}
 
 
-def _parse_environment(text):
-    """Return {variable: value as written}; what cannot be taken apart counts as a change of ``ANY``."""
-    found = {}
-    for line in text.splitlines():
-        match = _ASSIGNMENT.match(line)
-        if match and not line.lstrip().startswith("#"):
-            found[match[1]] = match[2].strip()
-    # Values over several lines, and values made of other variables.
-    if "$" in text or any(entry[:1] in ("'", '"') and entry.count(entry[0]) < 2 for entry in found.values()):
-        found[ANY] = hashlib.sha256(text.encode()).hexdigest()
-    return found
-
-
 def _read_bundle(bundle, wanted, what):
     """Return ({path: (type, mode, digest or target)}, {path: text} of what is ``wanted``)."""
     members, contents = {}, {}
@@ -317,7 +317,7 @@ def _read_bundle(bundle, wanted, what):
             members[info.name] = members[info.linkname]
             if info.name in wanted and info.linkname in contents:
                 contents[info.name] = contents[info.linkname]
-        elif info.name in wanted and info.size <= _MAX_ENVIRONMENT:
+        elif info.name in wanted and info.size <= expected.LARGEST:
             data = content.read()
             contents[info.name] = data.decode(errors="replace")
             members[info.name] = ("file", mode, "sha256:" + hashlib.sha256(data).hexdigest())

@@ -38,7 +38,7 @@ def run(project, service, old, is_new, end, force=False, notify=lambda text: Non
     for too long, EngineError: the old containers run then as before, and the new ones are gone.
     """
     deadline = time.monotonic() + service.handover_timeout
-    count = service.replicas or 1
+    count = service.replicas if service.active else 1
     what = f"app {project.app_name}: service {service.name}"
     notify(f"{project.app_name}: starting the new {service.name} beside the old one, "
            f"for {service.handover_timeout:g} s at most")

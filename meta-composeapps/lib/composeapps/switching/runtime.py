@@ -4,8 +4,10 @@
 from typing import NamedTuple
 
 from composeapps.app import compose
+from composeapps.engine import owned
 from composeapps.engine.client import Engine
-from composeapps.engine.labels import SERVICE, WORKING_DIR
+from composeapps.engine.labels import label
+from composeapps.installed import expected
 from composeapps.installed.install import app_directory
 from composeapps.installed.project import Project
 
@@ -15,9 +17,8 @@ class ServiceStatus(NamedTuple):
 
     ``state`` is the container's (running, exited, …) or "missing"; ``health`` is healthy, unhealthy,
     starting or "" for a service without a check; ``current`` tells whether the container was made
-    from the installed version's definition; ``finished`` whether it did its work and may rest: it
-    ended with status 0, and its restart policy leaves it so. ``expected`` is False for a service that
-    a start leaves out.
+    from the installed version's definition; ``finished`` whether it did its work and may rest.
+    ``expected`` is with how many containers a start brings it up, ``lacking`` how many of these there are not.
     """
 
     name: str
@@ -28,35 +29,41 @@ class ServiceStatus(NamedTuple):
     container: str
     current: bool
     finished: bool = False
-    expected: bool = True
+    expected: int = 1
+    lacking: int = 0
 
     @property
     def good(self):
-        """Whether it runs and is not unhealthy, or is finished, and is of the installed version."""
+        """Whether all of it runs and is not unhealthy, or is finished, and is of the installed version."""
         if self.state == "missing":
             return not self.expected
-        return (self.finished or self.state == "running" and self.health != "unhealthy") and self.current
+        well = self.finished or self.state == "running" and self.health != "unhealthy"
+        return well and self.current and not self.lacking
 
 
 def start(app, state, states, config):
     """Start an installed app's services, or bring them to the installed version; return when they started.
 
-    Only what is missing, is not running or is of another version is touched. Raises EngineError with
-    compose's own last words, CorruptError or NotFoundError when the store has lost the app's bundle.
+    Only what is missing, is not running or is of another version is touched; what did its work rests. Raises
+    EngineError with compose's own last words, CorruptError or NotFoundError when the store has lost the app's
+    bundle, UsageError when another app has the name of its project or of a container.
     """
     from composeapps.switching import switch
 
-    switch.start(project_of(app, state, states, config))
+    project = project_of(app, state, states, config)
+    switch.start(project, project.rested() if state.stopped else None)
     if state.stopped:
         states.put(app.ref.app_name, state._replace(stopped=False))
 
 
 def stop(app, state, states, config):
     """Stop an app's services and remember that it should stay stopped."""
+    project = Project(app, state.images, states, config, Engine(config.docker_host))
     # First the wish, then the deed: after a power cut in between, the app stays stopped.
     if not state.stopped:
+        project.note_rested()
         states.put(app.ref.app_name, state._replace(stopped=True))
-    Project(app, state.images, states, config, Engine(config.docker_host)).compose("stop")
+    project.compose("stop")
 
 
 def project_of(app, state, states, config):
@@ -76,27 +83,30 @@ def status(app, engine, config):
 def service_states(ref, services, engine, config):
     """Return the ServiceStatus of each of the compose.Services of the app ``ref``; raises EngineError."""
     directory = app_directory(config, ref)
-    containers = {}
-    for listed in engine.containers(f"{WORKING_DIR}={directory}"):
-        # The list lags behind a container's own state for a moment after each change.
-        container = engine.container(listed["Id"])
-        if container is not None:
-            labels = container["Config"].get("Labels") or {}
-            containers.setdefault(labels.get(SERVICE), []).append((container, labels, listed.get("Status") or ""))
-    result = []
+    containers, variables, result = owned.containers(engine, directory), expected.environment_in(directory), []
     for service in services:
-        # Several replicas: the one in the worst state speaks for the service.
-        found = sorted(containers.get(service.name, []), key=lambda each: each[0]["State"]["Status"] == "running")
-        if not found:
-            result.append(ServiceStatus(service.name, service.image, "missing", "", "", "", False,
-                                        expected=service.expected))
+        found, count = expected.counted(service, containers.get(service.name, []), variables)
+        # Of several the one in the worst state speaks for the service.
+        one = min((_one(service, container) for container in found), key=_rank, default=None)
+        if one is None:
+            result.append(ServiceStatus(service.name, service.image, "missing", "", "", "", False, False, count, count))
             continue
-        container, labels, text = found[0]
-        state = container["State"]
-        health = (state.get("Health") or {}).get("Status") or ""
-        current = labels.get(compose.CONFIG_HASH, "") == service.config_hash
-        policy = ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
-        finished = state["Status"] == "exited" and state.get("ExitCode") == 0 and policy in ("no", "on-failure")
-        result.append(ServiceStatus(service.name, service.image, state["Status"], "" if health == "none" else health,
-                                    text, container["Id"][:12], current, finished, service.expected))
+        lacking = max(0, count - len(found))
+        text = f"{one.status}, {len(found)} of {count} containers" if lacking else one.status
+        result.append(one._replace(status=text, expected=count, lacking=lacking))
     return result
+
+
+def _one(service, container):
+    """Return the ServiceStatus that a service with one container has."""
+    state = container["State"]
+    health = (state.get("Health") or {}).get("Status") or ""
+    return ServiceStatus(
+        service.name, service.image, state["Status"], "" if health == "none" else health, container["Said"],
+        container["Id"][:12], label(container, compose.CONFIG_HASH) == service.config_hash,
+        expected.is_finished(container))
+
+
+def _rank(status):
+    """Return what sorts the states of a service's containers, the worst one first."""
+    return status.good, status.state == "running", status.health != "starting"

@@ -21,17 +21,19 @@ import re
 import time
 
 from composeapps.app import compose
-from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, label, number
-from composeapps.errors import EngineError
-from composeapps.installed import install, trees
+from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, WORKING_DIR, label, number
+from composeapps.errors import EngineError, UsageError
+from composeapps.installed import expected, install, trees
 from composeapps.installed.project import Project
 from composeapps.switching import changes as differences
-from composeapps.switching import definition, handover, locks
+from composeapps.switching import definition, handover, locks, waiting
 
 # How a service gets to where it should be: start what is there or missing, have compose replace what is old, hand
 # over, or remove the old beside the new.
 START, UP, HAND_OVER, DROP = "start", "up", "hand-over", "drop"
 _UP = ("up", "--detach", "--no-deps", "--no-build", "--quiet-pull")
+# How the name of a container begins that gave its own to another one.
+_ASIDE = "composeapps-"
 # A recreated container's name until the old one is gone.
 _TEMPORARY = re.compile(r"/?([0-9a-f]{12})_(.+)")
 # Seconds that dockerd may take to finish a removal that it has begun.
@@ -83,7 +85,9 @@ def check_locks(old, new, changes, states, engine, config, force=False, notify=l
     Arguments are those of ``before_download``.
     """
     touched = {change.name for change in changes.of(differences.CHANGED, differences.REMOVED)}
-    containers = Project(new, {}, states, config, engine).containers()
+    project = Project(new, {}, states, config, engine)
+    project.check_name()
+    containers = project.containers()
     locks.check(engine, [each for name in sorted(touched) for each in containers.get(name, [])], force, notify)
 
 
@@ -114,8 +118,10 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
     state = states.get(project.app_name)
     stopped = state is not None and state.stopped
     work = _Work(project, changes, force, hand_over, notify)
+    project.claim()
     if not stopped:
         work.tidy()
+        work.check_names()
         work.check_locks()
     if install.place_bundle(new, store, config, engine):
         notify(f"{project.app_name}: bundle unpacked")
@@ -124,17 +130,20 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
         install.place_bundle(new, store, config, engine)
 
 
-def start(project, notify=lambda text: None):
+def start(project, rested=None, notify=lambda text: None):
     """Start an installed app's services: those that do not run, are missing, or are of another version.
 
     Arguments:
         project: the Project, with its definition.
+        rested: of an app that was stopped the IDs of the containers that had done their work; else None.
         notify: called with a line of text at each step that takes time.
 
     Locks are not looked at, and nothing is handed over. Raises EngineError.
     """
-    work = _Work(project, None, True, False, notify)
+    work = _Work(project, None, True, False, notify, rested)
+    project.claim()
     work.tidy()
+    work.check_names()
     work.run()
     trees.settle(project.directory, project.engine)
 
@@ -144,20 +153,19 @@ class _Work:
 
     Arguments:
         project: the Project.
-        changes: the Changes that led to it; None when only the containers tell, and when all of them are to
-            run again.
+        changes: the Changes that led to it; None when only the containers tell.
         force, hand_over, notify: as ``apply`` has them.
+        rested: as ``start`` has it.
     """
 
-    def __init__(self, project, changes, force, hand_over, notify):
+    def __init__(self, project, changes, force, hand_over, notify, rested=None):
         self._project, self._engine, self._definition = project, project.engine, project.definition
         self._changes, self._force, self._hand_over, self._notify = changes, force, hand_over, notify
         self._changed = {change.name for change in changes.of(differences.CHANGED)} if changes else set()
         self._hashes = {service.name: service.config_hash for service in self._definition.services.values()}
         self._ids = {}
         self._cut_off = project.was_cut_off()
-        # What did its work may be wanted again, but once.
-        self._all = changes is None
+        self._rested, self._awaited = rested, self._definition.awaited()
 
     def tidy(self):
         """Remove or rename the containers that an interrupted compose left under a temporary name."""
@@ -195,7 +203,7 @@ class _Work:
                 if not attempts:
                     raise
             if attempts:
-                self._all = False
+                self._rested = None
                 time.sleep(_PAUSE)
                 self.tidy()
                 if not self._left():
@@ -208,11 +216,13 @@ class _Work:
                 if (mode := self._mode(name, containers)) is not None]
 
     def _run(self):
+        gone = {change.name for change in self._changes.of(differences.REMOVED)} if self._changes else set()
         for name, found in self._project.containers().items():
-            if name not in self._definition.services:
+            if name in gone or name not in self._definition.services:
                 for container in found:
                     self._end(container)
         self._replace_networks()
+        self._rename()
         for name, mode in self._left():
             if mode == DROP:
                 for container in self._old(name):
@@ -222,12 +232,14 @@ class _Work:
             names = [name for name, _mode in group]
             if mode == HAND_OVER:
                 for name in names:
+                    self._wait([name])
                     handover.run(self._project, self._definition.services[name], self._old(name),
                                  lambda each, name=name: self._is_current(name, each), self._end, self._force,
                                  self._notify)
             else:
                 self._notify(f"{self._project.app_name}: {'starting' if mode == START else 'bringing up'} "
                              f"{', '.join(names)}")
+                self._wait(names)
                 self._project.compose(*_UP, *(("--no-recreate",) if mode == START else ()), *names)
         self._remove_networks()
 
@@ -237,18 +249,18 @@ class _Work:
     def _mode(self, name, containers):
         """Return how a service gets to where it should be, None when it is there."""
         service, found = self._definition.services[name], containers.get(name, [])
-        if not self._is_wanted(service) and not any(each["State"].get("Running") for each in found):
+        if not service.active and not any(each["State"].get("Running") for each in found):
             return None
         current = [each for each in found if self._is_current(name, each) and not _is_dangling(each, containers)]
         old = [each for each in found if each not in current]
-        wanted = service.replicas if service.replicas is not None else max(1, len(current))
+        wanted = service.replicas if service.active else max(1, len(current))
         if old and current and len(current) >= wanted and not self._is_waiting(service, old, current):
             return DROP
         if old:
             return HAND_OVER if self._is_handed_over(service, old) else UP
         if len(current) > wanted:
             return UP
-        if len(current) < wanted or any(self._needs_start(each) for each in current):
+        if len(current) < wanted or any(self._needs_start(name, each) for each in current):
             return START
         return None
 
@@ -259,10 +271,6 @@ class _Work:
     def _is_handed_over(self, service, old):
         return self._hand_over and service.strategy == definition.HAND_OVER \
             and any(each["State"].get("Running") for each in old)
-
-    def _is_wanted(self, service):
-        active = self._definition.environment.get("COMPOSE_PROFILES", "").strip("'\"").split(",")
-        return not service.profiles or "*" in active or any(profile in active for profile in service.profiles)
 
     def _with_bound(self, modes, containers):
         """Add the services that have to be replaced or restarted with others to what is to be done, in order."""
@@ -288,18 +296,59 @@ class _Work:
             self._ids[name] = (self._engine.image(self._project.images[name]) or {}).get("Id")
         return container.get("Image") == self._ids[name]
 
-    def _needs_start(self, container):
+    def _needs_start(self, name, container):
         state = container["State"]
         if state.get("Running") or state.get("Restarting"):
             return False
-        policy = ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
-        if self._all or state.get("Status") != "exited" or state.get("ExitCode") \
-                or policy not in ("no", "on-failure"):
+        if not expected.is_finished(container):
             return True
-        # One that did its work rests, unless it was the shutdown of the device that ended it.
+        # One that did its work rests, unless it was 'composeapps stop' or the shutdown of the device that ended it.
+        if name in self._awaited:
+            return False
+        if self._rested is not None:
+            return container["Id"] not in self._rested
         with open("/proc/uptime") as uptime:
             booted = time.time() - float(uptime.read().split()[0])
         return locks.instant(state.get("FinishedAt")) < booted
+
+    def _wait(self, names):
+        waiting.for_conditions(self._project, names, self._project.time_limit, self._notify)
+
+    def check_names(self):
+        """Raise UsageError when a container that is not the app's has a name that one of the app's is to have."""
+        for wanted in self._owners():
+            container = self._engine.container(wanted)
+            if container is not None and _name(container) == wanted \
+                    and label(container, WORKING_DIR) != str(self._project.directory):
+                raise UsageError(f"app {self._project.app_name}: the container_name '{wanted}' is taken by a container "
+                                 f"that is not the app's ({container['Id'][:12]}): remove or rename that one")
+
+    def _owners(self):
+        """Return {container_name: service} of the services that have one and are started."""
+        return {service.container_name: name for name, service in self._definition.services.items()
+                if service.container_name and service.active}
+
+    def _rename(self):
+        """Give the containers that stay their names, and free those that others of the app are to have.
+
+        One that is to be replaced goes by a name of its own until then. What an interrupted run left so is
+        named again, also on the way back.
+        """
+        containers = self._project.containers()
+        owners = self._owners()
+        for name, found in containers.items():
+            for container in found:
+                if owners.get(_name(container), name) != name:
+                    self._engine.rename(container["Id"], f"{_ASIDE}{container['Id'][:12]}")
+        for name, found in containers.items():
+            for container in found:
+                service = self._definition.services.get(name)
+                if service is None or not self._is_current(name, container):
+                    continue
+                proper = service.container_name or f"{self._project.name}-{name}-{number(container)}"
+                if _name(self._engine.container(container["Id"]) or container) != proper and (
+                        service.container_name or _name(container).startswith(_ASIDE)):
+                    self._engine.rename(container["Id"], proper)
 
     def _networks(self, containers):
         """Return (network as dockerd describes it, the project's containers on it) of those to be made anew."""

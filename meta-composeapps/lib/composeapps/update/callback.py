@@ -7,11 +7,9 @@ Messages, results and the first variables are those that LmP documents for aktua
 """
 
 import os
-import select
-import signal
-import subprocess
 import sys
-import time
+
+from composeapps import programs
 
 # LmP's messages.
 DOWNLOAD_PRE, DOWNLOAD_POST = "download-pre", "download-post"
@@ -27,8 +25,6 @@ ASKED = {DOWNLOAD_PRE, INSTALL_PRE}
 OK, FAILED, NEEDS_COMPLETION = "OK", "FAILED", "NEEDS_COMPLETION"
 # Seconds that it may take; also what it left running may write for us only until then.
 TIME_LIMIT = 60
-MAX_LINE = 4096
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _unusable = set()
 
@@ -62,7 +58,7 @@ def call(config, message, result="", *, app="", source="", target="", reason="",
     result, _, rest = result.partition(": ")
     environment = _environment(config, message, result, app, source, target, {"reason": reason or rest, **variables})
     try:
-        status = _run([str(program)], environment, limit, lambda line: notify(f"callback {message}: {line}"))
+        status = programs.run([str(program)], environment, limit, lambda line: notify(f"callback {message}: {line}"))
     except OSError as err:
         return _cannot_run(program, f"cannot be run: {err.strerror}", notify)
     what = f"the callback program {program}"
@@ -100,7 +96,7 @@ def _environment(config, message, result, app, source, target, variables):
     }
     # As LmP has it, what there is nothing to say about is not set.
     said = {key: str(value).replace("\0", "") for key, value in given.items() if value not in ("", None)}
-    return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8",
+    return {**programs.ENVIRONMENT,
             **{key: " ".join(value.split()) for key, value in said.items()}}
 
 
@@ -116,68 +112,3 @@ def _current_target(config, app, source):
     except OSError:
         return ""
     return str(path)
-
-
-def _run(argv, environment, limit, line):
-    """Run a program in a process group of its own, handing on its output; return its exit status, None for too late."""
-    deadline = time.monotonic() + limit
-    process = subprocess.Popen(argv, env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        with process.stdout as output:
-            os.set_blocking(output.fileno(), False)
-            ended = _relay(process, output.fileno(), deadline, line)
-        return process.wait() if ended else None
-    except BaseException:
-        ended = False
-        raise
-    finally:
-        if not ended:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _relay(process, output, deadline, line):
-    """Hand on lines until the program ends; return False when it does not until ``deadline``.
-
-    What it leaves in the background may hold its output open, so the end of that is not waited for.
-    """
-    pending, poll = b"", select.poll()
-    handle = os.pidfd_open(process.pid)
-    try:
-        poll.register(handle, select.POLLIN)
-        poll.register(output, select.POLLIN)
-        while True:
-            ready = dict(poll.poll(max(0, deadline - time.monotonic()) * 1000))
-            if not ready:
-                return False
-            if output in ready:
-                try:
-                    data = os.read(output, 65536)
-                except BlockingIOError:
-                    data = None
-                if data == b"":
-                    poll.unregister(output)
-                pending = _lines(pending + (data or b""), line)
-                # First all that it wrote, then its end; but not longer than it may take.
-                if data and time.monotonic() < deadline:
-                    continue
-            if handle in ready:
-                return True
-            if time.monotonic() >= deadline:
-                return False
-    finally:
-        os.close(handle)
-        if pending:
-            line(pending.decode(errors="replace").rstrip())
-
-
-def _lines(data, line):
-    """Hand on the complete lines of ``data``; return the rest."""
-    *whole, rest = data.split(b"\n")
-    if len(rest) > MAX_LINE:
-        whole, rest = [*whole, rest], b""
-    for each in whole:
-        if each.strip():
-            line(each[:MAX_LINE].decode(errors="replace").rstrip())
-    return rest

@@ -10,8 +10,10 @@ the container's StartedAt and RestartCount tell.
 import time
 
 from composeapps.app import compose
-from composeapps.engine.labels import SERVICE, WORKING_DIR
+from composeapps.engine import owned
+from composeapps.engine.labels import label
 from composeapps.errors import EngineError, NotRunningError
+from composeapps.installed import expected
 from composeapps.installed.install import app_directory
 
 # Seconds between two looks at the containers: soon at first, for the services that start quickly.
@@ -35,13 +37,13 @@ def wait(app, engine, config, soak, timeout, notify=lambda text: None):
     the timeout, or as soon as a service ended for good with another status than 0. Raises EngineError
     when dockerd did not answer at the end of the timeout.
     """
-    expected = expected_services(app)
+    services = compose.services(app.compose, f"app {app.ref}")
     deadline, intervals = time.monotonic() + timeout, iter(_INTERVALS)
     since, before, last = None, {}, None
     while True:
         failure = None
         try:
-            problem, final, found = look(app, engine, config, expected)
+            problem, final, found = look(app, engine, config, services)
         except EngineError as err:
             # A dockerd that restarts may come back in time.
             problem, final, found, failure = "dockerd does not answer", False, {}, err
@@ -72,29 +74,20 @@ def _unsteady(app, engine, before, found):
     return f"app {app.ref.app_name}: service {service} does not keep running, it restarts again and again{words}"
 
 
-def expected_services(app):
-    """Return the Services that run after a start: those without a profile, with at least one replica."""
-    return [service for service in compose.services(app.compose, f"app {app.ref}") if service.expected]
-
-
-def look(app, engine, config, expected):
-    """Look at an app's services once.
+def look(app, engine, config, services):
+    """Look at an app's services once: those that a start brings up, and those that have a container of this version.
 
     Returns (the sentence about the first service that is not well or None, whether waiting cannot help
     it, {container: what changes when it is restarted}). Raises EngineError.
     """
     directory = app_directory(config, app.ref)
-    containers = {}
-    for listed in engine.containers(f"{WORKING_DIR}={directory}"):
-        container = engine.container(listed["Id"])
-        if container is not None:
-            labels = container["Config"].get("Labels") or {}
-            containers.setdefault(labels.get(SERVICE), []).append(container)
+    containers, variables = owned.containers(engine, directory), expected.environment_in(directory)
     problem, final, identity = None, False, {}
-    for service in expected:
-        found = containers.get(service.name, [])
-        if not found and problem is None:
-            problem = f"app {app.ref.app_name}: service {service.name} has no container"
+    for service in services:
+        found, count = expected.counted(service, containers.get(service.name, []), variables)
+        if len(found) < count and problem is None:
+            problem = f"app {app.ref.app_name}: service {service.name} has " + (
+                f"{len(found)} of {count} containers" if found else "no container")
         for container in found:
             identity[container["Id"]] = (service.name, container["State"].get("StartedAt"),
                                          container.get("RestartCount"))
@@ -108,17 +101,15 @@ def look(app, engine, config, expected):
 def _problem(service, container):
     """Return (what is wrong with a container or None, whether waiting cannot help)."""
     state = container["State"]
-    labels = container["Config"].get("Labels") or {}
-    if labels.get(compose.CONFIG_HASH, "") != service.config_hash:
+    if label(container, compose.CONFIG_HASH) != service.config_hash:
         return "is still of another version", False
-    policy = ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
     status, code = state.get("Status"), state.get("ExitCode")
     if status == "running":
         health = (state.get("Health") or {}).get("Status") or "none"
         return (None, False) if health in ("none", "healthy") else (f"is {_HEALTH.get(health, health)}", False)
-    if status == "exited" and policy in ("no", "on-failure"):
+    if status == "exited" and expected.may_rest(container):
         # With on-failure this is the end as well: dockerd has no more attempts left, or none to make.
-        return (None, False) if code == 0 else (f"ended with status {code}", True)
+        return (None, False) if expected.is_finished(container) else (f"ended with status {code}", True)
     restarts = container.get("RestartCount") or 0
     if status == "restarting":
         return f"crashes again and again (status {code}, {restarts} restarts)", False

@@ -7,7 +7,7 @@ import shutil
 from composeapps import durable
 from composeapps.engine import teardown
 from composeapps.errors import CorruptError, NotFoundError
-from composeapps.installed import install, trees
+from composeapps.installed import install, naming, trees
 
 
 def take_away(parts, ref):
@@ -25,8 +25,8 @@ def take_away(parts, ref):
         compose_file = install.load_from_store(parts.store, ref).compose
     except (CorruptError, NotFoundError):
         compose_file = None
-    teardown.take_down(parts.engine, directory, teardown.default_project(ref.app_name, compose_file),
-                       notify=parts.notify)
+    teardown.take_down(parts.engine, directory, naming.all_of(
+        ref.app_name, directory, compose_file, parts.states, parts.engine), notify=parts.notify)
     with durable.storage_errors(f"removing the bundle of app {ref.app_name}"):
         if os.path.lexists(directory):
             shutil.rmtree(directory)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""Which containers are an app's: those whose label names the app's directory, whatever their project is called."""
+
+from composeapps.engine.labels import ONE_OFF, PROJECT, SERVICE, WORKING_DIR, label, number
+
+
+def listed(engine, directory):
+    """Return all containers of the app in a directory, as dockerd lists them, those of ``docker compose run`` too."""
+    return engine.containers(f"{WORKING_DIR}={directory}")
+
+
+def containers(engine, directory):
+    """Return {service: [container, …]} of the app in a directory, as dockerd describes each, by their numbers.
+
+    Those of ``docker compose run`` are nobody's, and left out. Each has dockerd's short text on its state
+    under "Said". Raises EngineError.
+    """
+    found = {}
+    for entry in listed(engine, directory):
+        # The list lags behind a container's own state for a moment after each change.
+        container = engine.container(entry["Id"])
+        if container is not None and label(container, ONE_OFF).lower() != "true":
+            found.setdefault(label(container, SERVICE), []).append({**container, "Said": entry.get("Status") or ""})
+    return {service: sorted(each, key=number) for service, each in found.items()}
+
+
+def projects(engine, directory):
+    """Return the names of the compose projects of an app's containers, sorted."""
+    labels = [container.get("Labels") or {} for container in listed(engine, directory)]
+    return sorted({each[PROJECT] for each in labels if each.get(PROJECT)})

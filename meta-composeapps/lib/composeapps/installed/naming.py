@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""What an app's compose project is called.
+
+An app keeps the name that its project had first, whatever later versions say: its volumes have that name.
+It is written down before the first container is made; where the note is lost, the containers tell, and
+where there are none, the version does as docker compose has it: ``COMPOSE_PROJECT_NAME`` of ``.env``, the
+compose file's ``name``, the name of the directory. Two apps never have the same project: each would take
+the other's containers for its own.
+"""
+
+import contextlib
+import re
+
+from composeapps import durable
+from composeapps.engine import owned
+from composeapps.engine.labels import PROJECT, WORKING_DIR
+from composeapps.errors import ComposeAppsError, UsageError
+from composeapps.installed import expected
+from composeapps.oci.names import AppName
+from composeapps.records import sealed
+
+# What docker compose takes for a name.
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def default(app_name, value=None, variables=None):
+    """Return the name that a version gives its project, or that docker compose makes up.
+
+    Arguments:
+        app_name: the app's name.
+        value: the parsed compose file, when there is one.
+        variables: what expected.environment returned for its ``.env``.
+
+    Made up is compose's own choice, the directory's name, but for apps whose name has several parts: the last
+    one of these may be another app's name. No app's name has three underscores in a row.
+    """
+    variables = variables or {}
+    given = variables.get("COMPOSE_PROJECT_NAME") or expected.text((value or {}).get("name") or "", variables)
+    return given or re.sub(r"[^a-z0-9_-]", "", app_name.lower().replace("/", "___")).lstrip("_-")
+
+
+def name_of(app_name, directory, value, variables, states, engine):
+    """Return the name of an app's project: the one that it has, else the one that this version gives.
+
+    Arguments:
+        directory: where the app is unpacked.
+        states: the StateDirectory.
+        engine: the Engine; None when dockerd is not to be asked.
+        app_name, value, variables: as ``default`` has them.
+
+    Raises EngineError.
+    """
+    return (_noted(states, app_name) or next(iter(owned.projects(engine, directory) if engine else ()), "")
+            or default(app_name, value, variables))
+
+
+def claim(app_name, directory, name, states, engine):
+    """Note the name of an app's project before anything of it is made; raises what ``check`` does, StorageError."""
+    check(app_name, directory, name, states, engine)
+    if _noted(states, app_name) != name:
+        with durable.storage_errors(f"noting the compose project of app {app_name}"), durable.if_there_is_room():
+            sealed.write(states.root, _record(app_name), sealed.dump({"name": name}))
+
+
+def check(app_name, directory, name, states, engine):
+    """Raise UsageError when a project's name is not the app's to have.
+
+    Another app or another directory has it, or docker compose does not take it. Raises EngineError.
+    """
+    remedy = f"give app {app_name} another one by 'name:' in its compose file"
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"app {app_name}: '{name}' is no name of a compose project (small letters, digits, _ and -): "
+                         f"{remedy}")
+    for other in states.names():
+        if other != app_name and _noted(states, other) == name:
+            raise UsageError(f"app {app_name}: app {other} has the compose project's name '{name}' already: {remedy}")
+    for container in engine.containers(f"{PROJECT}={name}"):
+        place = (container.get("Labels") or {}).get(WORKING_DIR)
+        if place != str(directory):
+            raise UsageError(f"app {app_name}: the compose project's name '{name}' belongs to containers that were "
+                             f"started from {place or 'elsewhere'}: remove these, or {remedy}")
+
+
+def all_of(app_name, directory, compose_file, states, engine):
+    """Return all names under which there may be something of an app in dockerd.
+
+    Arguments:
+        compose_file: the content of its compose file (bytes), or None: then nothing can have been started
+            that neither the note nor a container tells of.
+        engine: the Engine, or None when it cannot be asked.
+        app_name, directory, states: as ``name_of`` has them.
+
+    Raises EngineError.
+    """
+    from composeapps.app import compose
+
+    found = {_noted(states, app_name), *(owned.projects(engine, directory) if engine else ())}
+    if compose_file is not None and not found - {""}:
+        with contextlib.suppress(ComposeAppsError):
+            value = compose.load(compose_file, "the compose file")
+            found.add(default(app_name, value, expected.environment_in(directory)))
+    return found - {""}
+
+
+def forget(states, app_name):
+    """Forget the name of an app of which no volume is left; raises StorageError."""
+    with durable.storage_errors(f"forgetting the compose project of app {app_name}"):
+        sealed.remove(states.root, _record(app_name))
+
+
+def _noted(states, app_name):
+    name = (sealed.read(states.root, _record(app_name)).value or {}).get("name")
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
+
+
+def _record(app_name):
+    return f"projects/{AppName(app_name).file_stem}.json"
