@@ -164,7 +164,12 @@ def connect(origin, proxy, context, timeout, receive_buffer=None, session=None, 
     Raises OSError.
     """
     seconds = min(timeout, CONNECT_SECONDS)
-    sock = _dial(proxy.host if proxy else origin.host, proxy.port if proxy else origin.port, seconds, begun)
+    try:
+        sock = _dial(proxy.host if proxy else origin.host, proxy.port if proxy else origin.port, seconds, begun)
+    except OSError as err:
+        if proxy and not isinstance(err, TimeoutError):
+            err.strerror = f"{proxy}: {err.strerror or err}"
+        raise
     try:
         if origin.scheme == "https":
             if proxy:
@@ -217,7 +222,8 @@ def _tunnel(sock, origin, proxy, seconds):
     head = plain.head(time.monotonic() + seconds)
     if head.status != 200:
         words = clean(scrub(head.reason, [proxy.login, proxy.login.partition(":")[2]]), 80)
-        raise ConnectionError(f"{proxy} refuses the way to {host}:{origin.port}: HTTP {head.status} {words}".strip())
+        wants = " (it wants a login: http://USER:PASSWORD@HOST:PORT)" if head.status == 407 else ""
+        raise ConnectionError(f"{proxy} refuses the way to {host}:{origin.port}: HTTP {head.status} {words}{wants}")
 
 
 def _tune(sock, receive_buffer):

@@ -50,6 +50,8 @@ def reason(err):
         }
         return f"certificate verify failed: {clean(err.verify_message)}{remedies.get(err.verify_code, '')}"
     if isinstance(err, ssl.SSLError):
+        if err.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"):
+            return "what answers does not speak TLS: a registry without it has an address with http://"
         return clean(str(err).partition(" (_ssl.c")[0])
     if isinstance(err, TimeoutError) and not isinstance(err, TrickleError):
         return "no answer in time"
@@ -76,8 +78,11 @@ def message(response, secrets=()):
     status = clean(scrub(f"HTTP {response.status} {response.reason}", secrets), 80)
     try:
         data = response.read(_WORDS, time.monotonic() + _WORDS_SECONDS)
-        errors = parse_json(data, "answer").get("errors")
-        text = errors[0].get("message") or errors[0].get("code")
+        if (response.headers.get("Content-Type") or "").startswith("text/plain"):
+            text = data.decode(errors="replace").strip().partition("\n")[0]
+        else:
+            errors = parse_json(data, "answer").get("errors")
+            text = errors[0].get("message") or errors[0].get("code")
     except (CorruptError, AttributeError, IndexError, TypeError, KeyError, OSError):
         return status
     finally:
