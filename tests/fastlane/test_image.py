@@ -88,6 +88,9 @@ def test_the_file_system_is_sound_and_sparse(image):
 def test_the_agent_is_installed_with_byte_code_for_the_devices_python(image):
     assert image.debugfs("cat /usr/bin/composeapps").startswith("#!/usr/bin/python3")
     assert re.search(r"Mode:\s+0755", image.debugfs("stat /usr/bin/composeapps"))
+    for path in ("bash-completion/completions/composeapps", "zsh/site-functions/_composeapps",
+                 "fish/vendor_completions.d/composeapps.fish"):
+        assert "rollback" in image.debugfs(f"cat /usr/share/{path}")
     listing = image.debugfs("ls -l /usr/lib/python3/dist-packages/composeapps/__pycache__")
     assert "errors.cpython-313.pyc" in listing
 

@@ -57,6 +57,10 @@ from composeapps.cli.main import main
 raise SystemExit(main())
 EOF
 
+    for shell in bash zsh fish; do
+        PYTHONPATH=${B} ${PYTHON} -B -m composeapps completion $shell > ${B}/completion.$shell
+    done
+
     for unit in ${COMPOSEAPPS_UNITS}; do
         sed -e 's|@bindir@|${bindir}|g' \
             -e 's|@COMPOSEAPPS_STORE@|${COMPOSEAPPS_STORE}|g' \
@@ -73,6 +77,9 @@ do_install() {
     find ${D}${PYTHON_SITEPACKAGES_DIR} -type d -exec chmod 0755 {} +
     find ${D}${PYTHON_SITEPACKAGES_DIR} -type f -exec chmod 0644 {} +
     install -m 0755 ${B}/composeapps.command ${D}${bindir}/composeapps
+    install -D -m 0644 ${B}/completion.bash ${D}${datadir}/bash-completion/completions/composeapps
+    install -D -m 0644 ${B}/completion.zsh ${D}${datadir}/zsh/site-functions/_composeapps
+    install -D -m 0644 ${B}/completion.fish ${D}${datadir}/fish/vendor_completions.d/composeapps.fish
     for unit in ${COMPOSEAPPS_UNITS}; do
         install -m 0644 ${B}/$unit ${D}${systemd_system_unitdir}/
     done
@@ -80,7 +87,12 @@ do_install() {
 
 SYSTEMD_SERVICE:${PN} = "${COMPOSEAPPS_UNITS}"
 
-FILES:${PN} += "${PYTHON_SITEPACKAGES_DIR}/composeapps"
+FILES:${PN} += "\
+    ${PYTHON_SITEPACKAGES_DIR}/composeapps \
+    ${datadir}/bash-completion \
+    ${datadir}/fish \
+    ${datadir}/zsh \
+"
 
 RDEPENDS:${PN} = "\
     composeapps-config \

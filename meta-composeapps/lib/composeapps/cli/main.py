@@ -34,6 +34,7 @@ COMMANDS = {
     "convert": ("convert", "make old-style apps (.dockerapp, unpinned compose files) publishable"),
     "inspect": ("inspect", "look at an app in its registry: services, platforms, sizes, what a pull would fetch"),
     "publish": ("publish", "pin an app's images and push the app to a registry"),
+    "completion": ("completion", "print the completion script of a shell: bash, zsh or fish"),
     "version": ("version", "print the versions of this program and of what it works with"),
 }
 
