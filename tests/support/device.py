@@ -61,7 +61,9 @@ class Device:
             image = _image(name, self.runs_containers)
             for digest, data in {**image.blobs, image.digest: image.content}.items():
                 self.store.add_blob(digest, [data])
-            self._images[name] = f"hub.demo.test/f/{name}@{image.digest}"
+            # A name with a registry's, or with Docker Hub's repository, is as it is.
+            repository = name if "/" in name else f"hub.demo.test/f/{name}"
+            self._images[name] = f"{repository}@{image.digest}"
         return self._images[name]
 
     def version(self, services, files=None, **top):

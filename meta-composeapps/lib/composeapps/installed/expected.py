@@ -18,6 +18,8 @@ LARGEST = 256 * 1024
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(h|ms|m|us|s|ns)")
 _UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _LONGEST = 86400.0
+# How dockerd writes the start of a container that was never started.
+_NEVER = "0001-"
 # What lets a container rest that ended well.
 _RESTING = ("no", "on-failure")
 
@@ -107,7 +109,8 @@ def seconds(value, variables):
 def is_finished(container):
     """Tell whether a container did its work: it ended with status 0, and its restart policy lets it rest."""
     state = container["State"]
-    return state.get("Status") == "exited" and state.get("ExitCode") == 0 and policy(container) in _RESTING
+    return state.get("Status") == "exited" and state.get("ExitCode") == 0 and may_rest(container) \
+        and not str(state.get("StartedAt") or "").startswith(_NEVER)
 
 
 def may_rest(container):

@@ -9,7 +9,8 @@ import contextlib
 
 from composeapps import COMPOSE_FILE
 from composeapps.app import compose
-from composeapps.engine.labels import FINGERPRINT, SERVICE, WORKING_DIR
+from composeapps.engine import owned
+from composeapps.engine.labels import FINGERPRINT, SERVICE
 from composeapps.errors import ComposeAppsError, EngineError
 from composeapps.installed import install
 from composeapps.oci.names import AppName
@@ -78,7 +79,7 @@ def _labelled(name, config, engine):
     """Return the labels of each of an app's containers."""
     try:
         directory = AppName(name).below(config.compose_root)
-        return [each.get("Labels") or {} for each in engine.containers(f"{WORKING_DIR}={directory}")]
+        return [each.get("Labels") or {} for each in owned.listed(engine, directory)]
     except EngineError:
         return []
 

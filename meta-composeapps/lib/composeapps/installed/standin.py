@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE
 from composeapps.app import compose
-from composeapps.engine.labels import ONE_OFF, SERVICE, WORKING_DIR, label
+from composeapps.engine import owned
 from composeapps.errors import ComposeAppsError
+from composeapps.installed import expected
 from composeapps.installed.install import app_directory
 from composeapps.installed.project import Project
 from composeapps.oci.reference import Reference
@@ -52,17 +53,20 @@ def start(ref, state, store, states, config, engine, notify=lambda text: None):
     if text is None:
         return False
     try:
-        expected = [service.name for service in compose.services(text, f"app {ref}") if service.expected]
-        missing = [name for name in expected if name not in containers]
+        variables = expected.environment_in(app_directory(config, ref))
+        wanted = [each.name for each in compose.services(text, f"app {ref}") if expected.count(each, variables)]
+        missing = [name for name in wanted if name not in containers]
         if missing and state.images:
             images = {name: image for name, image in state.images.items() if image}
-            Project(_Unpacked(ref, text), images, states, config, engine).compose(
+            project = Project(_Unpacked(ref, text), images, states, config, engine)
+            project.claim()
+            project.compose(
                 "up", "--detach", "--no-deps", "--no-recreate", "--no-build", "--quiet-pull", *missing)
     except ComposeAppsError as err:
         notify(f"{ref.app_name}: {err}")
         return False
     containers = _containers(ref, config, engine)
-    return all(any(map(_well, containers.get(name, ()))) for name in expected)
+    return all(any(map(_well, containers.get(name, ()))) for name in wanted)
 
 
 def stop(ref, state, states, config, engine):
@@ -79,21 +83,12 @@ def stop(ref, state, states, config, engine):
 
 
 def _containers(ref, config, engine):
-    found = {}
-    for listed in engine.containers(f"{WORKING_DIR}={app_directory(config, ref)}"):
-        container = engine.container(listed["Id"])
-        if container is not None and label(container, ONE_OFF).lower() != "true":
-            found.setdefault(label(container, SERVICE), []).append(container)
-    return found
+    return owned.containers(engine, app_directory(config, ref))
 
 
 def _well(container):
     """Whether a container runs, or did its work and may rest."""
-    state = container["State"]
-    policy = ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
-    return state.get("Status") == "running" or (
-        state.get("Status") == "exited" and state.get("ExitCode") == 0 and policy in ("no", "on-failure")
-        and not str(state.get("StartedAt") or "").startswith("0001-"))
+    return container["State"].get("Status") == "running" or expected.is_finished(container)
 
 
 def _compose(ref, store, config):
