@@ -4,11 +4,12 @@
 import json
 import os
 import subprocess
+import time
 
 import pytest
 import yaml
 
-from composeapps.app import compose, pinning
+from composeapps.app import compose, pinning, rendering
 from composeapps.cli.main import main
 from composeapps.engine.client import Engine
 from composeapps.records.state import AppState, StateDirectory
@@ -133,7 +134,14 @@ def test_an_unpinned_compose_directory_is_taken_as_it_is(tmp_path):
     ([METADATA, "services: [}\n", PARAMETERS], "the compose file, line 6: not YAML"),
     ([METADATA, "a: b\n", PARAMETERS], "is not a compose file: it has no services"),
     ([METADATA.replace("hello", "../evil"), COMPOSE, PARAMETERS], "'../evil' is not an app's name"),
-    ([METADATA, COMPOSE, "images: [1]\n"], "the parameter 'images' is a list"),
+    ([METADATA, COMPOSE + "    x-enabled: ${web.on}\n", PARAMETERS + "  on: maybe\n"],
+     "x-enabled of service 'web' is 'maybe', neither true nor false"),
+    ([METADATA, COMPOSE + "    x-enabled: '!${debug}'\n", PARAMETERS], "x-enabled switches all of the services off"),
+    ([METADATA, COMPOSE + "  db: {image: x, x-enabled: false}\n  a: {image: x, network_mode: 'service:db'}\n",
+      PARAMETERS], "service 'a' cannot do without 'db', which x-enabled switches off"),
+    ([METADATA, "services: {a: {image: x, ports: !reset []}}\n", PARAMETERS],
+     "line 6: !reset cannot be kept here"),
+    ([METADATA, COMPOSE, "a: &a\n  b: *a\n"], "parameters, line"),
     ([METADATA, COMPOSE.replace("./conf/site.conf", "../../etc/shadow"), PARAMETERS],
      "service 'web' uses the bind mount '../../etc/shadow', outside the app's directory"),
     (["[1]\n", COMPOSE, PARAMETERS], "the metadata is not a mapping"),
@@ -146,6 +154,45 @@ def test_what_cannot_be_converted_says_why_and_leaves_nothing(tmp_path, capsys, 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_parameters_without_a_default_and_those_of_the_metadata(tmp_path):
+    text = ("services:\n  ${no.key}:\n    image: x\n"
+            "    command: ['${app.name}-$app.version', $app.description!, '${other}',"
+            " '${list.1}', $HOST.example, $$x]\n"
+            "    environment: {A: '${a:-${b.c}}'}\n").replace("${no.key}", "web")
+    path = _file(tmp_path / "hello.dockerapp", "\ufeff" + METADATA, text, "list: [a, 2]\n", "# nothing\n...\n")
+    out = tmp_path / "out"
+    assert main(["convert", str(path), "--output", str(out)]) == 2
+    assert main(["convert", str(path), "--output", str(out), "--set", "other=1", "--set", "HOST=h",
+                 "--set", "b.c=d$", "--set", "app.version=9"]) == 0
+    web = _converted(out)["services"]["web"]
+    assert web["command"] == ["hello-9", "says hello!", "1", "2", "h.example", "$$x"]
+    assert web["environment"] == {"A": "${a:-d$$}"}
+
+
+def test_services_that_are_switched_off(tmp_path):
+    directory = tmp_path / "hello.dockerapp"
+    directory.mkdir()
+    text = ("services:\n  a: {image: x, x-enabled: '! ${debug}', depends_on: [b]}\n  b: {image: x, x-enabled: '${b}'}\n"
+            "  c: {image: x, depends_on: {b: {condition: service_started}, a: {condition: service_started}}}\n")
+    for name, content in (("metadata.yml", METADATA), ("docker-compose.yml", text),
+                          ("settings.yml", "debug: false\nb: 0\n")):
+        (directory / name).write_text(content)
+    assert main(["convert", str(directory), "--output", str(tmp_path / "out")]) == 0
+    assert _converted(tmp_path / "out")["services"] == {
+        "a": {"image": "x"}, "c": {"image": "x", "depends_on": {"a": {"condition": "service_started"}}}}
+    assert not (tmp_path / "out" / "settings.yml").exists()
+    (directory / "parameters.yml").write_text("debug: true\nb: '1'\n")
+    assert main(["convert", str(directory), "--output", str(tmp_path / "more")]) == 0
+    assert list(_converted(tmp_path / "more")["services"]) == ["b", "c"]
+
+
+@pytest.mark.parametrize("word", ["${a-", "$", "${", "$a.", "${a:-$", "$$"])
+def test_no_text_takes_longer_than_its_length(word):
+    started = time.process_time()
+    rendering.fill({"a": word * 200_000}, {"a": 1}, True)
+    assert time.process_time() - started < 3
+
+
 def test_links_that_leave_the_app_and_outputs_in_the_way_are_refused(hello, tmp_path, capsys):
     assert main(["convert", str(hello), "--output", str(tmp_path)]) == 2
     assert "exists already" in capsys.readouterr().err
@@ -156,7 +203,7 @@ def test_links_that_leave_the_app_and_outputs_in_the_way_are_refused(hello, tmp_
     assert "is a link to '../../../secret', outside" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".staging*"))
     assert main(["convert", str(hello), "--output", str(tmp_path / "out"), "--set", "nothing=1"]) == 2
-    assert "has no parameter 'nothing'; its parameters: debug, images.web" in capsys.readouterr().err
+    assert "has no parameter 'nothing'; its parameters: HOME_DIR, debug, images.web" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "nowhere")]) == 3
     assert main(["convert"]) == main(["convert", "--list", "x"]) == 2
 

@@ -2,9 +2,10 @@
 """Old-style apps: reading a Docker App (``.dockerapp``) or an unpinned compose directory, and finding those that run.
 
 Format of a Docker App: one YAML file of three documents, metadata, compose file and parameters,
-or a directory with ``metadata.yml``, ``docker-compose.yml`` and ``parameters.yml``. Each
-``${parameter}`` in a text of the compose file stands for the parameter's value; the names of
-nested parameters have dots. Takes PyYAML.
+or a directory with ``metadata.yml``, ``docker-compose.yml`` and ``parameters.yml``, which older
+ones call ``settings.yml``. Each ``${parameter}`` in a text of the compose file stands for the
+parameter's value; the names of nested parameters have dots, and what the metadata says has names
+that begin with ``app.``. Takes PyYAML.
 """
 
 import os
@@ -14,17 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE, durable
-from composeapps.app import compose, filerefs, pinning, yamltext
+from composeapps.app import compose, filerefs, pinning, rendering, yamltext
 from composeapps.errors import NotFoundError, StorageError, UsageError
 
 SUFFIX = ".dockerapp"
 DOCKERAPP, COMPOSE = "dockerapp", "compose"
-METADATA, PARAMETERS = "metadata.yml", "parameters.yml"
+METADATA, PARAMETERS, SETTINGS = "metadata.yml", "parameters.yml", "settings.yml"
 MAX_FILE = 1024 * 1024
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-# An escaped dollar, ${name}, ${name:-default} and the like, or $name, as compose reads them, with dots in names.
-_VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_.]*)(:?[-?+][^}]*)?\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
 class OldApp(NamedTuple):
@@ -72,8 +71,8 @@ def _compose_directory(path):
 def _dockerapp(path, files):
     if path.is_dir():
         parts = [(path / name, _bytes(path / name)) for name in (METADATA, COMPOSE_FILE)]
-        given = path / PARAMETERS
-        parts.append((given, _bytes(given) if given.exists() else b""))
+        given = next((place for name in (PARAMETERS, SETTINGS) if (place := path / name).exists()), None)
+        parts.append((given or path / PARAMETERS, _bytes(given) if given else b""))
     else:
         texts = _documents(_bytes(path), path)
         parts = [(path, text) for text in texts]
@@ -83,13 +82,13 @@ def _dockerapp(path, files):
     compose.check(value, f"{parts[1][0]}: the compose file")
     name = metadata.get("name") or path.name.removesuffix(SUFFIX)
     return OldApp(_name(str(name), path), DOCKERAPP, path, files or (path if path.is_dir() else None), metadata,
-                  dict(_flat(parameters, "", path)), value)
+                  dict(rendering.flat(parameters)), value)
 
 
 def _documents(data, path):
     """Split a file into its three YAML documents."""
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a Docker App: it is no text") from None
     parts = [[]]
@@ -100,12 +99,19 @@ def _documents(data, path):
         else:
             parts[-1].append(line)
     documents = ["".join(lines) for lines in parts]
-    if not re.sub(r"(?m)^[^\S\n]*#.*$", "", documents[0]).strip():
+    if _is_empty(documents[0]):
         documents = documents[1:]
+    while len(documents) > 3 and _is_empty(documents[-1]):
+        documents.pop()
     if len(documents) not in (2, 3):
         raise UsageError(f"{path} is not a Docker App: it has {len(documents)} YAML documents, not the three for "
                          "metadata, compose file and parameters")
     return [document.encode() for document in (*documents, "")[:3]]
+
+
+def _is_empty(document):
+    """Tell whether there is nothing in a document but comments and its end mark."""
+    return not re.sub(r"(?m)^[^\S\n]*#.*$|^\.\.\.\s*$", "", document).strip()
 
 
 def _bytes(path):
@@ -135,18 +141,6 @@ def _name(text, path):
     return text
 
 
-def _flat(value, prefix, path):
-    """Yield (dotted name, value) of nested parameters."""
-    for key, entry in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(entry, dict):
-            yield from _flat(entry, f"{name}.", path)
-        elif isinstance(entry, list):
-            raise UsageError(f"{path}: the parameter '{name}' is a list, which no text can hold")
-        else:
-            yield name, entry
-
-
 def render(app, parameters=None):
     """Return an app's compose file, parsed, with its parameters filled in.
 
@@ -157,57 +151,21 @@ def render(app, parameters=None):
     What is no parameter and is written as an ordinary variable of compose with a default stays for the device.
     Raises UsageError naming a parameter without a value, or one that was given and that there is not.
     """
-    values = {**app.parameters, **(parameters or {})}
-    unknown = sorted(set(parameters or {}) - set(app.parameters)) if app.kind == DOCKERAPP else []
+    given = parameters or {}
+    if app.kind == COMPOSE:
+        return rendering.fill(app.compose, given, False)[0] if given else app.compose
+    own = {f"app.{name}": entry for name, entry in rendering.flat(app.metadata)}
+    values = {**own, **app.parameters, **given}
+    known = {*own, *app.parameters, *rendering.used(app.compose)}
+    unknown = sorted(set(given) - known)
     if unknown:
-        have = ", ".join(sorted(app.parameters)) or "none"
+        have = ", ".join(sorted(known - set(own))) or "none"
         raise UsageError(f"{app.path} has no parameter '{unknown[0]}'; its parameters: {have}")
-    if app.kind == COMPOSE and not parameters:
-        return app.compose
-    missing = set()
-    value = _fill(app.compose, values, missing, app.kind == DOCKERAPP)
+    value, missing = rendering.fill(app.compose, values, True)
     if missing:
         raise UsageError(f"{app.path}: no value for the parameter{'s' if len(missing) > 1 else ''} "
                          f"{', '.join(sorted(missing))}: give one with --set NAME=VALUE")
-    return value
-
-
-def _fill(value, values, missing, strict):
-    if isinstance(value, dict):
-        return {key: _fill(entry, values, missing, strict) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_fill(entry, values, missing, strict) for entry in value]
-    if not isinstance(value, str) or "$" not in value:
-        return value
-    whole = _VARIABLE.fullmatch(value)
-    if whole and isinstance(values.get(whole[2] or whole[4]), int) and not isinstance(
-            values[whole[2] or whole[4]], bool):
-        # A number stays one where it is all there is.
-        return values[whole[2] or whole[4]]
-
-    def replacement(found):
-        escaped, braced, rest, bare = found.groups()
-        name = braced or bare
-        if escaped:
-            return found[0]
-        if name in values:
-            return _text(values[name])
-        if rest and rest.lstrip(":").startswith("-") and "." in name:
-            return rest.lstrip(":")[1:].replace("$", "$$")
-        if strict and not rest:
-            missing.add(name)
-        return found[0]
-
-    return _VARIABLE.sub(replacement, value)
-
-
-def _text(value):
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    # docker compose reads the result, and would take a dollar for a variable.
-    return str(value).replace("$", "$$")
+    return rendering.enabled(value, str(app.path))
 
 
 def convert(app, output, parameters=None):
@@ -251,7 +209,7 @@ def convert(app, output, parameters=None):
 def _copy(source, target, top):
     for entry in sorted(os.scandir(source), key=lambda e: e.name):
         path, place = Path(entry.path), target / entry.name
-        if entry.name.endswith(SUFFIX) or (source.suffix == SUFFIX and entry.name in (METADATA, PARAMETERS)):
+        if entry.name.endswith(SUFFIX) or (source.suffix == SUFFIX and entry.name in (METADATA, PARAMETERS, SETTINGS)):
             continue
         if entry.is_symlink():
             leads = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))

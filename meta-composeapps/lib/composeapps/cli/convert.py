@@ -9,7 +9,8 @@ from composeapps.errors import UsageError
 EXAMPLES = """\
 PATH is a Docker App (a .dockerapp file or directory, or a directory that has one), the directory of
 an app with an unpinned docker-compose.yml, or the name of an app that --list shows. The parameters of
-a Docker App are filled in. What comes out is a directory for 'composeapps publish', which pins the
+a Docker App are filled in, app.name and what else its metadata says among them, and services that
+x-enabled switches off are left out. What comes out is a directory for 'composeapps publish', which pins the
 images. With --stop the containers and networks of the old app are removed after that; its volumes
 stay, and the new app takes them over when its directory has the same name.
 
