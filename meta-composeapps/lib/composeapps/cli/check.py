@@ -13,8 +13,12 @@ read; of an installed app also its unpacked bundle and its images in dockerd. --
 leaves out the latter two. Without APP every other file of the store is verified as well.
 'composeapps pull' mends what the store has damaged, and nothing else.
 
+--quick reads no layer and no unpacked bundle: it sees what is missing, or of the wrong size, and
+damage in manifests and configurations.
+
 examples:
   composeapps check
+  composeapps check --quick
   composeapps check web --json
   composeapps check --store-only
 """
@@ -25,6 +29,7 @@ def configure(name, parser):
     parser.epilog = EXAMPLES
     output.add_json(parser)
     parser.add_argument("apps", metavar="APP", nargs="*", help="name or pinned reference (default: all)")
+    parser.add_argument("--quick", action="store_true", help="look for blobs and at their sizes, and do not read them")
     parser.add_argument("--store-only", action="store_true", help="check the store, nothing else")
     parser.set_defaults(run=_check)
 
@@ -42,15 +47,17 @@ def _check(args):
     for ref in refs:
         state = states.get(ref.app_name)
         installed = state is not None and state.uri == str(ref) and not args.store_only
-        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None, seen, known))
+        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None, seen, known,
+                                  args.quick))
     if not args.apps:
-        rest = _check_rest(store, refs, seen, known)
+        rest = _check_rest(store, refs, seen, known, args.quick)
         results += [rest] if rest["problems"] else []
     if args.json:
         output.print_json(results)
     else:
         for result in results:
-            scope = "store, bundle, images" if result["installed"] else "store"
+            parts = ["store", *(["bundle"] if not args.quick else []), "images"] if result["installed"] else ["store"]
+            scope = ", ".join(parts) + (", not read" if args.quick else "")
             print(f"{result['name']}: {'ok' if result['ok'] else 'FAILED'} "
                   f"({scope}; {result['blobs']} blobs, {output.human_size(result['size'])})")
             for problem in result["problems"]:
@@ -81,11 +88,11 @@ def _known(states, config):
     return known
 
 
-def _check_app(ref, store, config, engine, seen, known):
+def _check_app(ref, store, config, engine, seen, known, quick):
     """Check one app.
 
-    ``engine`` is None for an app that is not installed; ``seen`` gets the digests that were read; ``known`` is
-    what ``_known`` returned.
+    ``engine`` is None for an app that is not installed; ``seen`` gets the digests that were looked at; ``known`` is
+    what ``_known`` returned; ``quick`` leaves out what has to be read for its content's sake alone.
     """
     from composeapps.installed.install import bundle_problems, find_image, load_from_store
     from composeapps.store import appdir
@@ -97,7 +104,7 @@ def _check_app(ref, store, config, engine, seen, known):
                   if not blob.optional or store.size_of(blob.descriptor.digest) is not None}
         result["blobs"], result["size"] = len(wanted), sum(wanted.values())
         seen.update(wanted)
-        problems = store.verify_all(wanted)
+        problems = _sizes(store, wanted) if quick else store.verify_all(wanted)
         for digest in wanted:
             if problem := problems[digest]:
                 missing = store.size_of(digest) is None
@@ -111,7 +118,7 @@ def _check_app(ref, store, config, engine, seen, known):
             both = f"{path.with_suffix('')} or " if path.name == "uri.sha256" else ""
             _add(result, f"{both}{path} {problem}; 'composeapps pull {uri}' writes it anew", CorruptError)
         if engine is not None and not result["problems"]:
-            for problem in bundle_problems(app, store, config):
+            for problem in () if quick else bundle_problems(app, store, config):
                 text = f"unpacked bundle: {problem}; 'composeapps install {ref.app_name}' repairs it"
                 _add(result, text, CorruptError)
             for image in app.images.values():
@@ -120,9 +127,21 @@ def _check_app(ref, store, config, engine, seen, known):
                     _add(result, text, NotFoundError)
     except ComposeAppsError as err:
         _add(result, str(err), type(err))
-        _check_named(store, ref, result, seen)
+        if not quick:
+            _check_named(store, ref, result, seen)
     result["ok"] = not result["problems"]
     return result
+
+
+def _sizes(store, wanted):
+    """Return {digest: None, or a sentence} for {digest: size in bytes} by the sizes alone."""
+    problems = {}
+    for digest, size in wanted.items():
+        present = store.size_of(digest)
+        problems[digest] = None if present == size else (
+            f"blob {digest} is not in the store {store.root}" if present is None else
+            f"blob {digest} in {store.root} has {present} bytes, not {size}: fetch it again")
+    return problems
 
 
 def _check_named(store, ref, result, seen):
@@ -137,8 +156,11 @@ def _check_named(store, ref, result, seen):
                 _add(result, problem, CorruptError)
 
 
-def _check_rest(store, refs, seen, known):
-    """Check what none of the apps ``refs`` has: directories that name no app, and all blobs that were not ``seen``."""
+def _check_rest(store, refs, seen, known, quick):
+    """Check what none of the apps ``refs`` has: directories that name no app, and all blobs that were not ``seen``.
+
+    ``quick`` leaves out the latter.
+    """
     result = _result("store", "", False)
     listed = {store.app_dir(ref) for ref in refs}
     for name, number, directory in store.app_directories():
@@ -146,7 +168,7 @@ def _check_rest(store, refs, seen, known):
         if directory not in listed and (directory / "uri").exists():
             uri = known.get((name, f"sha256:{number}"), f"…/{name}@sha256:{number}")
             _add(result, f"{directory / 'uri'} is damaged; 'composeapps pull {uri}' writes it anew", CorruptError)
-    rest = [f"sha256:{path.name}" for path in sorted(store.blobs.glob("?" * 64))]
+    rest = [] if quick else [f"sha256:{path.name}" for path in sorted(store.blobs.glob("?" * 64))]
     problems = store.verify_all({digest: store.size_of(digest) for digest in rest
                                  if digest not in seen and is_digest(digest)})
     for digest in sorted(problems):

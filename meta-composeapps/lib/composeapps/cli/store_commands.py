@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """composeapps ls, composeapps show: what the store holds. Neither needs dockerd."""
 
+import sys
+
 from composeapps.cli import output
 from composeapps.store.store import Store
 
@@ -13,6 +15,8 @@ examples:
     "show": """\
 examples:
   composeapps show web
+  composeapps show --compose web
+  composeapps show --manifest web | jq .layers
   composeapps show registry.example.com/factory/web@sha256:… --json
 """,
 }
@@ -24,7 +28,10 @@ def configure(name, parser):
     output.add_json(parser)
     if name == "show":
         parser.add_argument("app", metavar="APP", help="name or pinned reference")
-        parser.add_argument("--compose", action="store_true", help="print the pinned compose file instead")
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--compose", action="store_true", help="print the pinned compose file instead")
+        what.add_argument("--manifest", action="store_true",
+                          help="print the app manifest instead, as it is in the registry")
     parser.set_defaults(run=_ls if name == "ls" else _show)
 
 
@@ -52,7 +59,13 @@ def _show(args):
 
     config = output.load_config(args)
     store = Store(config.store)
-    app = load_from_store(store, store.find_app(args.app, StateDirectory(config.state_dir)))
+    ref = store.find_app(args.app, StateDirectory(config.state_dir))
+    if args.manifest:
+        # Its digest is that of these very bytes: nothing is added, not even a newline.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(store.read(ref.digest))
+        return
+    app = load_from_store(store, ref)
     if args.compose:
         print(app.compose.decode(), end="")
         return
