@@ -121,7 +121,7 @@ def test_a_journal_that_cannot_be_read_is_set_aside(device, run, pair):
     for place in (path, sealed.copy_of(device.states.root, f"updates/{path.name}")):
         place.write_bytes(path.read_bytes()[:40])
     status, _, err = run("run", "--installed")
-    assert status == 0 and "cannot be read and was renamed" in err
+    assert status == 0 and "cannot be read and was moved" in err
     assert history.entries(device.states, pair.name)[-1]["code"] == 4
     assert device.problems(pair.name, pair.installed) == []
     assert not path.exists()

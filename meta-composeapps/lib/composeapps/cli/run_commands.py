@@ -170,6 +170,7 @@ def _bring_up(args, then):
 
     parts, results, later = _parts(args), _Results(), []
     boot = getattr(args, "installed", False)
+    what = bringup.INSTALL if args.command == "install" else bringup.KEEP if args.factory or boot else bringup.START
     with contextlib.closing(parts), parts.locked(wait=boot):
         for note in repair.repair(parts.states):
             output.notify(note)
@@ -186,7 +187,7 @@ def _bring_up(args, then):
                     elif _changes(parts, wish):
                         task = functools.partial(_change, parts, wish)
                     else:
-                        steps.append((wish.name, begin(*bringup.place(parts, wish.name, wish.uri))))
+                        steps.append((wish.name, begin(*bringup.place(parts, wish.name, wish.uri, what))))
                 except bringup.Damaged as err:
                     output.notify(f"composeapps: {err}")
                     task = functools.partial(bringup.mend, parts, err)

@@ -154,12 +154,17 @@ def tidy(states):
         for record in sealed.names(states.root, "updates"):
             found = _found(states, record)
             if found.lost:
-                path = states.root / record
+                path, aside = states.root / record, states.root / "unreadable" / record.rpartition("/")[2]
                 durable.remove_file(sealed.copy_of(states.root, record))
                 if path.exists():
-                    durable.replace(path, path.with_name(path.name + ".unreadable"))
-                notes[app_of(record) or record] = (f"the update journal {path} cannot be read and was renamed to "
-                                          f"{path.name}.unreadable: the app stays at the version it is recorded at")
+                    durable.make_directories(aside.parent)
+                    durable.replace(path, aside)
+                    durable.fsync_directory(path.parent)
+                notes[app_of(record) or record] = (
+                    f"the update journal {path} cannot be read and was moved to {aside}: the app stays at the version "
+                    "it is recorded at")
+        if not pending(states):
+            free_reserve(states)
     return notes
 
 

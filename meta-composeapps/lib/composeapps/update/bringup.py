@@ -25,7 +25,8 @@ from composeapps.update import desired, mending, process
 class Damaged(Exception):
     """The store cannot give the installed version: ``error`` says what is wrong.
 
-    ``runs`` tells whether the app runs all the same, with what dockerd and the unpacked bundle have.
+    ``runs`` tells whether the app runs all the same, with what dockerd and the unpacked bundle have, or need not
+    run; None when it was not to be started.
     """
 
     def __init__(self, state, error, runs):
@@ -54,18 +55,26 @@ def installed(parts, name):
     note = f"{what}; by what is unpacked and runs it is {state.uri}"
     parts.notify(f"{name}: {note}")
     parts.states.put(name, state)
+    if not preloaded.known(parts.states, name) - {state.uri, state.previous}:
+        # Whether the image's version is newer than this one is lost as well: it does not come by itself.
+        _note(parts, name, *filter(None, (factory.get(name), state.uri)))
     history.append(parts.states, {"app": name, "action": "repair", "target": state.uri, "result": history.REPAIRED,
                                   "reason": note}, parts.notify)
     return state
 
 
-def place(parts, name, uri=""):
+# What is asked for: that the app is there; that it runs, unless the user stopped it; that it runs.
+INSTALL, KEEP, START = "install", "keep", "start"
+
+
+def place(parts, name, uri="", what=KEEP):
     """Have an app's installed version in place: images in dockerd, the bundle unpacked. No network is used.
 
     Arguments:
         parts: the Parts of the device; the caller holds the agent's lock.
         name: the app's name.
         uri: the version to install when none is.
+        what: INSTALL, KEEP or START, for a version that the store has lost a part of: what is there of it is started.
 
     Returns (App, AppState). Raises Damaged, RejectedError, and what installing raises.
     """
@@ -75,9 +84,7 @@ def place(parts, name, uri=""):
         try:
             return _from_store(parts, ref)
         except (CorruptError, NotFoundError) as err:
-            runs = standin.start(ref, state, parts.store, parts.states, parts.config, parts.engine, parts.notify) \
-                if not state.stopped else True
-            raise Damaged(state, err, runs) from None
+            raise Damaged(state, err, None if what == INSTALL else _run_what_is_there(parts, ref, what)) from None
     ref = parse_pinned(uri) if uri else _find(parts, name)
     rejection.check(parts.states, str(ref), parts.config.max_failures)
     try:
@@ -88,6 +95,17 @@ def place(parts, name, uri=""):
     history.append(parts.states, {"app": name, "action": "install", "target": str(ref), "result": "committed"},
                    parts.notify)
     return app, state
+
+
+def _run_what_is_there(parts, ref, what):
+    """Return whether the app runs with what dockerd and the unpacked bundle have, or was stopped and stays so."""
+    name = ref.app_name
+    state = parts.states.get(name)
+    if state.stopped and what == KEEP:
+        return True
+    if state.stopped:
+        parts.states.put(name, state._replace(stopped=False))
+    return standin.start(ref, state, parts.store, parts.states, parts.config, parts.engine, parts.notify)
 
 
 def _find(parts, name):
@@ -123,9 +141,9 @@ def _install(parts, ref):
     return app, state
 
 
-def _note(parts, name, uri):
+def _note(parts, name, *uris):
     try:
-        preloaded.note(parts.states, name, uri)
+        preloaded.note(parts.states, name, *uris)
     except StorageError as err:
         parts.notify(f"{name}: {err}")
 
@@ -144,13 +162,16 @@ def mend(parts, damaged):
     name = ref.app_name
     try:
         mending.from_registry(parts, ref)
-        if parts.states.get(name) != damaged.state:
+        now = parts.states.get(name)
+        if now is None or now.uri != damaged.state.uri:
             raise NotFoundError(f"app {name} was changed by another command meanwhile")
         history.append(parts.states, {"app": name, "action": "repair", "target": str(ref), "result": history.REPAIRED,
                                       "reason": f"{damaged.error}; fetched again"}, parts.notify)
         return _install(parts, ref)
     except ComposeAppsError as err:
         again = f"{damaged.error}, and it cannot be fetched again now: {err}"
+    if damaged.runs is None:
+        raise CorruptError(f"app {name}: {again}")
     if damaged.runs:
         raise CorruptError(f"app {name} runs with what dockerd has of {ref}: {again}; 'composeapps pull --verify "
                            f"{ref}' mends it") from None

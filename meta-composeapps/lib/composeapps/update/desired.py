@@ -45,27 +45,22 @@ def factory_set(config):
 
 
 def at_boot(parts):
-    """Return ([Wish, …], problem): what should run, and the error that is to be told at the end, or None.
+    """Return ([Wish, …], problem): what should run, and the error that is to be told at the end, or None."""
+    from composeapps.installed import recovery
 
-    An image that never had preloaded apps has no problem.
-    """
     states = parts.states
     factory, problem = factory_set(parts.config)
-    if isinstance(problem, NotFoundError) and not preloaded.find(states).value:
-        problem = None
     gone = states.removals()
-    wishes = [Wish(name, _change(parts, name, uri)) for name, uri in factory.items() if name not in gone]
+    left = set(recovery.left_behind(parts.store, states, parts.config, parts.engine))
+    wishes = [Wish(name, "" if name in left else _change(parts, name, uri)) for name, uri in factory.items()
+              if name not in gone]
     for name in states.names():
         found = states.find(name)
         if name not in factory and name not in gone and (found.lost or not found.value.stopped):
             wishes.append(Wish(name))
-    from composeapps.installed import recovery
-
-    known = {wish.name for wish in wishes}
-    for name in recovery.left_behind(parts.store, states, parts.config, parts.engine):
-        if name not in known:
-            wishes.append(Wish(name))
-    return wishes, problem
+    wishes += [Wish(name) for name in sorted(left) if name not in factory]
+    # An image without preloaded apps is nothing to complain about.
+    return wishes, None if isinstance(problem, NotFoundError) else problem
 
 
 def _change(parts, name, uri):
