@@ -303,9 +303,10 @@ def test_killed_at_random_moments_the_next_run_finishes(device, run):
     assert run("run", "--factory")[0] == 0
     assert run("check")[0] == 0
     assert run("ps")[0] == 0
-    # What is known of the tree that is in place, and nothing else.
-    (record,) = (p.name for p in device.compose.parent.iterdir() if p != device.compose)
-    assert record == f".bundle-{device.name}-{device.compose.stat().st_ino}.json"
+    # The app's directory and the agent's own, with nothing unfinished.
+    assert {p.name for p in device.compose.parent.iterdir()} == {device.name, ".composeapps"}
+    assert {p.name for p in (device.compose.parent / ".composeapps" / device.name).iterdir()} == {
+        "record.json", "files", "versions"}
 
 
 def test_a_full_disk_under_the_compose_root(device, run, small_disk):

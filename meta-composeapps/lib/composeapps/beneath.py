@@ -11,6 +11,7 @@ import os
 import stat
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NO_REPLACE, EXCHANGE = 1, 2
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -38,6 +39,74 @@ def read_at(directory, name, limit):
         return data
     finally:
         os.close(descriptor)
+
+
+def open_file(directory, name):
+    """Return a descriptor of a regular file for reading; raises OSError (EINVAL for what is none)."""
+    if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", name)
+    descriptor = os.open(name, FILE, dir_fd=directory)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is not a regular file", name)
+
+
+def rename(source, old, target, new, flags=0):
+    """Rename an entry of the directory ``source`` to one of ``target``, both descriptors.
+
+    ``flags`` is NO_REPLACE, which raises FileExistsError for a name that is taken, EXCHANGE, or 0. On a file
+    system that knows no flags it is a plain rename. Returns whether it was done as the flags say.
+    """
+    if flags:
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not libc.renameat2(source, os.fsencode(old), target, os.fsencode(new), flags):
+            return True
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+            raise OSError(number, os.strerror(number), new)
+    os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
+    return not flags
+
+
+@contextlib.contextmanager
+def create(directory, name, mode, owner=None):
+    """Give a new file, open for writing, that is on the disk at the end and gone after an error.
+
+    Arguments:
+        directory: descriptor of its directory.
+        name: its name; a file that has it is a leftover, and goes.
+        mode: its permissions, which it has before its content, whatever the umask says.
+        owner: (user, group), by default the process's own.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600,
+                         dir_fd=directory)
+    try:
+        with open(descriptor, "wb") as stream:
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            yield stream
+            stream.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+        raise
+
+
+@contextlib.contextmanager
+def opened(path):
+    """Give the Root of a directory."""
+    root = Root(path)
+    try:
+        yield root
+    finally:
+        root.close()
 
 
 class Root:
@@ -140,6 +209,48 @@ class Root:
             if err.errno == errno.ELOOP:
                 return []
             raise
+
+    def make_directory(self, path, mode=0o755):
+        """Make one directory with this very mode, whatever the umask says; one that is there stays as it is."""
+        with self.parent(path) as (directory, name):
+            try:
+                os.mkdir(name, 0o700, dir_fd=directory)
+            except FileExistsError:
+                return
+            made = os.open(name, DIRECTORY, dir_fd=directory)
+            try:
+                os.fchmod(made, mode)
+            finally:
+                os.close(made)
+            os.fsync(directory)
+
+    def make_directories(self, path, mode=0o755):
+        """Make a directory and those that lead there, where they are missing."""
+        parts = path.split("/")
+        for count in range(1, len(parts) + 1):
+            self.make_directory("/".join(parts[:count]), mode)
+
+    def write(self, path, data, mode=0o644):
+        """Replace a file by ``data`` (bytes), atomically and durably."""
+        with self.parent(path) as (directory, name):
+            temporary = f".tmp-{os.getpid()}-{name}"[:250]
+            with create(directory, temporary, mode) as stream:
+                stream.write(data)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+
+    def unused(self, path):
+        """Return a path, with a number behind it where there is something of that name already."""
+        number, found = 0, path
+        while self.lstat(found) is not None:
+            number += 1
+            found = f"{path}.{number}"
+        return found
+
+    def sync(self, path):
+        """Make the names in a directory durable, if it is there."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), self.directory(path) as descriptor:
+            os.fsync(descriptor)
 
     def absolute(self, path):
         """Return the absolute path, after a look that only directories lead to it."""

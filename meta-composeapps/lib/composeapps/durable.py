@@ -23,12 +23,12 @@ def fsync_directory(path):
         os.close(descriptor)
 
 
-def make_directories(path, mode=0o755):
-    """Create ``path`` and the parents it lacks, each one durable in its parent."""
+def make_directories(path, mode=0o755, above=None):
+    """Create ``path`` and the parents it lacks, those with the mode ``above``, each one durable in its parent."""
     path = Path(path)
     if path.is_dir():
         return
-    make_directories(path.parent, mode)
+    make_directories(path.parent, mode if above is None else above)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode)
     fsync_directory(path.parent)
@@ -38,6 +38,23 @@ def replace(temporary, target):
     """Rename ``temporary`` (already fsynced) to ``target`` and make the name durable."""
     os.rename(temporary, target)
     fsync_directory(Path(target).parent)
+
+
+@contextlib.contextmanager
+def create(path, mode=0o600):
+    """Give a new file, open for writing in binary; when the block ends it is on the disk.
+
+    It has its ``mode``, whatever the umask says, before it has any content. What a killed writer left under that
+    name goes.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as stream:
+        os.fchmod(descriptor, mode)
+        yield stream
+        stream.flush()
+        os.fsync(descriptor)
 
 
 def write_file(path, data, mode=0o644):
@@ -55,12 +72,8 @@ def prepared(path, data, mode=0o644):
     path = Path(path)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with open(descriptor, "wb") as stream:
+        with create(temporary, mode) as stream:
             stream.write(data)
-            stream.flush()
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
         yield temporary
     except BaseException:
         with contextlib.suppress(OSError):

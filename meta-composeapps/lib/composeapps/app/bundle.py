@@ -8,16 +8,15 @@ directory it is unpacked into, nothing is written through a link, and all of it 
 unpacks it, root on a device: the publisher's number may be somebody else's there.
 """
 
-import contextlib
 import io
 import os
 import posixpath
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE
 from composeapps.app.ignorefile import IgnoreRules
-from composeapps.durable import fsync_directory
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.digests import stream_sha256
 
@@ -28,6 +27,10 @@ OVERRIDE_NAMES = ("compose.override.yml", "compose.override.yaml", "docker-compo
                   "docker-compose.override.yaml")
 MAX_COMPOSE = 1024 * 1024
 MAX_BUNDLE = 1024 * 1024 * 1024
+# Of a bundle that is read: so much in names and attributes of a member, and so many members, no app has.
+MAX_HEADER = 64 * 1024
+MAX_MEMBERS = 100_000
+FILE, DIRECTORY, LINK = "file", "directory", "link"
 
 _CHUNK = 1024 * 1024
 
@@ -155,58 +158,171 @@ def _stays_inside(name, target):
     return resolved != ".." and not resolved.startswith("../")
 
 
+class Member(NamedTuple):
+    """What a bundle has under a name.
+
+    ``kind`` is one of FILE, DIRECTORY and LINK; ``mode`` the permissions, without those that lend a file's owner.
+    A directory that the archive only implies has mode -1. A file has its ``digest`` and ``size``, and ``source`` is
+    the number of the archive's entry that has the content; a link has its ``target``.
+    """
+
+    kind: str
+    mode: int = -1
+    digest: str = ""
+    size: int = 0
+    source: int = -1
+    target: str = ""
+
+
 def members(stream, what):
     """Yield (TarInfo, binary file or None) of a bundle, each checked before it is handed out.
 
     Arguments:
-        stream: the bundle, a binary file.
+        stream: the bundle, a binary file, compressed by gzip or not at all.
         what: how errors name it.
 
     An absolute symbolic link is handed out like others: what it means is for the container to say. A hard
     link comes without a file, ``linkname`` being the regular file before it that has its content and mode.
-    Raises CorruptError for an archive that is broken or that reaches outside its directory.
+    Raises CorruptError for an archive that is broken, that reaches outside its directory, or that would take
+    more memory or time to read than an app's files ever do.
     """
-    import gzip
     import tarfile
     import zlib
 
-    total, links, files = 0, set(), {}
+    total, count, kinds, files = 0, 0, {}, {}
+    magic = stream.read(2)
+    stream.seek(-len(magic), os.SEEK_CUR)
     try:
-        with tarfile.open(fileobj=stream, mode="r|*") as tar:
+        with tarfile.open(fileobj=stream, mode="r|gz" if magic == b"\x1f\x8b" else "r|",
+                          tarinfo=_bounded_header(what)) as tar:
             for info in tar:
-                name = posixpath.normpath(info.name)
-                parts = info.name.split("/")
-                if info.name.startswith("/") or ".." in parts or "\0" in info.name:
-                    raise CorruptError(f"{what}: the name '{info.name}' leads outside the bundle")
+                # The archive keeps all that it has read otherwise.
+                tar.members = []
+                name = _checked_name(info.name, what)
                 if name == ".":
                     continue
-                if name in links or any(name.startswith(link + "/") for link in links):
-                    raise CorruptError(f"{what}: '{name}' lies on or behind a symbolic link")
-                if info.issym():
-                    if not (info.linkname.startswith("/") or _stays_inside(name, info.linkname)):
-                        raise CorruptError(f"{what}: the link '{name}' to '{info.linkname}' leads outside the bundle")
-                    links.add(name)
-                elif info.islnk():
-                    same = files.get(posixpath.normpath(info.linkname))
-                    if same is None:
-                        raise CorruptError(f"{what}: '{name}' is a hard link to '{info.linkname}', which is no file "
-                                           "of the bundle before it")
-                    info.linkname, info.size, info.mode = same.name, same.size, same.mode
-                    files[name] = same
-                elif info.isreg():
-                    files[name] = info
-                elif not info.isdir():
-                    raise CorruptError(f"{what}: '{name}' is neither a file, a directory nor a link")
-                total += info.size
-                if total > MAX_BUNDLE + MAX_COMPOSE:
-                    raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
+                count += 1
+                if count > MAX_MEMBERS:
+                    raise CorruptError(f"{what} has more than {MAX_MEMBERS} members")
+                _check_member(info, name, kinds, what)
                 info.name = name
+                if info.islnk():
+                    same = files[posixpath.normpath(info.linkname)]
+                    info.linkname, info.size, info.mode = same.name, same.size, same.mode
+                if kinds[name] == FILE:
+                    files[name] = info if info.isreg() else same
+                total += max(info.size, 0) + tarfile.BLOCKSIZE
+                if info.size < 0 or total > MAX_BUNDLE + MAX_COMPOSE:
+                    raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
                 yield info, tar.extractfile(info) if info.isreg() else None
             # Read on to the end, so that a truncated or damaged tail is noticed.
             while stream.read(_CHUNK):
                 pass
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError) as err:
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, RecursionError, OSError) as err:
+        if isinstance(err, OSError) and err.errno is not None:
+            raise
         raise CorruptError(f"{what} is not a readable .tgz: {err}") from None
+
+
+def _bounded_header(what):
+    """Return a TarInfo that refuses what only costs memory: attributes of megabytes, headers without end, holes."""
+    import tarfile
+
+    before = everywhere = 0
+
+    def refuse(*_arguments):
+        raise CorruptError(f"{what} is not a readable .tgz: it has a sparse file")
+
+    class Header(tarfile.TarInfo):
+        """Looked at before the archive reads what belongs to it."""
+
+        _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_sparse = refuse
+
+        def _proc_member(self, archive):
+            nonlocal before, everywhere
+            if self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+                             tarfile.GNUTYPE_LONGLINK):
+                before += max(self.size, tarfile.BLOCKSIZE)
+                everywhere += self.size if self.type == tarfile.XGLTYPE else 0
+                if self.size < 0 or max(before, everywhere) > MAX_HEADER:
+                    raise CorruptError(f"{what} is not a readable .tgz: it has more than {MAX_HEADER} bytes of headers "
+                                       "for one member")
+            else:
+                before = 0
+            return super()._proc_member(archive)
+
+    return Header
+
+
+def _checked_name(name, what):
+    """Return the name of an entry in its shortest form, "." for the bundle's own directory."""
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise CorruptError(f"{what}: the name {ascii(name[:200])} leads outside the bundle")
+    if any(len(os.fsencode(part)) > 255 for part in parts) or len(os.fsencode(name)) > 4000:
+        raise CorruptError(f"{what}: the name {ascii(name[:80])}… is longer than a file's name may be")
+    return posixpath.normpath(name) if name else "."
+
+
+def _check_member(info, name, kinds, what):
+    """Check an entry against those before it; ``kinds`` maps their names to what they are."""
+    shown = ascii(name[:200])
+    parent = posixpath.dirname(name)
+    # What leads to a member is a directory from here on, and nothing else under that name passes.
+    while parent and parent not in kinds:
+        kinds[parent] = DIRECTORY
+        parent = posixpath.dirname(parent)
+    if parent and kinds[parent] != DIRECTORY:
+        behind = "a symbolic link" if kinds[parent] == LINK else "a file"
+        raise CorruptError(f"{what}: {shown} lies on or behind {behind}")
+    kind = FILE if info.isreg() or info.islnk() else DIRECTORY if info.isdir() else LINK if info.issym() else None
+    if kind is None:
+        raise CorruptError(f"{what}: {shown} is neither a file, a directory nor a symbolic link")
+    if kinds.get(name, kind) != kind or kinds.get(name) == LINK:
+        raise CorruptError(f"{what}: {shown} lies on or behind a symbolic link, or is of two kinds")
+    if kind == LINK and (len(info.linkname) > 4000 or "\0" in info.linkname):
+        raise CorruptError(f"{what}: the link {shown} leads to what is no path")
+    if kind == LINK and not info.linkname.startswith("/") and not _stays_inside(name, info.linkname):
+        raise CorruptError(f"{what}: the link {shown} to {ascii(info.linkname[:200])} leads outside the bundle")
+    if info.islnk():
+        target = _checked_name(info.linkname, what)
+        if kinds.get(target) != FILE or target == name:
+            raise CorruptError(f"{what}: {shown} is a hard link to {ascii(target[:200])}, which is no file of "
+                               "the bundle before it")
+    kinds[name] = kind
+
+
+def index(stream, what, wanted=(), limit=MAX_COMPOSE):
+    """Return ({name: Member}, {name: content}) of a bundle.
+
+    Arguments:
+        stream, what: as ``members`` has them.
+        wanted: the names of files whose content (bytes) is returned, up to ``limit`` bytes each.
+
+    Directories that the archive only implies are in it. Raises CorruptError.
+    """
+    found, contents = {}, {}
+    for place, (info, content) in enumerate(members(stream, what)):
+        # Nobody is to run a file with the rights of its owner, who is root here.
+        mode = info.mode & (0o1777 if info.isdir() else 0o777)
+        contents.pop(info.name, None)
+        if info.isdir():
+            found[info.name] = Member(DIRECTORY, mode)
+        elif info.issym():
+            found[info.name] = Member(LINK, target=info.linkname)
+        elif info.islnk():
+            found[info.name] = found[info.linkname]
+            if info.linkname in contents:
+                contents[info.name] = contents[info.linkname]
+        else:
+            if info.name in wanted and info.size <= limit:
+                contents[info.name] = content.read()
+                content = io.BytesIO(contents[info.name])
+            found[info.name] = Member(FILE, mode, stream_sha256(content), info.size, place)
+    for name in list(found):
+        while (name := posixpath.dirname(name)) and name not in found:
+            found[name] = Member(DIRECTORY)
+    return found, contents
 
 
 def read_compose(stream, what):
@@ -223,87 +339,3 @@ def read_compose(stream, what):
     if found is None:
         raise NotFoundError(f"{what} has no {COMPOSE_FILE} at its root")
     return found
-
-
-def extract(stream, directory, what):
-    """Unpack a bundle into an empty directory and make it durable.
-
-    Hard links become files of their own. Raises CorruptError for a bundle that is broken or that would
-    reach outside ``directory``.
-    """
-    directory = Path(directory)
-    modes, made = {}, {directory}
-    for info, content in members(stream, what):
-        target = directory / info.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made.update(p for p in target.parents if p.is_relative_to(directory))
-        if info.isdir():
-            target.mkdir(exist_ok=True)
-            made.add(target)
-            modes[target] = info
-            continue
-        if target.is_symlink() or target.is_file():
-            target.unlink()
-        if info.issym():
-            target.symlink_to(info.linkname)
-            continue
-        with contextlib.ExitStack() as end, open(target, "xb") as out:
-            if info.islnk():
-                content = end.enter_context(open(directory / info.linkname, "rb"))
-            while chunk := content.read(_CHUNK):
-                out.write(chunk)
-            out.flush()
-            os.fchmod(out.fileno(), stat.S_IMODE(info.mode))
-            os.fsync(out.fileno())
-    # A directory without write permission must get its mode after its content.
-    for target, info in sorted(modes.items(), reverse=True):
-        target.chmod(stat.S_IMODE(info.mode))
-    for target in sorted(made, reverse=True):
-        fsync_directory(target)
-
-
-def differences(stream, directory, what):
-    """Compare an unpacked bundle with the bundle; return a list of sentences, empty when all is well.
-
-    Raises CorruptError when the bundle itself is broken.
-    """
-    directory, problems = Path(directory), []
-    for info, content in members(stream, what):
-        target = directory / info.name
-        try:
-            mode = target.lstat().st_mode
-        except OSError:
-            problems.append(f"{info.name} is missing")
-            continue
-        if info.isdir():
-            problem = None if stat.S_ISDIR(mode) else "is no directory"
-        elif info.issym():
-            same = stat.S_ISLNK(mode) and os.readlink(target) == info.linkname
-            problem = None if same else f"is not the link to {info.linkname}"
-        elif not stat.S_ISREG(mode):
-            problem = "is no file"
-        elif not (_same_files(target, directory / info.linkname) if info.islnk() else _same_content(target, content)):
-            problem = "has other content"
-        else:
-            problem = None if stat.S_IMODE(mode) == stat.S_IMODE(info.mode) else "has another mode"
-        if problem:
-            problems.append(f"{info.name} {problem}")
-    return problems
-
-
-def _same_files(path, other):
-    try:
-        with open(other, "rb") as content:
-            return _same_content(path, content)
-    except OSError:
-        return False
-
-
-def _same_content(path, content):
-    with open(path, "rb") as stream:
-        while True:
-            theirs, ours = content.read(_CHUNK), stream.read(_CHUNK)
-            if theirs != ours:
-                return False
-            if not ours:
-                return True

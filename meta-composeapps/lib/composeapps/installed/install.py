@@ -6,7 +6,6 @@ an installation that was cut off is finished by running it again.
 """
 
 from composeapps import durable
-from composeapps.app import bundle as bundles
 from composeapps.app import compose
 from composeapps.app.tree import StoreSource, load_app
 from composeapps.engine import loading, names
@@ -36,7 +35,7 @@ def install(app, store, engine, config, states, notify=lambda text: None):
     name = app.ref.app_name
     before = states.get(name)
     images = load_images(app, store, engine, notify, certain=before is not None and before.uri == str(app.ref))
-    if place_bundle(app, store, config, engine):
+    if place_bundle(app, store, config, engine, notify=notify):
         notify(f"{name}: bundle unpacked")
     state = state_of(app, images, before)
     if state != before:
@@ -133,30 +132,31 @@ def app_directory(config, ref):
 
 
 def bundle_problems(app, store, config):
-    """Return what differs between an app's unpacked bundle and the store's, as sentences."""
-    with store.open(app.bundle.digest, app.bundle.size) as packed:
-        return bundles.differences(packed, app_directory(config, app.ref), f"the bundle of app {app.ref}")
+    """Return what differs between an app's unpacked bundle and the store's, as sentences.
+
+    What a user has changed where a service may write is no difference.
+    """
+    from composeapps.installed import appfiles
+
+    with durable.storage_errors(f"looking at the files of app {app.ref}"):
+        return appfiles.problems(app, store, config)
 
 
-def place_bundle(app, store, config, engine=None):
-    """Unpack an app's bundle unless it is there already; return whether it was to be done.
+def place_bundle(app, store, config, engine=None, old=None, notify=lambda text: None):
+    """Bring an app's directory to what its bundle says; return whether there was anything to do.
 
-    The new directory is complete and durable before it takes the place of the old one, in one step.
-    What the app's containers use of the old one stays theirs: see composeapps.installed.trees.
+    What is the user's stays, each file is whole at any time: see composeapps.installed.placing.
 
     Arguments:
         app: an App loaded from ``store``.
         config: the Config.
-        engine: the Engine; without it nothing is kept for containers that run.
+        engine: the Engine; without it only the compose file tells where services may write.
+        old: the App that is there as far as is known, for directories of older agents; or None.
+        notify: called with a sentence about what is kept or set aside.
 
     Raises CorruptError or NotFoundError for damage in the store, EngineError, StorageError.
     """
-    from composeapps.installed import trees
+    from composeapps.installed import appfiles
 
-    target = app_directory(config, app.ref)
     with durable.storage_errors(f"unpacking the bundle of app {app.ref}"):
-        if bundle_problems(app, store, config):
-            trees.place(app, store, target, engine)
-            return True
-        trees.settle(target, engine)
-    return False
+        return appfiles.place(app, store, config, engine, old, notify)

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
 """An app as docker compose's project: running compose on it, and finding what is its own in dockerd.
 
-compose is given the app's compose file and an override, which names each service's image by what
-dockerd knows it by, and labels each container with the fingerprint of all that its definition
-refers to: so compose replaces a container when a file that it mounts has changed, too.
+compose is given the app's compose file, as ``inputs`` has verified it, and an override, which names each
+service's image by what dockerd knows it by, and labels each container with the fingerprint of all that its
+definition refers to: so compose replaces a container when a file that it mounts has changed, too.
 """
 
 import functools
 import hashlib
 
-from composeapps import COMPOSE_FILE, durable
+from composeapps import durable
 from composeapps.app import compose
 from composeapps.engine import owned
 from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT
-from composeapps.installed import composing, expected, naming
+from composeapps.installed import appfiles, composing, expected, naming
 from composeapps.installed.install import app_directory
 from composeapps.oci.names import AppName
 from composeapps.records import sealed
@@ -106,11 +106,11 @@ class Project:
         A compose that outlived its agent is ended before.
         """
         override = self._states.write_override(self.app_name, self._override())
+        files = appfiles.compose_arguments(self.app, self._config, self.engine, arguments[0] != "stop")
         composing.run(
             self._config,
             ["--ansi", "never", "--progress", "plain", "--project-name", self.name,
-             "--project-directory", str(self.directory), "--file", str(self.directory / COMPOSE_FILE),
-             "--file", str(override)],
+             "--project-directory", str(self.directory), *files, "--file", str(override)],
             arguments, self.directory, self._lock_file(), self.time_limit, f"app {self.app_name}")
 
     @functools.cached_property

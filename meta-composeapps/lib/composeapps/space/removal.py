@@ -14,15 +14,15 @@ any content for a preloaded app, which the next boot would install again.
 
 import contextlib
 import os
-from pathlib import Path
 
 from composeapps import COMPOSE_FILE, durable
 from composeapps.engine import teardown
-from composeapps.errors import EngineError, NotFoundError, UsageError
-from composeapps.installed import naming, trees
+from composeapps.errors import CorruptError, EngineError, NotFoundError, UsageError
+from composeapps.installed import appfiles, install, naming
 from composeapps.oci.names import AppName
+from composeapps.oci.reference import parse_pinned
 from composeapps.space import staleimages
-from composeapps.space.prune import Plan, Report, Roots, find_roots, remove
+from composeapps.space.prune import Plan, Report, Roots, find_roots
 
 
 def remove_app(name, store, states, config, engine, volumes=False, notify=lambda text: None):
@@ -66,10 +66,16 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     with durable.if_there_is_room():
         states.note_removal(name, {"projects": sorted(projects), "volumes": volumes, "blobs": sorted(plan.digests)})
     _forget_update(states, name)
+    with durable.storage_errors(f"removing app {name}"), durable.if_there_is_room(), \
+            contextlib.suppress(CorruptError, NotFoundError, UsageError):
+        state = states.get(name)
+        if state is not None:
+            appfiles.adopt(install.load_from_store(store, parse_pinned(state.uri)), store, config)
+    others = {*states.names(), *(found for found, _number, _path in store.app_directories())}
     if reachable:
         gone = teardown.take_down(engine, directory, projects, volumes, notify)
     with durable.storage_errors(f"removing app {name}"):
-        _remove_bundle(directory, states, config)
+        appfiles.remove(name, config, others, notify)
         states.remove_override(name)
         if volumes and reachable:
             naming.forget(states, name)
@@ -147,19 +153,3 @@ def _forget_update(states, name):
     from composeapps.records import journal
 
     journal.remove(states, name)
-
-
-def _remove_bundle(directory, states, config):
-    """Remove an app's directory below the compose root, but no other app's that lies in it."""
-    others = [other.below(config.compose_root) for other in states.names()]
-    inside = [other for other in others if directory in other.parents]
-    if inside:
-        for path in sorted(directory.iterdir()):
-            if not any(path == other or path in other.parents for other in inside):
-                remove(path)
-    elif os.path.lexists(directory):
-        remove(directory)
-    trees.remove_others(directory)
-    above = Path(directory).parent
-    if above.is_dir():
-        durable.fsync_directory(above)

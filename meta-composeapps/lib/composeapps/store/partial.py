@@ -58,8 +58,7 @@ class Partial:
         self._mark = self._path.with_suffix(MARK_SUFFIX)
         self._synced = 0
         with self._storage():
-            durable.make_directories(store.blobs)
-            durable.make_directories(store.ingest)
+            store.make_private()
             self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115 - until finish or close
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -63,7 +63,7 @@ def merge_store(sources, root, factory_file, seed=None):
             copy_app(source, target, ref)
             if second:
                 copy_app(target, second, ref, link=True)
-    target.apps.mkdir(parents=True, exist_ok=True)
+    target.make_private()
     for store in filter(None, (target, second)):
         shutil.rmtree(store.ingest, ignore_errors=True)
     factory = {"apps": dict(sorted(apps.items()))}

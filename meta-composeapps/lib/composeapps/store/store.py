@@ -211,7 +211,7 @@ class Store:
                 return
             with self._temporary(target.name) as temporary:
                 hasher, total = hashlib.sha256(), 0
-                with open(temporary, "wb") as out:
+                with durable.create(temporary, 0o644) as out:
                     for chunk in chunks:
                         hasher.update(chunk)
                         out.write(chunk)
@@ -221,9 +221,6 @@ class Store:
                     if "sha256:" + hasher.hexdigest() != digest:
                         raise CorruptError(f"blob {digest} came with the wrong content "
                                            f"(its digest is sha256:{hasher.hexdigest()})")
-                    out.flush()
-                    os.fchmod(out.fileno(), 0o644)
-                    os.fsync(out.fileno())
                 durable.replace(temporary, target)
 
     def add_file(self, path, digest, size=None):
@@ -254,11 +251,22 @@ class Store:
                 else:
                     durable.replace(temporary, target)
 
+    def make_private(self):
+        """Make the store's directories; what is in them, bundles with secrets perhaps, is for its owner alone.
+
+        The files themselves keep the mode that they have elsewhere: they may be links to a build's downloads.
+        """
+        for directory in (self.blobs.parent, self.ingest, self.apps):
+            durable.make_directories(directory, 0o700, 0o755)
+            status = os.stat(directory)
+            if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+                os.chmod(directory, 0o700)
+        durable.make_directories(self.blobs, 0o700)
+
     @contextlib.contextmanager
     def _temporary(self, name):
         """Give a name under ``ingest``, on the store's own file system; whatever is left of it is removed."""
-        durable.make_directories(self.blobs)
-        durable.make_directories(self.ingest)
+        self.make_private()
         temporary = self.ingest / f"{name}.{os.getpid()}.tmp"
         temporary.unlink(missing_ok=True)
         try:
@@ -278,6 +286,7 @@ class Store:
         from composeapps.store import appdir
 
         with durable.storage_errors(f"adding app {app.ref}"):
+            self.make_private()
             appdir.write(self, app)
 
     def has_app(self, ref):

@@ -2,5 +2,5 @@
 """Bringing a running app from one version to another, touching only the services that differ.
 
 ``changes`` finds out what differs, ``locks`` who forbids it now, ``switch`` does it, ``handover``
-starts a new container beside the old one, ``trees`` keeps the files of old bundles that are in use.
+starts a new container beside the old one.
 """

@@ -5,12 +5,11 @@ What is to be done follows from what is there: a container is of the wanted vers
 fingerprint says so. So each of these steps can be repeated, and cut off in the middle:
 
 1. What an interrupted docker compose left is tidied up: a new container under a temporary name.
-2. The bundle is placed. A cut leaves the old one or the new one (see ``trees``).
+2. The bundle is placed. A cut leaves files of both (see ``installed.placing``).
 3. The containers of removed services go, and those on a network that is defined otherwise now, with the
    network. A cut leaves some of them, or the network missing.
 4. In the order of ``depends_on``, services are replaced by docker compose, handed over, or started. A cut
    leaves a service with its old container, with both, with the new one stopped, or with none.
-5. Old trees of the bundle that no container uses any more are removed.
 
 Volumes are never touched: compose keeps a named volume that is there, however it is defined now, and
 a replaced container takes its anonymous ones over.
@@ -23,7 +22,7 @@ import time
 from composeapps.app import compose
 from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, WORKING_DIR, label, number
 from composeapps.errors import EngineError, UsageError
-from composeapps.installed import expected, install, trees
+from composeapps.installed import expected, install
 from composeapps.installed.project import Project
 from composeapps.switching import changes as differences
 from composeapps.switching import definition, handover, locks, waiting
@@ -123,11 +122,10 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
         work.tidy()
         work.check_names()
         work.check_locks()
-    if install.place_bundle(new, store, config, engine):
+    if install.place_bundle(new, store, config, engine, old, notify):
         notify(f"{project.app_name}: bundle unpacked")
     if not stopped:
         work.run()
-        install.place_bundle(new, store, config, engine)
 
 
 def start(project, rested=None, notify=lambda text: None):
@@ -145,7 +143,6 @@ def start(project, rested=None, notify=lambda text: None):
     work.tidy()
     work.check_names()
     work.run()
-    trees.settle(project.directory, project.engine)
 
 
 class _Work:

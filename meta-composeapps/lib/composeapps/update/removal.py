@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Taking an app away that was never committed: its first version failed, so there is none to go back to."""
 
-import os
-import shutil
-
 from composeapps import durable
 from composeapps.engine import teardown
 from composeapps.errors import CorruptError, NotFoundError
-from composeapps.installed import install, naming, trees
+from composeapps.installed import appfiles, install, naming
 
 
 def take_away(parts, ref):
-    """Remove an app's containers, its networks and its unpacked bundle.
+    """Remove an app's containers and networks, and give its directory back as it was before.
 
     Arguments:
         parts: the Parts of the device; the caller holds the agent's lock.
         ref: the Reference of the version that was to be installed.
 
-    Named volumes stay, and so do the blobs in the store. It can be repeated. Raises EngineError,
-    StorageError.
+    Named volumes stay, and so do the blobs in the store and what services wrote. It can be repeated. Raises
+    EngineError, StorageError.
     """
     directory = install.app_directory(parts.config, ref)
     try:
@@ -27,9 +24,6 @@ def take_away(parts, ref):
         compose_file = None
     teardown.take_down(parts.engine, directory, naming.all_of(
         ref.app_name, directory, compose_file, parts.states, parts.engine), notify=parts.notify)
-    with durable.storage_errors(f"removing the bundle of app {ref.app_name}"):
-        if os.path.lexists(directory):
-            shutil.rmtree(directory)
-            trees.remove_others(directory)
-            durable.fsync_directory(directory.parent)
+    with durable.storage_errors(f"giving back the directory of app {ref.app_name}"):
+        appfiles.give_back(ref.app_name, parts.config, parts.notify)
         parts.states.remove_override(ref.app_name)

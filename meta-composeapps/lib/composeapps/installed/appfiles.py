@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: MIT
+"""An app's files on the disk: placing a version's bundle, giving back what was there before, removing.
+
+``placing`` says what becomes of each file, ``inputs`` what docker compose gets to read, ``placed`` where it is.
+"""
+
+import contextlib
+import errno
+import os
+import posixpath
+import stat
+
+from composeapps import beneath, durable
+from composeapps.app import bundle as bundles
+from composeapps.app import compose
+from composeapps.errors import CorruptError
+from composeapps.installed import inputs, mounts, oldtrees
+from composeapps.installed.placed import KEPT, Placed, Record, found_mark
+from composeapps.installed.placing import Work
+
+
+class _Wanted:
+    """What a version's bundle says: its ``index``, its ``environment`` (text or None), its compose file's ``value``."""
+
+    def __init__(self, app, packed):
+        self.app, self._packed, self._what = app, packed, f"the bundle of app {app.ref}"
+        self.index, contents = bundles.index(packed, self._what, (mounts.ENVIRONMENT_FILE,), mounts.MAX_ENVIRONMENT)
+        data = contents.get(mounts.ENVIRONMENT_FILE)
+        self.environment = data.decode(errors="replace") if data is not None else None
+        self.value = compose.load(app.compose, f"the compose file of app {app.ref}")
+
+    def bindings(self, placed):
+        return mounts.bindings(self.value, mounts.Paths(placed.directory, self.environment or ""))
+
+    def contents(self, wanted):
+        """Yield (what ``wanted`` has for it, content) of the archive's entries whose number is in ``wanted``."""
+        if not wanted:
+            return
+        self._packed.seek(0)
+        for number, (_info, content) in enumerate(bundles.members(self._packed, self._what)):
+            if number in wanted:
+                yield wanted[number], content
+
+
+def problems(app, store, config):
+    """Return what differs between an app's unpacked bundle and the store's, as sentences.
+
+    What a user has changed where a service may write is none. Raises CorruptError, NotFoundError, OSError.
+    """
+    placed = Placed(config.compose_root, app.ref.app_name)
+    with store.open(app.bundle.digest, app.bundle.size) as packed:
+        wanted = _Wanted(app, packed)
+    if not placed.root.is_dir():
+        return [f"{placed.directory} is missing"]
+    with beneath.opened(placed.root) as root:
+        record, _before = _record(placed, wanted, None)
+        return Work(placed, root, record, wanted.index).look().problems
+
+
+def place(app, store, config, engine=None, old=None, notify=lambda text: None):
+    """Bring an app's directory to a version, and have ready what docker compose reads; return whether there was to do.
+
+    Arguments:
+        app: the App.
+        store: the Store that has its bundle.
+        config: the Config.
+        engine: the Engine, which tells where containers may write; None when there are none.
+        old: the App whose bundle is there as far as is known, for a directory without a record; or None.
+        notify: called with a sentence about what is kept or set aside.
+
+    Raises CorruptError, NotFoundError, EngineError; OSError when the file system refuses.
+    """
+    placed = Placed(config.compose_root, app.ref.app_name)
+    with store.open(app.bundle.digest, app.bundle.size) as packed, placed.opened() as root:
+        wanted = _Wanted(app, packed)
+        oldtrees.settle(placed, root, engine)
+        record, before = _record(placed, wanted, engine)
+        if before is None and old is not None and old.ref != app.ref:
+            record = _adopted(placed, record, old, store)
+        kept = _place(placed, root, wanted, record, before, notify)
+        inputs.prune(placed, root, app.ref, engine)
+        return kept
+
+
+def _place(placed, root, wanted, record, before, notify):
+    work = Work(placed, root, record, wanted.index, before.whole if before else None, notify)
+    plan = _plan(placed, root, wanted, record, notify)
+    changed = bool(work.look().problems or work.obsolete())
+    root.make_directories(placed.private, 0o700)
+    if changed:
+        placed.write(root, record.with_index(wanted.index))
+        work.tidy()
+        work.prepare()
+        work.write_links()
+    _write(placed, root, wanted, plan, work)
+    placed.write(root, record.with_index(wanted.index, work.kept))
+    return changed
+
+
+def _plan(placed, root, wanted, record, notify=lambda text: None):
+    return inputs.Plan(placed, root, wanted.app, wanted.value, wanted.index, wanted.environment, record.places, notify)
+
+
+def _write(placed, root, wanted, plan, work):
+    """Write what the plan lacks and the work misses."""
+    for name in (inputs.FILES, inputs.VERSIONS):
+        root.make_directories(f"{placed.private}/{name}", 0o700)
+    lacking = plan.missing()
+    plan.write_own(lacking)
+    _write_contents(wanted, work, plan, lacking)
+    work.finish()
+    plan.note()
+
+
+def _write_contents(wanted, work, plan, lacking):
+    """Write what comes out of the bundle, in the archive's order, each content read once."""
+    targets = {}
+    for name in work.missing:
+        if wanted.index[name].kind == bundles.FILE:
+            targets.setdefault(wanted.index[name].source, ([], []))[0].append(name)
+    for key in sorted(lacking & plan.members.keys()):
+        targets.setdefault(wanted.index[plan.members[key]].source, ([], []))[1].append(key)
+    for (names, keys), content in wanted.contents(targets):
+        if keys:
+            # Small, and compared with what it should be when it is used.
+            import io
+
+            content = io.BytesIO(content.read())
+        for key in keys:
+            content.seek(0)
+            plan.write_member(key, content)
+        if names:
+            if keys:
+                content.seek(0)
+            for first in range(0, len(names), 100):
+                if first:
+                    content.seek(0)
+                work.write_file(names[first:first + 100], content)
+
+
+def _record(placed, wanted, engine):
+    """Return (Record as it is to be before anything is written, the one that is there or None)."""
+    before = placed.read()
+    bindings = wanted.bindings(placed)
+    places = {binding.place for binding in bindings if binding.writes} | mounts.written_now(engine, placed.directory)
+    places |= set(before.places if before is not None else ())
+    whole = any(binding.place == "." for binding in bindings) or "." in places
+    return Record(before.members if before is not None else {}, tuple(sorted(places)), whole), before
+
+
+def _adopted(placed, record, old, store):
+    """Return the record with what the bundle of another version would have written, where that lies there."""
+    from composeapps.errors import ComposeAppsError
+
+    try:
+        with store.open(old.bundle.digest, old.bundle.size) as packed:
+            index, _contents = bundles.index(packed, f"the bundle of app {old.ref}")
+    except ComposeAppsError:
+        return record
+    known = record.with_index(index)
+    return record._replace(members={name: marks for name, marks in known.members.items() if name not in record.members}
+                           | record.members)
+
+
+def compose_arguments(app, config, engine=None, starting=True):
+    """Return docker compose's arguments that name the files it reads: the verified ones.
+
+    Arguments:
+        app: the App.
+        config: the Config.
+        engine: the Engine, for an app that this agent has not placed yet.
+        starting: whether containers may be started; then what they mount is looked at once more.
+
+    Raises CorruptError for a place that a container made a link of, or when there are no such files of a version
+    whose bundle cannot be read; NotFoundError, EngineError, StorageError.
+    """
+    placed, found = inputs.of(config, app.ref)
+    if found is None:
+        if getattr(app, "bundle", None) is None:
+            raise CorruptError(f"app {app.ref}: the files that docker compose reads are not there, and the store has "
+                               "lost the bundle that they are from")
+        with durable.storage_errors(f"writing the compose files of app {app.ref}"):
+            found = _prepare(app, config, placed, engine)
+    if starting:
+        inputs.check_sources(placed, found)
+    return inputs.arguments(placed, found)
+
+
+def _prepare(app, config, placed, engine):
+    """Have ready what docker compose reads, and leave the app's directory as it is."""
+    from composeapps.store.store import Store
+
+    with Store(config.store).open(app.bundle.digest, app.bundle.size) as packed, placed.opened() as root:
+        wanted = _Wanted(app, packed)
+        record, before = _record(placed, wanted, engine)
+        plan = _plan(placed, root, wanted, record)
+        _write(placed, root, wanted, plan, Work(placed, root, record, wanted.index))
+        return plan.inputs
+
+
+def adopt(app, store, config):
+    """Take note of what an app's directory has of a version's bundle, where an older agent unpacked it.
+
+    Raises CorruptError, NotFoundError; OSError.
+    """
+    placed = Placed(config.compose_root, app.ref.app_name)
+    if placed.read() is None and os.path.isdir(placed.directory):
+        with store.open(app.bundle.digest, app.bundle.size) as packed, placed.opened() as root:
+            wanted = _Wanted(app, packed)
+            record, _before = _record(placed, wanted, None)
+            root.make_directories(placed.private, 0o700)
+            placed.write(root, record.with_index(wanted.index))
+
+
+def give_back(name, config, notify=lambda text: None):
+    """Take away what the agent placed of an app that never ran well, and put back what was there before it.
+
+    Arguments:
+        name: the AppName.
+        config: the Config.
+        notify: called with a sentence about what stays.
+
+    What a user has changed stays. It can be repeated. Raises OSError.
+    """
+    placed = Placed(config.compose_root, name)
+    if not placed.root.is_dir():
+        return
+    with beneath.opened(placed.root) as root:
+        if root.lstat(placed.private) is None:
+            return
+        oldtrees.settle(placed, root, None)
+        record = placed.read()
+        if record is not None:
+            _take_ours(placed, root, record)
+        _put_back(placed, root, notify)
+        _remove_empty(root, str(name))
+        # From here on there is no record, and nothing of the agent's that it would tell of.
+        with root.parent(placed.private) as (directory, last):
+            beneath.remove_tree(directory, last)
+        root.sync("")
+
+
+def _put_back(placed, root, notify):
+    base = f"{placed.private}/before"
+    for path, found in list(_below(root, base)):
+        inner = path[len(base) + 1:]
+        target = f"{placed.name}/{inner}"
+        if root.lstat(path) is None or stat.S_ISDIR(found.st_mode) and root.is_directory(target):
+            continue
+        root.make_directories(posixpath.dirname(target), 0o755)
+        try:
+            with root.parent(path) as (source, old), root.parent(target) as (directory, new):
+                beneath.rename(source, old, directory, new, beneath.NO_REPLACE)
+                os.fsync(directory)
+        except FileExistsError:
+            notify(f"{placed.name}: {inner} was changed meanwhile; what was there before is "
+                   f"{_keep(placed, root, path, inner)}")
+
+
+def remove(name, config, others=(), notify=lambda text: None):
+    """Remove an app's directory: what the agent placed there, and what is empty then; set the rest aside.
+
+    Arguments:
+        name: the AppName.
+        config: the Config.
+        others: the AppNames of the device's apps; those whose directories lie in this one's keep them.
+        notify: called with a sentence about what is set aside, or stays where it is.
+
+    It can be repeated. Raises OSError.
+    """
+    placed = Placed(config.compose_root, name)
+    if not placed.root.is_dir():
+        return
+    with beneath.opened(placed.root) as root:
+        oldtrees.settle(placed, root, None)
+        record = placed.read()
+        if record is not None:
+            _take_ours(placed, root, record)
+        inner = {other[len(name) + 1:].split("/")[0] for other in others if name.holds(other)}
+        kept = _set_rest_aside(placed, root, inner, notify)
+        if root.lstat(f"{placed.private}/before") is not None and _remove_empty(root, f"{placed.private}/before"):
+            kept = _keep(placed, root, f"{placed.private}/before", "before", kept)
+        if kept:
+            notify(f"{name}: what is not of its bundle is now in {placed.root / kept}")
+        with contextlib.suppress(FileNotFoundError), root.parent(placed.private) as (directory, last):
+            beneath.remove_tree(directory, last)
+        parts = name.components
+        for count in range(len(parts), 0, -1):
+            with contextlib.suppress(OSError), root.parent("/".join(parts[:count])) as (directory, last):
+                os.rmdir(last, dir_fd=directory)
+        root.sync("")
+
+
+def _set_rest_aside(placed, root, inner, notify):
+    """Move what is left in an app's directory away, but the entries ``inner``; return where to, None for nothing."""
+    kept, path = None, str(placed.name)
+    found = root.lstat(path)
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        return _keep(placed, root, path, placed.name.components[-1])
+    for entry in root.names(path):
+        each = f"{path}/{entry}"
+        if entry in inner:
+            continue
+        if mounts.mounted_at_or_below(placed.root / each):
+            notify(f"{placed.name}: {placed.root / each} stays where it is, since a file system is mounted there")
+        elif _remove_empty(root, each):
+            kept = _keep(placed, root, each, entry, kept)
+    return kept
+
+
+def _keep(placed, root, path, name, kept=None):
+    """Move something to where what was removed is kept; return that directory, made anew for the first."""
+    if kept is None:
+        root.make_directory(KEPT, 0o700)
+        kept = root.unused(f"{KEPT}/{placed.name.file_stem}")
+    root.make_directories(posixpath.dirname(f"{kept}/{name}"), 0o700)
+    with root.parent(path) as (source, old), root.parent(root.unused(f"{kept}/{name}")) as (target, new):
+        os.rename(old, new, src_dir_fd=source, dst_dir_fd=target)
+        os.fsync(target)
+    return kept
+
+
+def _take_ours(placed, root, record):
+    """Remove the members that are as the agent wrote them, and directories that are empty then."""
+    for name in sorted(record.members, reverse=True):
+        marks = record.members[name]
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), \
+                root.parent(f"{placed.name}/{name}") as (directory, last):
+            status = os.stat(last, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                with contextlib.suppress(OSError):
+                    os.rmdir(last, dir_fd=directory)
+            elif found_mark(directory, last, status, marks) in marks \
+                    or not marks and not mounts.within(name, record.places):
+                os.unlink(last, dir_fd=directory)
+
+
+def _remove_empty(root, path):
+    """Remove a directory and those in it as far as they are empty; return whether something is left."""
+    found = root.lstat(path)
+    if found is None:
+        return False
+    if not stat.S_ISDIR(found.st_mode):
+        return True
+    inside = []
+    for each, status in _below(root, path):
+        if not stat.S_ISDIR(status.st_mode):
+            return True
+        inside.append(each)
+    for each in reversed(inside):
+        with contextlib.suppress(OSError), root.parent(each) as (directory, last):
+            os.rmdir(last, dir_fd=directory)
+    with contextlib.suppress(OSError), root.parent(path) as (directory, last):
+        os.rmdir(last, dir_fd=directory)
+    return root.lstat(path) is not None
+
+
+def _below(root, path):
+    """Yield (path, state) of all below a directory of the same file system, a directory before its content."""
+    waiting = [path]
+    top = root.lstat(path)
+    while waiting:
+        current = waiting.pop()
+        for entry in root.names(current):
+            each = f"{current}/{entry}"
+            try:
+                status = root.lstat(each)
+            except OSError as err:
+                if err.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise
+                continue
+            if status is None:
+                continue
+            yield each, status
+            if stat.S_ISDIR(status.st_mode) and status.st_dev == top.st_dev:
+                waiting.append(each)

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: MIT
+"""What docker compose reads of an app: verified copies in a directory that is the agent's alone.
+
+A container that mounts its app's directory could change what docker compose reads there, the variables in
+``.env`` for example, and so have dockerd give it any file of the host at the next start. So compose gets
+
+- the compose file as it was published, with the paths of what it reads itself made absolute;
+- ``.env``, and the files of ``env_file`` and ``label_file``, from the bundle;
+- the files of configs and secrets that the bundle has: dockerd mounts these copies.
+
+Their names are made of their content and mode, so a file that stays the same stays the same file for the
+containers that have it mounted. What the bundle lacks of these is the owner's of the device: it is read
+where no container may write, and ``env_file`` elsewhere too, since it sets nothing but its service's variables.
+Mounted directories stay the app's own, so that all that mount them see the same.
+"""
+
+import hashlib
+import json
+import os
+import posixpath
+import stat
+from typing import NamedTuple
+
+from composeapps import beneath
+from composeapps.app import bundle as bundles
+from composeapps.errors import CorruptError
+from composeapps.installed import mounts
+from composeapps.installed.placed import Placed
+from composeapps.oci.digests import stream_sha256
+
+FILES, VERSIONS = "files", "versions"
+_MAX_OWN = 1024 * 1024
+
+
+class Inputs(NamedTuple):
+    """What a version's compose reads, and what its services mount.
+
+    ``compose`` and ``environment`` are names of files below FILES, ``files`` the names of all that it needs
+    there; ``sources`` are the places that its services mount, the ``written`` ones of the user's with them.
+    """
+
+    compose: str
+    environment: str
+    files: tuple
+    sources: tuple
+    written: tuple
+
+
+class Plan:
+    """What is to be in the agent's directory for a version.
+
+    Arguments:
+        placed: the Placed.
+        root: the Root of the compose root.
+        app: the App.
+        value: its compose file, a mapping.
+        index: its bundle's {name: Member}.
+        environment: the text of the bundle's .env, None without one.
+        places: the places that are the user's.
+        notify: called with a sentence.
+
+    ``members`` maps names below FILES to those of the bundle's files that are to be there; ``own`` to contents
+    (bytes) of others.
+    """
+
+    def __init__(self, placed, root, app, value, index, environment, places, notify=lambda text: None):
+        self._placed, self._root, self._app, self._index, self._places = placed, root, app, index, places
+        self._notify = notify
+        self.members, self.own = {}, {}
+        env_file = self._environment_file()
+        text = environment if environment is not None else self.own.get(env_file, b"").decode(errors="replace")
+        self._paths = mounts.Paths(placed.directory, text)
+        self.sources = {binding.place for binding in mounts.bindings(value, self._paths)}
+        changed = self._rewritten(value)
+        if changed == value:
+            compose = self._keep(app.compose)
+        else:
+            compose = self._keep(json.dumps(changed, default=str).encode() + b"\n")
+        self.inputs = Inputs(compose, env_file, tuple(sorted({*self.members, *self.own})), tuple(sorted(self.sources)),
+                             tuple(sorted(places)))
+
+    def _environment_file(self):
+        name = _followed(self._index, mounts.ENVIRONMENT_FILE)
+        if name is not None:
+            return self._member(name)
+        data = self._of_owner(mounts.ENVIRONMENT_FILE)
+        if data is not None and mounts.within(mounts.ENVIRONMENT_FILE, self._places):
+            self._notify(f"{self._placed.name}: {self._placed.directory / mounts.ENVIRONMENT_FILE} is not of the "
+                         "bundle, and a container may write it: docker compose does not get it")
+            data = None
+        return self._keep(data or b"")
+
+    def _rewritten(self, value):
+        """Return the compose file with absolute paths of what is read."""
+        value = json.loads(json.dumps(value, default=str))
+        for name, service in value["services"].items():
+            for key in ("env_file", "label_file"):
+                if key in service:
+                    service[key] = self._listed(service[key])
+            extends = service.get("extends")
+            if isinstance(extends, dict) and extends.get("file"):
+                self._refuse_written(extends["file"], f"service '{name}' extends")
+        for entry in value.get("include") or ():
+            for path in _texts(entry.get("path") if isinstance(entry, dict) else entry):
+                self._refuse_written(path, "it includes")
+        for kind in ("configs", "secrets"):
+            for entry in (value.get(kind) or {}).values():
+                if isinstance(entry, dict) and isinstance(entry.get("file"), str):
+                    entry["file"] = self._mounted(entry["file"])
+        return value
+
+    def _listed(self, entries):
+        if isinstance(entries, list):
+            return [self._listed(entry) for entry in entries]
+        if isinstance(entries, dict):
+            return {**entries, "path": self._read(entries["path"])} if isinstance(entries.get("path"), str) else entries
+        return self._read(entries) if isinstance(entries, str) else entries
+
+    def _read(self, path):
+        """Return the absolute path of a file that compose reads."""
+        place = self._paths.place(path)
+        if place is None:
+            return path
+        name = _followed(self._index, place)
+        if name is not None:
+            return self._path(self._member(name))
+        data = self._of_owner(place)
+        # compose says itself what it misses.
+        return self._path(self._keep(data) if data is not None else f"absent/{place}")
+
+    def _mounted(self, path):
+        """Return the absolute path of a file that dockerd mounts."""
+        place = self._paths.place(path)
+        name = _followed(self._index, place) if place is not None else None
+        if name is not None:
+            return self._path(self._member(name))
+        if place is not None:
+            self.sources.add(place)
+        return path
+
+    def _refuse_written(self, path, what):
+        place = self._paths.place(path)
+        if place is not None and mounts.within(place, self._places):
+            raise CorruptError(f"app {self._app.ref}: {what} '{path}', and a container may write that file: publish "
+                               "the app with a compose file of one piece, or mount another directory")
+
+    def _member(self, name):
+        member = self._index[name]
+        key = f"{member.mode:o}-{member.digest.partition(':')[2]}"
+        self.members[key] = name
+        return key
+
+    def _keep(self, data):
+        key = f"600-{hashlib.sha256(data).hexdigest()}"
+        self.own[key] = data
+        return key
+
+    def _of_owner(self, place):
+        """Return a file of the device's owner, reached without any link, None when there is none."""
+        try:
+            return self._root.read(f"{self._placed.name}/{place}", _MAX_OWN)
+        except OSError:
+            return None
+
+    def _path(self, key):
+        # A dollar sign in a path is one for compose, too.
+        return str(self._placed.path(f"{FILES}/{key}")).replace("$", "$$")
+
+    def missing(self):
+        """Return the names below FILES of what is not there as it should be. Raises OSError."""
+        return {key for key in self.inputs.files if not _is_whole(self._root, self._placed, key)}
+
+    def write_own(self, missing):
+        """Write those of the missing ones that the bundle does not have. Raises OSError."""
+        for key in sorted(missing & self.own.keys()):
+            self._root.write(f"{self._placed.private}/{FILES}/{key}", self.own[key], 0o600)
+
+    def write_member(self, key, content):
+        """Write one that the bundle has; ``content`` is a binary file. Raises OSError."""
+        with self._root.directory(f"{self._placed.private}/{FILES}") as directory:
+            with beneath.create(directory, "new", int(key.partition("-")[0], 8)) as stream:
+                while chunk := content.read(_MAX_OWN):
+                    stream.write(chunk)
+            beneath.rename(directory, "new", directory, key)
+
+    def note(self):
+        """Write down what the version has, when all of it is there. Raises OSError."""
+        self._root.sync(f"{self._placed.private}/{FILES}")
+        data = json.dumps(self.inputs._asdict()).encode() + b"\n"
+        path = f"{self._placed.private}/{VERSIONS}/{self._app.ref.hex}.json"
+        if _read(self._root, path) != data:
+            self._root.write(path, data, 0o600)
+
+
+def of(config, ref):
+    """Return (Placed, Inputs) of a version, None as the latter when not all of it is there as the agent placed it."""
+    placed = Placed(config.compose_root, ref.app_name)
+    try:
+        with beneath.opened(placed.root) as root:
+            found = _noted(root, placed, ref)
+            return placed, found if found and all(_is_whole(root, placed, key) for key in found.files) else None
+    except OSError:
+        return placed, None
+
+
+def _noted(root, placed, ref):
+    try:
+        value = json.loads(_read(root, f"{placed.private}/{VERSIONS}/{ref.hex}.json") or b"")
+        return Inputs(**{key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()})
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def arguments(placed, inputs):
+    """Return docker compose's arguments that name the files."""
+    return ("--file", str(placed.path(f"{FILES}/{inputs.compose}")),
+            "--env-file", str(placed.path(f"{FILES}/{inputs.environment}")))
+
+
+def check_sources(placed, inputs):
+    """Raise CorruptError when dockerd would follow a link that a container may have made, to mount what it leads to."""
+    with beneath.opened(placed.root) as root:
+        for place in inputs.sources:
+            parts = place.split("/") if place != "." else []
+            for count in range(1, len(parts) + 1):
+                name, above = "/".join(parts[:count]), "/".join(parts[:count - 1]) or "."
+                try:
+                    status = root.lstat(f"{placed.name}/{name}")
+                except OSError:
+                    status = None
+                if status is None or not mounts.within(above, inputs.written):
+                    continue
+                if stat.S_ISLNK(status.st_mode):
+                    raise CorruptError(f"app {placed.name}: {placed.directory / name} is a symbolic link that a "
+                                       "container may have made, and dockerd would mount what it leads to: remove it")
+
+
+def prune(placed, root, ref, engine):
+    """Remove what no version but ``ref`` needs, and no container has mounted. Raises OSError, EngineError."""
+    inputs = _noted(root, placed, ref)
+    if inputs is None or engine is None:
+        return
+    with root.directory(f"{placed.private}/{FILES}") as directory:
+        spare = set(os.listdir(directory)) - set(inputs.files)
+        if not spare:
+            return
+        prefix = f"{placed.path(FILES)}/"
+        used = {str(mount.get("Source"))[len(prefix):] for container in engine.containers()
+                for mount in container.get("Mounts") or () if str(mount.get("Source")).startswith(prefix)}
+        for key in spare - used:
+            os.unlink(key, dir_fd=directory)
+    with root.directory(f"{placed.private}/{VERSIONS}") as directory:
+        for name in os.listdir(directory):
+            if name != f"{ref.hex}.json":
+                os.unlink(name, dir_fd=directory)
+
+
+def _read(root, path):
+    try:
+        return root.read(path, 16 * 1024 * 1024)
+    except OSError:
+        return None
+
+
+def _is_whole(root, placed, key):
+    mode, _, digest = str(key).partition("-")
+    try:
+        with root.parent(f"{placed.private}/{FILES}/{key}") as (directory, name), \
+                open(beneath.open_file(directory, name), "rb") as stream:
+            return os.fstat(stream.fileno()).st_mode & 0o7777 == int(mode, 8) \
+                and stream_sha256(stream) == f"sha256:{digest}"
+    except (OSError, ValueError):
+        return False
+
+
+def _followed(index, place):
+    """Return the name of the bundle's file that a place is, links in the bundle followed; None when it is none."""
+    for _ in range(40):
+        parts = place.split("/")
+        for count in range(1, len(parts) + 1):
+            member = index.get("/".join(parts[:count]))
+            if member is not None and member.kind == bundles.LINK:
+                if member.target.startswith("/"):
+                    return None
+                above = posixpath.join(*parts[:count - 1]) if count > 1 else ""
+                place = posixpath.normpath(posixpath.join(above, member.target, *parts[count:]))
+                break
+        else:
+            member = index.get(place)
+            return place if member is not None and member.kind == bundles.FILE else None
+    return None
+
+
+def _texts(value):
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]

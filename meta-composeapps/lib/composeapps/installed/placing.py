@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: MIT
+"""Bringing an app's directory to what a bundle says, file by file, and leaving alone what is the user's.
+
+Each member of the bundle is one of these:
+
+- Where a container may write, or ever might, all is the user's. Members there are seeds: one that is missing
+  is written, one that is still as the agent wrote it gets the new content, any other is kept, and that is
+  told. Nothing there is moved, nothing changes its owner or mode, and a directory stays the one it is.
+- Elsewhere members are what the bundle says, and what is not so is mended. What was there before the agent
+  wrote anything under that name is set aside.
+
+What is no member is not touched at all. A file gets its name when it is whole and on the disk, in one step.
+
+The record (``placed``) says beforehand what is going to be written, so whatever a cut leaves, each file is
+known: as one that the agent wrote, this time or before, or as the user's. The next run does the rest.
+Directories are opened one by one and no link is followed, so a container that puts links in the way while
+this runs gains nothing.
+"""
+
+import contextlib
+import errno
+import os
+import posixpath
+import stat
+
+from composeapps import beneath
+from composeapps.app import bundle as bundles
+from composeapps.installed import mounts
+from composeapps.installed.placed import found_mark, mark_of
+
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_CHUNK = 1024 * 1024
+# A new seed while it and the old one change their names.
+SWAPPED = "swapped"
+
+
+class Work:
+    """What an app's directory lacks to be as a bundle says.
+
+    Arguments:
+        placed: the Placed.
+        root: the Root of the compose root.
+        record: the Record.
+        index: the bundle's {name: Member}.
+        was_whole: what ``whole`` was in the record before, None when there was none.
+        notify: called with a sentence about what is kept or set aside.
+
+    ``problems`` are sentences about what is not so, ``missing`` the names of files and links that are to be
+    written, ``kept`` the names of members that the user has changed.
+    """
+
+    def __init__(self, placed, root, record, index, was_whole=None, notify=lambda text: None):
+        self._placed, self._root, self._record, self._index = placed, root, record, index
+        self._was_whole = was_whole
+        self._notify = notify
+        self._told = set()
+        self._begin()
+
+    def _begin(self):
+        self.problems, self.missing, self.kept, self._blocked, self._touched = [], [], set(), set(), set()
+
+    def look(self):
+        """Find out; nothing is changed. Raises OSError."""
+        self._begin()
+        self._survey(False)
+        return self
+
+    def prepare(self):
+        """Remove what only an older bundle had, set aside what is in the way, and make the directories.
+
+        Then ``missing`` can be written. Raises OSError.
+        """
+        self._begin()
+        for name in sorted(self.obsolete(), reverse=True):
+            self._remove_old(name)
+        self._survey(True)
+
+    def obsolete(self):
+        """Return the names of what the agent wrote and this bundle does not have."""
+        return self._record.members.keys() - self._index.keys()
+
+    def finish(self):
+        """Make all names durable; raises OSError."""
+        for path in sorted(self._touched):
+            self._root.sync(path)
+
+    def _path(self, name):
+        return f"{self._placed.name}/{name}" if name else str(self._placed.name)
+
+    def _is_users(self, name):
+        return mounts.within(name, self._record.places)
+
+    def _survey(self, apply):
+        self._survey_top(apply)
+        for name in sorted(self._index):
+            parent = posixpath.dirname(name)
+            if parent in self._blocked:
+                self._blocked.add(name)
+                self.kept.add(name)
+                continue
+            try:
+                with self._root.parent(self._path(name)) as (directory, last):
+                    self._survey_one(name, self._index[name], directory, last, apply)
+            except OSError as err:
+                if err.errno not in _NOT_THERE:
+                    raise
+                # Nothing leads there, or what does was changed a moment ago.
+                self.problems.append(f"{name} is missing")
+                if self._index[name].kind != bundles.DIRECTORY:
+                    self.missing.append(name)
+
+    def _survey_top(self, apply):
+        """Look at the app's own directory; only where a service mounts all of it others may look into it."""
+        name, whole = str(self._placed.name), self._record.whole
+        found = self._root.lstat(name)
+        if found is not None and not stat.S_ISDIR(found.st_mode):
+            self.problems.append(f"{self._placed.directory} is no directory")
+        elif found is None:
+            self.problems.append(f"{self._placed.directory} is missing")
+        mode = stat.S_IMODE(found.st_mode) if found is not None and stat.S_ISDIR(found.st_mode) else None
+        # What containers of other users see becomes theirs to look into, once: from then on it is as they leave it.
+        wanted = mode & 0o7700 if mode is not None and not whole else mode
+        if mode is not None and whole and self._was_whole is False:
+            wanted = mode | 0o055
+        if wanted != mode:
+            self.problems.append(f"{self._placed.directory} has another mode")
+        if not apply:
+            return
+        parts = self._placed.name.components
+        for count in range(1, len(parts)):
+            self._root.make_directory("/".join(parts[:count]), 0o711)
+        if found is not None and mode is None:
+            with self._root.parent(name) as (directory, last):
+                self._set_aside("", directory, last)
+        self._root.make_directory(name, 0o755 if whole else 0o700)
+        if wanted != mode:
+            with self._root.directory(name) as descriptor:
+                os.fchmod(descriptor, wanted)
+
+    def _survey_one(self, name, member, directory, last, apply):
+        try:
+            status = os.stat(last, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            status = None
+        if member.kind == bundles.DIRECTORY:
+            self._survey_directory(name, member, directory, last, status, apply)
+        elif status is None:
+            self.problems.append(f"{name} is missing")
+            self.missing.append(name)
+        else:
+            self._survey_file(name, member, directory, last, status, apply)
+
+    def _survey_directory(self, name, member, directory, last, status, apply):
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            if self._is_users(name) and not self._is_ours(name, directory, last, status):
+                self._blocked.add(name)
+                self._keep(name, f"{name} is no directory but what its user made of it: nothing is written below it")
+                return
+            self.problems.append(f"{name} is no directory")
+            if apply:
+                self._clear(name, directory, last, status)
+            status = None
+        elif status is None:
+            self.problems.append(f"{name} is missing")
+        if status is None and apply:
+            self._root.make_directory(self._path(name), member.mode if member.mode >= 0 else 0o755)
+            self._touched.add(posixpath.dirname(self._path(name)))
+        elif status is not None and not self._is_users(name) and member.mode >= 0 and self._differs(status, member) \
+                and status.st_dev == os.fstat(directory).st_dev:
+            self.problems.append(f"{name} has another mode or owner")
+            if apply:
+                self._set_mode(os.open(last, beneath.DIRECTORY, dir_fd=directory), member)
+
+    def _survey_file(self, name, member, directory, last, status, apply):
+        new = mark_of(member)
+        mark = found_mark(directory, last, status, (new, *self._record.members.get(name, ())))
+        users = self._is_users(name)
+        if mark == new:
+            if member.kind == bundles.FILE and not users and self._differs(status, member):
+                self.problems.append(f"{name} has another mode or owner")
+                if apply:
+                    self._set_mode(beneath.open_file(directory, last), member)
+            return
+        if users and not self._record.knows(name, mark):
+            self._keep(name, f"{name} was changed by its user and is kept, although the bundle has another one")
+            return
+        self.problems.append(f"{name} {self._what(member, status)}")
+        self.missing.append(name)
+        if apply and (stat.S_ISDIR(status.st_mode) or name not in self._record.members):
+            self._clear(name, directory, last, status)
+
+    def _what(self, member, status):
+        if member.kind == bundles.LINK:
+            return f"is not the link to {ascii(member.target)[1:-1]}"
+        return "has other content" if stat.S_ISREG(status.st_mode) else "is no file"
+
+    def _is_ours(self, name, directory, last, status):
+        return self._record.knows(name, found_mark(directory, last, status, self._record.members.get(name, ())))
+
+    @staticmethod
+    def _differs(status, member):
+        return stat.S_IMODE(status.st_mode) != member.mode \
+            or os.geteuid() == 0 and (status.st_uid, status.st_gid) != (0, 0)
+
+    @staticmethod
+    def _set_mode(descriptor, member):
+        try:
+            if os.geteuid() == 0:
+                os.fchown(descriptor, 0, 0)
+            os.fchmod(descriptor, member.mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _keep(self, name, sentence):
+        self.kept.add(name)
+        # Once for each content that the user does not get.
+        if mark_of(self._index[name]) not in self._record.members.get(name, ()) and name not in self._told:
+            self._told.add(name)
+            self._notify(f"{self._placed.name}: {sentence}")
+
+    def _clear(self, name, directory, last, status):
+        """Make room for a member: remove what is the agent's there, set the rest aside."""
+        if self._is_ours(name, directory, last, status) or name in self._record.members \
+                and not stat.S_ISDIR(status.st_mode):
+            try:
+                if stat.S_ISDIR(status.st_mode):
+                    os.rmdir(last, dir_fd=directory)
+                else:
+                    os.unlink(last, dir_fd=directory)
+                return
+            except OSError as err:
+                if err.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        self._set_aside(name, directory, last)
+
+    def _set_aside(self, name, directory, last):
+        path = f"{self._placed.private}/before/{name or last}"
+        self._root.make_directories(posixpath.dirname(path), 0o700)
+        path = self._root.unused(path)
+        with self._root.parent(path) as (target, new):
+            os.rename(last, new, src_dir_fd=directory, dst_dir_fd=target)
+            os.fsync(target)
+        self._notify(f"{self._placed.name}: {name or last} was there before, is not of the bundle, and is now "
+                     f"{self._placed.root / path}")
+
+    def _remove_old(self, name):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), \
+                self._looking_for(name) as (directory, last, status):
+            marks = self._record.members.get(name, ())
+            users = self._is_users(name)
+            if stat.S_ISDIR(status.st_mode):
+                if name not in self._record.places:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(last, dir_fd=directory)
+                return
+            if users and not (marks and self._record.knows(name, found_mark(directory, last, status, marks))):
+                self._notify(f"{self._placed.name}: {name} is not of the bundle any more; its user has changed it, "
+                             "and it stays")
+                return
+            os.unlink(last, dir_fd=directory)
+            self._touched.add(posixpath.dirname(self._path(name)))
+
+    @contextlib.contextmanager
+    def _looking_for(self, name):
+        try:
+            with self._root.parent(self._path(name)) as (directory, last):
+                yield directory, last, os.stat(last, dir_fd=directory, follow_symlinks=False)
+        except OSError as err:
+            if err.errno == errno.ELOOP:
+                raise NotADirectoryError(err.errno, err.strerror, name) from None
+            raise
+
+    def write_links(self):
+        """Write the links among ``missing``; raises OSError."""
+        for name in self.missing:
+            member = self._index[name]
+            if member.kind == bundles.LINK:
+                with self._root.directory(self._placed.private) as private:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink("new", dir_fd=private)
+                    os.symlink(member.target, "new", dir_fd=private)
+                    self._give_name(name, private, "new")
+
+    def write_file(self, names, content):
+        """Write one content, a binary file, under several of the names in ``missing``; raises OSError."""
+        with self._root.directory(self._placed.private) as private, contextlib.ExitStack() as end:
+            streams = []
+            for number, name in enumerate(names):
+                streams.append(end.enter_context(beneath.create(
+                    private, f"new-{number}", self._index[name].mode, self._owner(name))))
+            while chunk := content.read(_CHUNK):
+                for stream in streams:
+                    stream.write(chunk)
+            end.close()
+            for number, name in enumerate(names):
+                self._give_name(name, private, f"new-{number}")
+
+    def _owner(self, name):
+        """Return whose a seed is that gets new content: who has it now, else nobody in particular."""
+        if self._is_users(name):
+            with contextlib.suppress(OSError), self._looking_for(name) as (_directory, _last, status):
+                return status.st_uid, status.st_gid
+        return None
+
+    def _give_name(self, name, private, temporary):
+        """Move a new file to where it belongs; what a user has put there in this moment stays."""
+        try:
+            with self._root.parent(self._path(name)) as (directory, last):
+                if not self._is_users(name):
+                    self._move(private, temporary, directory, last)
+                elif not self._give_seed(name, private, temporary, directory, last):
+                    self._keep(name, f"{name} was changed by its user just now and is kept")
+                self._touched.add(posixpath.dirname(self._path(name)))
+        except OSError as err:
+            if err.errno not in _NOT_THERE or not self._is_users(name):
+                raise
+            self._keep(name, f"{name} cannot be written, since its user has put something in the way of it")
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=private)
+
+    @staticmethod
+    def _move(private, temporary, directory, last, flags=0):
+        """Rename into a directory, also one of another file system that is mounted there."""
+        try:
+            return beneath.rename(private, temporary, directory, last, flags)
+        except OSError as err:
+            if err.errno != errno.EXDEV:
+                raise
+        status = os.stat(temporary, dir_fd=private, follow_symlinks=False)
+        near = f".composeapps-{os.urandom(6).hex()}"
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(temporary, dir_fd=private), near, dir_fd=directory)
+        else:
+            with beneath.create(directory, near, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)) as out, \
+                    open(beneath.open_file(private, temporary), "rb") as content:
+                while chunk := content.read(_CHUNK):
+                    out.write(chunk)
+        try:
+            return beneath.rename(directory, near, directory, last, flags & beneath.NO_REPLACE)
+        except OSError:
+            os.unlink(near, dir_fd=directory)
+            raise
+
+    def _give_seed(self, name, private, temporary, directory, last):
+        """Give a seed its name unless the user has one there; return whether it has it."""
+        marks = self._record.members.get(name, ())
+        try:
+            os.stat(last, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            try:
+                self._move(private, temporary, directory, last, beneath.NO_REPLACE)
+            except FileExistsError:
+                return False
+            return True
+        # By this name it is not taken for something unfinished: it may be the user's in a moment.
+        os.rename(temporary, SWAPPED, src_dir_fd=private, dst_dir_fd=private)
+        if not self._move(private, SWAPPED, directory, last, beneath.EXCHANGE):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(SWAPPED, dir_fd=private)
+            return True
+        # What was there is looked at when nobody can reach it any more by its name.
+        status = os.stat(SWAPPED, dir_fd=private, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode) and self._record.knows(name, found_mark(private, SWAPPED, status, marks)):
+            os.unlink(SWAPPED, dir_fd=private)
+            return True
+        beneath.rename(private, SWAPPED, directory, last, beneath.EXCHANGE)
+        os.unlink(SWAPPED, dir_fd=private)
+        return False
+
+    def tidy(self):
+        """Remove what a run that was cut off left, and set aside what may be a user's of it; raises OSError."""
+        with self._root.directory(self._placed.private) as private:
+            for name in os.listdir(private):
+                if name.startswith("new"):
+                    os.unlink(name, dir_fd=private)
+            try:
+                status = os.stat(SWAPPED, dir_fd=private, follow_symlinks=False)
+            except FileNotFoundError:
+                return
+            marks = {mark for marks in self._record.members.values() for mark in marks}
+            if found_mark(private, SWAPPED, status, marks) in marks:
+                os.unlink(SWAPPED, dir_fd=private)
+            else:
+                self._set_aside("", private, SWAPPED)
