@@ -27,7 +27,7 @@ class _Wanted:
         self.index, contents = bundles.index(packed, self._what, (mounts.ENVIRONMENT_FILE,), mounts.MAX_ENVIRONMENT)
         data = contents.get(mounts.ENVIRONMENT_FILE)
         self.environment = data.decode(errors="replace") if data is not None else None
-        self.value = compose.load(app.compose, f"the compose file of app {app.ref}")
+        self.value = compose.pinned(app.compose, f"app {app.ref}")
 
     def bindings(self, placed):
         return mounts.bindings(self.value, mounts.Paths(placed.directory, self.environment or ""))

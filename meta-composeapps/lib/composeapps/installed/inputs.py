@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from composeapps import beneath
 from composeapps.app import bundle as bundles
+from composeapps.app import filerefs
 from composeapps.errors import CorruptError
 from composeapps.installed import mounts
 from composeapps.installed.placed import Placed
@@ -93,28 +94,17 @@ class Plan:
     def _rewritten(self, value):
         """Return the compose file with absolute paths of what is read."""
         value = json.loads(json.dumps(value, default=str))
-        for name, service in value["services"].items():
-            for key in ("env_file", "label_file"):
-                if key in service:
-                    service[key] = self._listed(service[key])
-            extends = service.get("extends")
-            if isinstance(extends, dict) and extends.get("file"):
-                self._refuse_written(extends["file"], f"service '{name}' extends")
+        for each in filerefs.references(value):
+            if each.kind in (filerefs.ENV_FILE, filerefs.LABEL_FILE, filerefs.SECCOMP):
+                each.replace(self._read(each.path))
+            elif each.kind in (filerefs.CONFIG, filerefs.SECRET):
+                each.replace(self._mounted(each.path))
+            elif each.kind == filerefs.EXTENDS:
+                self._refuse_written(each.path, f"service '{each.owner}' extends")
         for entry in value.get("include") or ():
             for path in _texts(entry.get("path") if isinstance(entry, dict) else entry):
                 self._refuse_written(path, "it includes")
-        for kind in ("configs", "secrets"):
-            for entry in (value.get(kind) or {}).values():
-                if isinstance(entry, dict) and isinstance(entry.get("file"), str):
-                    entry["file"] = self._mounted(entry["file"])
         return value
-
-    def _listed(self, entries):
-        if isinstance(entries, list):
-            return [self._listed(entry) for entry in entries]
-        if isinstance(entries, dict):
-            return {**entries, "path": self._read(entries["path"])} if isinstance(entries.get("path"), str) else entries
-        return self._read(entries) if isinstance(entries, str) else entries
 
     def _read(self, path):
         """Return the absolute path of a file that compose reads."""
