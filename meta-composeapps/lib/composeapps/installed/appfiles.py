@@ -14,7 +14,7 @@ from composeapps import beneath, durable
 from composeapps.app import bundle as bundles
 from composeapps.app import compose
 from composeapps.errors import CorruptError
-from composeapps.installed import inputs, mounts, oldtrees
+from composeapps.installed import expected, inputs, mounts, oldtrees
 from composeapps.installed.placed import KEPT, Placed, Record, found_mark
 from composeapps.installed.placing import Work
 
@@ -24,8 +24,8 @@ class _Wanted:
 
     def __init__(self, app, packed):
         self.app, self._packed, self._what = app, packed, f"the bundle of app {app.ref}"
-        self.index, contents = bundles.index(packed, self._what, (mounts.ENVIRONMENT_FILE,), mounts.MAX_ENVIRONMENT)
-        data = contents.get(mounts.ENVIRONMENT_FILE)
+        self.index, contents = bundles.index(packed, self._what, (expected.ENVIRONMENT_FILE,), expected.LARGEST)
+        data = contents.get(expected.ENVIRONMENT_FILE)
         self.environment = data.decode(errors="replace") if data is not None else None
         self.value = compose.pinned(app.compose, f"app {app.ref}")
 

@@ -25,7 +25,7 @@ from composeapps import beneath
 from composeapps.app import bundle as bundles
 from composeapps.app import filerefs
 from composeapps.errors import CorruptError
-from composeapps.installed import mounts
+from composeapps.installed import expected, mounts
 from composeapps.installed.placed import Placed
 from composeapps.oci.digests import stream_sha256
 
@@ -81,12 +81,12 @@ class Plan:
                              tuple(sorted(places)))
 
     def _environment_file(self):
-        name = _followed(self._index, mounts.ENVIRONMENT_FILE)
+        name = _followed(self._index, expected.ENVIRONMENT_FILE)
         if name is not None:
             return self._member(name)
-        data = self._of_owner(mounts.ENVIRONMENT_FILE)
-        if data is not None and mounts.within(mounts.ENVIRONMENT_FILE, self._places):
-            self._notify(f"{self._placed.name}: {self._placed.directory / mounts.ENVIRONMENT_FILE} is not of the "
+        data = self._of_owner(expected.ENVIRONMENT_FILE)
+        if data is not None and mounts.within(expected.ENVIRONMENT_FILE, self._places):
+            self._notify(f"{self._placed.name}: {self._placed.directory / expected.ENVIRONMENT_FILE} is not of the "
                          "bundle, and a container may write it: docker compose does not get it")
             data = None
         return self._keep(data or b"")
@@ -199,6 +199,23 @@ def _noted(root, placed, ref):
         return Inputs(**{key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()})
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def environment_of(config, ref):
+    """Return the variables that docker compose has for a version, as ``expected.environment`` does.
+
+    For one that this agent has not placed yet they are those of the directory.
+    """
+    placed = Placed(config.compose_root, ref.app_name)
+    try:
+        with beneath.opened(placed.root) as root:
+            found = _noted(root, placed, ref)
+            if found is not None:
+                text = root.read(f"{placed.private}/{FILES}/{found.environment}", expected.LARGEST)
+                return expected.environment(text.decode(errors="replace"))
+    except OSError:
+        pass
+    return expected.environment_in(placed.directory)
 
 
 def arguments(placed, inputs):

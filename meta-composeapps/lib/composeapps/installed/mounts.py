@@ -9,11 +9,8 @@ import os
 import posixpath
 import re
 
+from composeapps import programs
 from composeapps.app import interpolation
-
-ENVIRONMENT_FILE = ".env"
-# A bundle's .env of more bytes sets nothing here: what its paths are made of is then not known.
-MAX_ENVIRONMENT = 256 * 1024
 
 
 class Binding:
@@ -34,7 +31,8 @@ class Paths:
     def __init__(self, directory, environment=""):
         self._directory = str(directory)
         try:
-            self._variables = {"PWD": self._directory, **interpolation.parse_environment(environment)}
+            self._variables = {"PWD": self._directory, **interpolation.parse_environment(environment),
+                               **programs.ENVIRONMENT}
         except ValueError:
             self._variables = None
 

@@ -13,7 +13,7 @@ from composeapps import durable
 from composeapps.app import compose
 from composeapps.engine import owned
 from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT
-from composeapps.installed import appfiles, composing, expected, naming
+from composeapps.installed import appfiles, composing, expected, inputs, naming
 from composeapps.installed.install import app_directory
 from composeapps.oci.names import AppName
 from composeapps.records import sealed
@@ -52,7 +52,7 @@ class Project:
 
     @functools.cached_property
     def _variables(self):
-        return self.definition.environment if self.definition else expected.environment_in(self.directory)
+        return self.definition.environment if self.definition else inputs.environment_of(self._config, self.app.ref)
 
     @functools.cached_property
     def name(self):

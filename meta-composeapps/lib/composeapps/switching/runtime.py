@@ -7,7 +7,7 @@ from composeapps.app import compose
 from composeapps.engine import owned
 from composeapps.engine.client import Engine
 from composeapps.engine.labels import label
-from composeapps.installed import expected
+from composeapps.installed import expected, inputs
 from composeapps.installed.install import app_directory
 from composeapps.installed.project import Project
 
@@ -83,7 +83,7 @@ def status(app, engine, config):
 def service_states(ref, services, engine, config):
     """Return the ServiceStatus of each of the compose.Services of the app ``ref``; raises EngineError."""
     directory = app_directory(config, ref)
-    containers, variables, result = owned.containers(engine, directory), expected.environment_in(directory), []
+    containers, variables, result = owned.containers(engine, directory), inputs.environment_of(config, ref), []
     for service in services:
         found, count = expected.counted(service, containers.get(service.name, []), variables)
         # Of several the one in the worst state speaks for the service.

@@ -13,7 +13,7 @@ from composeapps.app import compose
 from composeapps.engine import owned
 from composeapps.engine.labels import label
 from composeapps.errors import EngineError, NotRunningError
-from composeapps.installed import expected
+from composeapps.installed import expected, inputs
 from composeapps.installed.install import app_directory
 
 # Seconds between two looks at the containers: soon at first, for the services that start quickly.
@@ -81,7 +81,7 @@ def look(app, engine, config, services):
     it, {container: what changes when it is restarted}). Raises EngineError.
     """
     directory = app_directory(config, app.ref)
-    containers, variables = owned.containers(engine, directory), expected.environment_in(directory)
+    containers, variables = owned.containers(engine, directory), inputs.environment_of(config, app.ref)
     problem, final, identity = None, False, {}
     for service in services:
         found, count = expected.counted(service, containers.get(service.name, []), variables)
