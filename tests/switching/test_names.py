@@ -5,7 +5,6 @@
 import pytest
 
 from composeapps.errors import EngineError, UsageError
-from composeapps.installed import naming
 from composeapps.switching import changes, runtime, switch
 from support.device import SLEEP, Device, service
 
@@ -144,16 +143,6 @@ def test_a_container_name_of_somebody_else_is_said_before_anything_is_touched(de
     with pytest.raises(UsageError, match=f"the container_name '{device.name}taken' is taken by a container"):
         device.apply(old, new)
     assert device.runs() == before and set(neighbour.runs()) == {"other"}
-
-
-@pytest.mark.parametrize("app_name, value, variables, name", [
-    ("shop", None, {}, "shop"), ("my.shop", {}, {}, "myshop"), ("team/shop", {}, {}, "team___shop"),
-    ("shop", {"name": "other"}, {}, "other"), ("shop", {"name": "${N}-x"}, {"N": "n"}, "n-x"),
-    ("shop", {"name": "other"}, {"COMPOSE_PROJECT_NAME": "third"}, "third"), ("_shop", {}, {}, "shop"),
-    ("shop", {"name": None}, {}, "shop"), ("shop", {"name": "${N"}, {}, "${N"),
-])
-def test_what_compose_calls_a_project(app_name, value, variables, name):
-    assert naming.default(app_name, value, variables) == name
 
 
 def test_two_names_that_come_to_the_same_are_told_apart(device, neighbour):

@@ -36,6 +36,14 @@ def substitute(text, environment):
     return _Template(text, environment).read()
 
 
+def replaced(value, environment):
+    """Return a value of a compose file as text with its variables replaced, or as it is where that cannot be done."""
+    try:
+        return substitute(str(value), environment)
+    except ValueError:
+        return str(value)
+
+
 class _Template:
     def __init__(self, text, environment):
         self._text, self._environment, self._at, self._length = text, environment, 0, 0

@@ -2,12 +2,13 @@
 """Publishing an app: pin its images, bundle its directory, push both as an app manifest."""
 
 import io
+import json
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
-from composeapps.app import composesource, filerefs, images, layersmeta, pinning
+from composeapps.app import composesource, filerefs, images, interpolation, layersmeta, pinning, projectname
 from composeapps.app.tree import (
     ARTIFACT_TYPE,
     BUNDLE_TYPE,
@@ -65,6 +66,8 @@ def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, l
     target = target._replace(tag=target.tag or "latest")
     source = RegistrySource(client)
     prepared = prepare(app_dir, files, images.resolver(source, pins, notify), checked=checked, notify=notify)
+    if said := projectname.remark(target.app_name, json.loads(prepared.compose), _environment(prepared.listing)):
+        notify(f"warning: {said}")
     pinned, text = prepared.images, prepared.compose
     refs = sorted(set(pinned.values()), key=str)
     chosen, common = images.choose(source, client, refs, platforms, notify)
@@ -84,6 +87,15 @@ def publish(app_dir, target, client, *, files=(), checked=True, dry_run=False, l
     blobs += [(role, descriptor) for role, descriptor, _ in parts]
     services = {name: str(image) for name, image in pinned.items()}
     return Publication(ref, target.tag, text, services, [str(platform) for platform in common], files, blobs)
+
+
+def _environment(listing):
+    """Return the variables of the bundle's .env."""
+    try:
+        with open(listing[".env"], encoding="utf-8", errors="replace") as stream:
+            return interpolation.parse_environment(stream.read(interpolation.LONGEST))
+    except (KeyError, OSError, ValueError):
+        return {}
 
 
 class Prepared(NamedTuple):

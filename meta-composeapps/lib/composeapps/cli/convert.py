@@ -38,10 +38,9 @@ def configure(name, parser):
 def _convert(args):
     from pathlib import Path
 
-    from composeapps.app import dockerapp
+    from composeapps.app import dockerapp, projectname
     from composeapps.engine import teardown
     from composeapps.engine.client import Engine
-    from composeapps.installed import naming
     from composeapps.oci.names import AppName, is_name
     from composeapps.records import lock
     from composeapps.records.state import StateDirectory
@@ -68,7 +67,7 @@ def _convert(args):
             raise UsageError(f"{target} was written, but {name} is installed from the store: "
                              f"'composeapps stop {name}' stops it")
         with lock.exclusive(states.lock_file):
-            gone = teardown.take_down(engine, directory, {naming.default(directory.name)}, notify=output.notify)
+            gone = teardown.take_down(engine, directory, {projectname.default(directory.name)}, notify=output.notify)
     if args.json:
         output.print_json({"name": app.name, "kind": app.kind, "output": str(target), "stopped": gone.containers,
                            "networks": gone.networks})

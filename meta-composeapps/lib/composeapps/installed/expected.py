@@ -57,7 +57,8 @@ def is_active(profiles, variables):
         variables: what ``environment`` returned.
     """
     wanted = {name.strip() for name in variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
-    return not profiles or "*" in wanted or any(text(profile, variables) in wanted for profile in profiles)
+    return not profiles or "*" in wanted or any(
+        interpolation.replaced(profile, variables) in wanted for profile in profiles)
 
 
 def replicas(value, variables):
@@ -66,7 +67,7 @@ def replicas(value, variables):
     What is no number counts for one: compose starts nothing then, and says why.
     """
     if isinstance(value, str):
-        value = text(value, variables).strip()
+        value = interpolation.replaced(value, variables).strip()
         value = int(value) if value.isascii() and value.isdigit() and len(value) < 9 else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 1
 
@@ -96,7 +97,7 @@ def counted(service, containers, variables):
 
 def seconds(value, variables):
     """Return a duration of a compose file ("1m30s") in seconds, 0 for none and for what is none."""
-    total, rest = 0.0, text(value or "", variables).strip()[:100]
+    total, rest = 0.0, interpolation.replaced(value or "", variables).strip()[:100]
     while rest:
         match = _DURATION.match(rest)
         if match is None:
@@ -121,11 +122,3 @@ def may_rest(container):
 def policy(container):
     """Return the restart policy of a container that dockerd described."""
     return ((container.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no"
-
-
-def text(value, variables):
-    """Return a text of a compose file with its variables replaced, or as it is where that cannot be done."""
-    try:
-        return interpolation.substitute(str(value), variables)
-    except ValueError:
-        return str(value)

@@ -9,34 +9,15 @@ the other's containers for its own.
 """
 
 import contextlib
-import re
 
 from composeapps import durable
+from composeapps.app.projectname import WORDS, default, is_valid
 from composeapps.engine import owned
 from composeapps.engine.labels import PROJECT, WORKING_DIR
 from composeapps.errors import ComposeAppsError, UsageError
 from composeapps.installed import expected
 from composeapps.oci.names import AppName
 from composeapps.records import sealed
-
-# What docker compose takes for a name.
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-def default(app_name, value=None, variables=None):
-    """Return the name that a version gives its project, or that docker compose makes up.
-
-    Arguments:
-        app_name: the app's name.
-        value: the parsed compose file, when there is one.
-        variables: what expected.environment returned for its ``.env``.
-
-    Made up is compose's own choice, the directory's name, but for apps whose name has several parts: the last
-    one of these may be another app's name. No app's name has three underscores in a row.
-    """
-    variables = variables or {}
-    given = variables.get("COMPOSE_PROJECT_NAME") or expected.text((value or {}).get("name") or "", variables)
-    return given or re.sub(r"[^a-z0-9_-]", "", app_name.lower().replace("/", "___")).lstrip("_-")
 
 
 def name_of(app_name, directory, value, variables, states, engine):
@@ -68,8 +49,8 @@ def check(app_name, directory, name, states, engine):
     Another app or another directory has it, or docker compose does not take it. Raises EngineError.
     """
     remedy = f"give app {app_name} another one by 'name:' in its compose file"
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"app {app_name}: '{name}' is no name of a compose project (small letters, digits, _ and -): "
+    if not is_valid(name):
+        raise UsageError(f"app {app_name}: '{name}' is no name of a compose project ({WORDS}): "
                          f"{remedy}")
     for other in states.names():
         if other != app_name and _noted(states, other) == name:
@@ -110,7 +91,7 @@ def forget(states, app_name):
 
 def _noted(states, app_name):
     name = (sealed.read(states.root, _record(app_name)).value or {}).get("name")
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else ""
+    return name if isinstance(name, str) and is_valid(name) else ""
 
 
 def _record(app_name):

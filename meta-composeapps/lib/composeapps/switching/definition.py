@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
-from composeapps.app import compose, filerefs
+from composeapps.app import compose, filerefs, interpolation
 from composeapps.installed import expected
 from composeapps.installed.expected import ENVIRONMENT_FILE
 from composeapps.oci.digests import stream_sha256
@@ -194,7 +194,7 @@ def _service(name, value, pinned, tops, environment, contents, warnings):
         frozenset(_paths(name, value, resources, tops)), frozenset(variables), networks, resources, _bound_to(value),
         frozenset(_depends_on(value)) | frozenset(_bound_to(value)),
         expected.replicas(pinned.replicas, environment), expected.is_active(pinned.profiles, environment),
-        _conditions(value, environment), expected.text(value.get("container_name") or "", environment))
+        _conditions(value, environment), interpolation.replaced(value.get("container_name") or "", environment))
 
 
 def _strategy(name, value, labels, warnings):
@@ -280,7 +280,7 @@ def _conditions(value, environment):
     given = value.get("depends_on")
     found = {name: entry if isinstance(entry, dict) else {} for name, entry in given.items()} \
         if isinstance(given, dict) else dict.fromkeys(map(str, _list(given)), {})
-    return {str(name): (expected.text(entry.get("condition") or STARTED, environment),
+    return {str(name): (interpolation.replaced(entry.get("condition") or STARTED, environment),
                         entry.get("required") is not False) for name, entry in found.items()}
 
 
