@@ -9,6 +9,10 @@ that was cut off, by whatever, goes on at the byte where it stopped. With nothin
 app is read and what is damaged fetched again; --verify does so in any case. A lost connection is tried
 again for about two minutes in which nothing arrives.
 
+--from takes all from another store, or from any directory with blobs/sha256 in it, and verifies it on the
+way; there an app's name will do where the directory is a store. --platform fetches for another machine than
+this one, for a store that is taken there.
+
 Where registries listen, their mirrors, certificates, proxies and logins: the sections
 [registry."HOST"] of the configuration.
 
@@ -20,6 +24,8 @@ examples:
   composeapps pull registry.example.com/factory/web@sha256:…
   composeapps pull --limit 500k --parallel 2 registry.example.com/factory/web@sha256:…
   composeapps pull --verify web             check an app of the store, and mend it
+  composeapps pull --from /mnt/usb web      without a network, from another store
+  composeapps pull --platform linux/arm64 --store /mnt/usb registry.example.com/factory/web@sha256:…
   composeapps pull --json registry.example.com/factory/web@sha256:… | jq .
 """
 
@@ -33,6 +39,8 @@ def configure(name, parser):
     parser.add_argument("--limit", metavar="RATE", help="bytes a second that may be used: 500k, 2M (0: no limit)")
     parser.add_argument("--parallel", metavar="N", type=int, help="how many blobs are fetched at a time (1 to 32)")
     parser.add_argument("--verify", action="store_true", help="read what the store has already, and mend it")
+    parser.add_argument("--from", metavar="STORE|DIR", dest="source", help="take it from there, not from a registry")
+    parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="fetch for that platform (default: this one)")
     parser.add_argument("--no-space-check", action="store_true", help="begin even if the disk may become too full")
     parser.set_defaults(run=_pull)
 
@@ -41,13 +49,15 @@ def _pull(args):
     import contextlib
 
     from composeapps.errors import ComposeAppsError
+    from composeapps.oci.platforms import Platform
     from composeapps.records import lock
     from composeapps.store.store import Store
     from composeapps.update.parts import Parts
 
     config = _configured(args)
-    store, client = Store(config.store), _Lazy(config)
-    refs = [_reference(text, store) for text in args.refs]
+    store, client = Store(config.store), _Lazy(config, args.source)
+    refs = [_reference(text, client.store or store) for text in args.refs]
+    platform = Platform.parse(args.platform) if args.platform else None
     parts, failure = Parts(config, output.notify), None
     try:
         with contextlib.ExitStack() as end:
@@ -56,7 +66,7 @@ def _pull(args):
                 end.enter_context(lock.exclusive(parts.states.download_lock_file, subjects=map(str, refs)))
             for ref in refs:
                 try:
-                    _pull_one(args, parts, store, client, ref)
+                    _pull_one(args, parts, store, client, ref, platform)
                 except ComposeAppsError as err:
                     failure = failure or err
                     if args.json:
@@ -68,10 +78,18 @@ def _pull(args):
 
 
 class _Lazy:
-    """The registry client, made when it is first called for."""
+    """The registry client, made when it is first called for, or what reads the store that stands for it.
 
-    def __init__(self, config):
-        self._config, self._client, self.notify = config, None, lambda text: None
+    ``store`` is that store, None for registries.
+    """
+
+    def __init__(self, config, source=None):
+        self._config, self._client, self.store, self.notify = config, None, None, lambda text: None
+        if source is not None:
+            from composeapps.pull.fromstore import StoreClient
+
+            self._client = StoreClient(source)
+            self.store = self._client.store
 
     def __call__(self):
         from composeapps.pull.pull import registry_client
@@ -118,7 +136,7 @@ def _reference(text, store):
     return ref.pinned(ref.digest)
 
 
-def _pull_one(args, parts, store, client, ref):
+def _pull_one(args, parts, store, client, ref, platform):
     import time
 
     from composeapps.pull import progress as progresses
@@ -128,9 +146,9 @@ def _pull_one(args, parts, store, client, ref):
     progress = progresses.choose(args.json, config.state_dir, ref)
     client.notify = progress.note
     try:
-        found = pull.survey(ref, store, client, verify=args.verify, keep=True)
+        found = pull.survey(ref, store, client, platform, verify=args.verify, keep=True)
         if not found.missing and not args.verify:
-            found = pull.survey(ref, store, client, verify=True, keep=True)
+            found = pull.survey(ref, store, client, platform, verify=True, keep=True)
         if found.missing and not args.no_space_check:
             from composeapps.space import check as space
 

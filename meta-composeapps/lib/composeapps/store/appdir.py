@@ -23,7 +23,7 @@ import json
 import os
 
 from composeapps import COMPOSE_FILE, durable
-from composeapps.oci.digests import stream_sha256
+from composeapps.oci.digests import is_digest, stream_sha256
 from composeapps.oci.documents import dump_json
 
 MISSING = "is missing"
@@ -73,9 +73,11 @@ def _all_faults(store, app, complete):
     yield from _file(directory / COMPOSE_FILE, app.compose, lambda data: data == app.compose)
     for image in app.images.values():
         home = directory.joinpath("images", image.ref.host, image.ref.path, image.ref.hex)
-        manifests = [variant.descriptor.dump() for variant in image.variants]
-        index = dump_json({"schemaVersion": 2, "manifests": manifests})
         known = _descriptors(store, image)
+        # Those of other platforms, too: they were fetched by themselves.
+        manifests = {variant.descriptor.digest: variant.descriptor.dump() for variant in image.variants}
+        manifests.update((digest, item) for digest, item in known.items() if _has(store, item))
+        index = dump_json({"schemaVersion": 2, "manifests": list(manifests.values())})
         yield from _file(home / "index.json", index,
                          lambda data, image=image, known=known: _lists(data, app, image, known))
         layout = home / "oci-layout"
@@ -132,6 +134,11 @@ def _descriptors(store, image):
         value = _json(store.read(image.root.digest)) or {}
         known.update((item["digest"], item) for item in value.get("manifests") or [])
     return known
+
+
+def _has(store, item):
+    """Tell whether a store has the manifest that a descriptor in an index describes, unread."""
+    return is_digest(item.get("digest")) and store.size_of(item["digest"]) == item.get("size")
 
 
 def _lists(data, app, image, known):

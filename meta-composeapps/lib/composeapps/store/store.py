@@ -97,6 +97,10 @@ class Store:
             raise
         return stream
 
+    def unverified(self, digest):
+        """Return a binary file over a blob, whatever is in it, for who verifies it; raises NotFoundError."""
+        return self._open(digest)
+
     def _open(self, digest):
         try:
             return open(self.blob_path(digest), "rb")
