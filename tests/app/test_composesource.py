@@ -5,8 +5,10 @@ import json
 import os
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from composeapps.app import composecheck, composesource, merging, pinning, publish
+from composeapps.app import compose, composecheck, composesource, merging, pinning, publish
 from composeapps.errors import NotFoundError, UsageError
 
 
@@ -174,3 +176,45 @@ def test_a_docker_compose_that_does_not_do_what_it_should(app, tmp_path):
             publish.prepare(directory, (), lambda ref: "sha256:" + "0" * 64, program=str(program))
     with pytest.raises(UsageError, match="cannot be run: No such file"):
         publish.prepare(directory, (), lambda ref: "sha256:" + "0" * 64, program="/nowhere/docker-compose")
+
+
+def test_an_env_file_that_names_other_compose_files_is_refused(app):
+    """Where compose is started without --file, the pinned file would be left alone for them."""
+    directory = app({"compose.yaml": {"services": {"a": IMAGE}}, "prod.yaml": "services: {}",
+                     ".env": "# COMPOSE_FILE=x\nexport COMPOSE_FILE=compose.yaml:prod.yaml\n"})
+
+    def prepared():
+        return publish.prepare(directory, [directory / "compose.yaml"], lambda ref: "sha256:" + "0" * 64, checked=False)
+
+    with pytest.raises(UsageError, match="sets COMPOSE_FILE"):
+        prepared()
+    app({".composeappignores": ".env\n"})
+    assert ".env" not in prepared().listing
+    app({".composeappignores": "", ".env": "MY_COMPOSE_FILE=x\n"})
+    assert ".env" in prepared().listing
+
+
+_ODD = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.floats(0, 9)
+    | st.sampled_from(["a", "./f", "../x", "$X", "a:b", "a=b", "f.yml", "service:a", "\x1b[2J", "x/y:1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["a", "file", "path", "source", "service", "driver", "type", "bind", "replicas", "required"]),
+        inner, max_size=3), max_leaves=6)
+_SERVICE = st.dictionaries(st.sampled_from([
+    "build", "command", "depends_on", "deploy", "env_file", "environment", "extends", "extra_hosts", "image", "labels",
+    "label_file", "logging", "networks", "ports", "secrets", "security_opt", "ulimits", "volumes", "x-a"]), _ODD,
+    max_size=4).map(lambda service: {**IMAGE, **service})
+_TOP = st.fixed_dictionaries({"services": st.dictionaries(st.sampled_from("ab"), _SERVICE, min_size=1)}, optional={
+    key: _ODD for key in ("configs", "include", "name", "networks", "secrets", "volumes")})
+
+
+@given(_TOP, _TOP, _TOP)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_files_say_is_published_or_refused_in_a_sentence(app, base, override, other):
+    directory = app({"compose.yaml": base, "compose.override.yaml": override, "f.yml": other, "f": ""})
+    try:
+        made = publish.prepare(directory, (), lambda ref: "sha256:" + "0" * 64, checked=False)
+    except UsageError as err:
+        assert str(err).isprintable()
+    else:
+        assert {service.name for service in compose.services(made.compose, "it")} == set(made.images)

@@ -15,6 +15,7 @@ from composeapps.app import compose
 from composeapps.cli.main import main
 from composeapps.oci.digests import sha256
 from composeapps.oci.reference import parse
+from support.apps import make_app, push_app
 from support.images import make_image, multi_platform, push_image
 
 
@@ -220,3 +221,14 @@ def test_files_that_say_what_was_built(publish, tmp_path, registry, factory_name
             (("--layers-meta", files["odd"]), 2, "layers metadata is wanted")):
         status, out, err = publish(*map(str, options))
         assert status == code and out == "" and re.search(says, err) and "Traceback" not in err
+
+
+def test_what_others_published_ends_in_a_sentence_on_the_device(registry, factory_name, tmp_path, capsys):
+    for number, text in enumerate(("a: &a [*a]\n", 'services: {web: {image: "a", image: "b"}}', "services: {1: {}}",
+                                   '{"services": {"web": {"image": "\\u001b[2J"}}}', "services:\n\tweb: {}")):
+        uri = push_app(registry, f"{registry.host}/{factory_name}/odd{number}:1", make_app(text))
+        (tmp_path / "c.toml").write_text(f'[registry."{registry.host}"]\nurl = "{registry.url}"\n')
+        status = main(["pull", "--config", str(tmp_path / "c.toml"), "--store", str(tmp_path / "store"),
+                       "--state-dir", str(tmp_path / "state"), uri])
+        problem = capsys.readouterr().err.splitlines()[-1]
+        assert status == 4 and problem.isprintable() and f"odd{number}" in problem

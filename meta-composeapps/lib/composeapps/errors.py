@@ -5,14 +5,25 @@ The message of every error is one sentence that names the thing at fault and,
 where there is one, the remedy. The command prints it; nothing else is printed.
 """
 
+# Characters of a message. Of what others wrote there may be any number in it.
+LONGEST = 2000
+
 
 class ComposeAppsError(Exception):
     """Base of all errors this package raises on purpose.
 
-    ``exit_code`` is the exit status of a command that ends with this error.
+    ``exit_code`` is the exit status of a command that ends with this error. As a text it is one line that a
+    terminal can be given, whatever the names in it are.
     """
 
     exit_code = 1
+
+    def __str__(self):
+        text = super().__str__()
+        text = text if len(text) <= LONGEST else text[:LONGEST] + "…"
+        if text.isprintable():
+            return text
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class UsageError(ComposeAppsError):

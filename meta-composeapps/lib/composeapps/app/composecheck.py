@@ -65,7 +65,8 @@ def config(program, app_dir, files, has_environment=True, named=True):
     status, out, err = _run([*argv, "config", "--format", "json"])
     if status:
         words = [line.strip() for line in err.splitlines() if line.strip() and "level=warning" not in line]
-        raise InvalidError(f"docker compose refuses {files[0]}: {'; '.join(words[-3:]) or f'exit status {status}'}")
+        raise InvalidError(f"docker compose refuses {files[0]}: {'; '.join(words[-3:]) or f'exit status {status}'}: "
+                           "correct it, or publish with --unchecked what a newer docker compose takes")
     try:
         value = json.loads(out)
         if isinstance(value, dict):

@@ -7,6 +7,7 @@ named; what they include; and what their services extend. Variables stay variabl
 
 import os
 import posixpath
+import re
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +49,21 @@ def read(app_dir, files=()):
     reader = _Reader(app_dir)
     value = merging.settle(reader.load(files, ()))
     return ComposeSource(compose.check(value, str(files[0])), files, reader.count > 1)
+
+
+def check_environment(listing):
+    """Refuse a bundle whose .env tells docker compose to take other compose files than the pinned one.
+
+    Arguments:
+        listing: {name: path} of the bundle's entries.
+    """
+    path = listing.get(".env")
+    if path is None or not path.is_file():
+        return
+    for line in path.read_bytes().decode(errors="replace").splitlines():
+        if re.match(r"\s*(?:export\s+)?COMPOSE_FILE\s*[=:]", line):
+            raise UsageError(f"{path} sets COMPOSE_FILE, for which docker compose would leave the pinned file alone: "
+                             "take that line out, and name the files with --file")
 
 
 def _choose(app_dir):

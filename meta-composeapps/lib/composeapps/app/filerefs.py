@@ -155,12 +155,12 @@ def check_bundled(value, listing, what):
     Raises UsageError for what lies outside, is missing or is left out.
     """
     check_confined(value, what)
-    said = []
+    said, folders = [], {path for name in listing for path in _parents(name)}
     for each in used_references(value):
         place = each.place()
         if not place or place == ".":
             continue
-        found = follow(place, listing)
+        found = follow(place, listing, folders)
         if found is not None:
             if each.kind in (ENV_FILE, LABEL_FILE, SECCOMP, EXTENDS) and (
                     found not in listing or listing[found].is_dir()):
@@ -174,8 +174,14 @@ def check_bundled(value, listing, what):
     return said
 
 
-def follow(place, listing):
-    """Return the name in a bundle's listing that a place leads to through the bundle's links, None when none does."""
+def follow(place, listing, folders):
+    """Return the name that a place leads to through a bundle's links, None when none does.
+
+    Arguments:
+        place: relative to the project's directory.
+        listing: {name: path} of the bundle's entries.
+        folders: the directories that entries lie in; one may be there for what is in it alone.
+    """
     for _ in range(40):
         parts = place.split("/")
         for count in range(1, len(parts) + 1):
@@ -185,11 +191,15 @@ def follow(place, listing):
                 place = posixpath.normpath(posixpath.join(*parts[:count - 1], os.readlink(path), *parts[count:]))
                 break
         else:
-            # A directory may be there for what is in it alone.
-            return place if place in listing or any(name.startswith(f"{place}/") for name in listing) else None
+            return place if place in listing or place in folders else None
         if place == "." or leads_out(place):
             return None
     return None
+
+
+def _parents(name):
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _items(value):

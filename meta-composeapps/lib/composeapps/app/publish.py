@@ -122,6 +122,7 @@ def prepare(app_dir, files, resolve, *, checked=True, program=None, notify=lambd
     source = composesource.read(app_dir, files)
     value, what = source.value, str(source.files[0])
     listing = bundles.entries(app_dir, source.files)
+    composesource.check_environment(listing)
     for sentence in filerefs.check_bundled(value, listing, what):
         notify(f"warning: {sentence}")
     images = pinning.pin(value, resolve, what)

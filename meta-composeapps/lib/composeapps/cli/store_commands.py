@@ -67,7 +67,8 @@ def _show(args):
         return
     app = load_from_store(store, ref)
     if args.compose:
-        print(app.compose.decode(), end="")
+        # As it was published, which may be in UTF-16.
+        print(app.compose.decode(errors="replace"), end="")
         return
     blobs = list(app.blobs())
     value = {

@@ -244,7 +244,7 @@ def _timeout(name, labels, warnings):
 def _networks(value):
     if value.get("network_mode"):
         return frozenset()
-    return frozenset(str(key) for key in value.get("networks") or ("default",))
+    return frozenset(_names(value.get("networks")) or ("default",))
 
 
 def _resources(value):
@@ -272,7 +272,7 @@ def _bound_to(value):
 
 
 def _depends_on(value):
-    return {str(name) for name in value.get("depends_on") or ()}
+    return set(_names(value.get("depends_on")))
 
 
 def _conditions(value, environment):
@@ -328,6 +328,11 @@ def _read_bundle(bundle, wanted, what):
 
 def _text(value):
     return json.dumps(value, sort_keys=True, default=str)
+
+
+def _names(value):
+    """Return the names in what may be a list of them or a mapping."""
+    return [str(name) for name in value] if isinstance(value, (list, dict)) else []
 
 
 def _mapping(value):
