@@ -180,7 +180,7 @@ def cost(child):
         child.returncode = os.waitstatus_to_exitcode(status)
         child.stderr.close()
         if child.returncode:
-            raise BenchError(f"{child.args[-1]}: {err.strip()[-500:]}")
+            raise BenchError(f"{child.args[-1]}: {err.strip()[:300]} … {err.strip()[-300:]}")
         used.append(usage.ru_utime + usage.ru_stime)
 
     return Cost(timed(finish), used[0])
