@@ -47,9 +47,20 @@ def composeapp_platform_of(arch):
         "riscv64": "linux/riscv64",
     }.get(arch or "", "")
 
+def composeapp_offered(d):
+    """Return the one of the recipe's platforms whose images a machine of COMPOSEAPPS_PLATFORM runs best, or ""."""
+    from composeapps.errors import ComposeAppsError
+    from composeapps.oci.platforms import Platform
+    try:
+        wanted = Platform.parse(d.getVar("COMPOSEAPPS_PLATFORM") or "")
+        offered = [Platform.parse(name) for name in (d.getVar("COMPOSEAPP_PLATFORMS") or "").split()]
+    except ComposeAppsError:
+        return ""
+    return next(map(str, wanted.best(offered, lambda platform: platform)), "")
+
 def composeapp_src_uri(d):
     """Return the oci:// URLs of the app for COMPOSEAPPS_PLATFORM."""
-    platform = (d.getVar("COMPOSEAPPS_PLATFORM") or "").replace("/", "-")
+    platform = composeapp_offered(d).replace("/", "-")
     blobs = (d.getVar("COMPOSEAPP_BLOBS") or "").split()
     if platform:
         blobs += (d.getVarFlag("COMPOSEAPP_BLOBS", platform) or "").split()
@@ -84,7 +95,7 @@ def composeapp_problem(d):
     offered = (d.getVar("COMPOSEAPP_PLATFORMS") or "").split()
     if not platform:
         return "app %s: no container platform is known for TARGET_ARCH %s: set COMPOSEAPPS_PLATFORM" % (name, d.getVar("TARGET_ARCH"))
-    if platform not in offered:
+    if not composeapp_offered(d):
         return "app %s has no images for %s (it has %s): publish them for that platform, add it to the app's file in conf/apps and run scripts/gen-recipes again" % (
             name, platform, ", ".join(offered) or "none")
     for url in composeapp_src_uri(d).split():

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The ways by which an image gets from the store into a real dockerd, stock and with the layer's patches."""
 
+import bz2
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -28,7 +30,7 @@ from composeapps.installed.install import find_image
 from composeapps.oci.reference import parse_pinned
 from composeapps.store.store import Store
 from support.engine import DockerDaemon
-from support.images import make_image, tar
+from support.images import CONFIG, MANIFEST, descriptor, dump, make_image, sha256, tar
 from support.unixconnection import UnixConnection
 
 pytestmark = pytest.mark.root
@@ -82,6 +84,31 @@ def _image(store, layers=()):
     return load_image(StoreSource(store), parse_pinned(f"hub.demo.test/load/{secrets.token_hex(4)}@{image.digest}"))
 
 
+def _zstd(data):
+    """Return ``data`` as a frame of zstd whose blocks are not compressed."""
+    blocks = [data[start:start + 100_000] for start in range(0, len(data), 100_000)] or [b""]
+    last = len(blocks) - 1
+    heads = [(len(block) << 3 | (number == last)).to_bytes(3, "little") for number, block in enumerate(blocks)]
+    # A frame of one segment that tells its size in four bytes.
+    return b"\x28\xb5\x2f\xfd\xa0" + len(data).to_bytes(4, "little") + b"".join(map(bytes.__add__, heads, blocks))
+
+
+def _odd_image(store, own):
+    """Put an image into the store: busybox in zstd, a layer of no bytes, an archive of nothing, and a file in bzip2."""
+    busybox = tar({"bin/busybox": Path(hostsetup.TOOLS, "bin", "busybox").read_bytes()}, mode=0o755)
+    contents = (busybox, b"", bytes(1024), tar({"a": own}))
+    packed = (_zstd(busybox), b"", gzip.compress(bytes(1024), mtime=0), bz2.compress(contents[3]))
+    kinds = ("tar+zstd", "tar", "tar+gzip", "tar")
+    config = dump({"architecture": "amd64", "os": "linux", "config": {},
+                   "rootfs": {"type": "layers", "diff_ids": [sha256(data) for data in contents]}})
+    layers = [descriptor(f"application/vnd.oci.image.layer.v1.{kind}", data)
+              for kind, data in zip(kinds, packed, strict=True)]
+    content = dump({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, config), "layers": layers})
+    for data in (config, content, *packed):
+        store.add_blob(sha256(data), [data])
+    return load_image(StoreSource(store), parse_pinned(f"hub.demo.test/load/{secrets.token_hex(4)}@{sha256(content)}"))
+
+
 def _load(here, image, notes=None):
     return load(here.engine, here.store, image, tag_of(image.ref), (notes if notes is not None else []).append)
 
@@ -123,6 +150,15 @@ def _run(here, image, *command):
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_layers_of_any_kind_by_each_way(place, way):
+    here, own = place(way), secrets.token_hex(8)
+    image = _odd_image(here.store, own)
+    _load(here, image)
+    assert here.engine.image(tag_of(image.ref))["RootFS"]["Layers"] == list(image.variants[0].config.diff_ids)
+    assert _run(here, image, "/bin/busybox", "cat", "/a") == own
 
 
 @pytest.mark.parametrize("way", WAYS)

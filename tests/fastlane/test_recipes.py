@@ -107,6 +107,14 @@ def test_an_app_without_images_for_the_machine_is_refused(refused, layer):
     assert "web has no images for linux/amd64 (it has linux/arm64)" in message
 
 
+def test_images_of_an_older_machine_are_taken_where_there_are_no_others(layer):
+    old = f"oci://hub.demo.test/demo/old;digest=sha256:{'b' * 64};type=blob"
+    options = (*_app(layer, platforms="linux/386 linux/arm64"), "--set", f"COMPOSEAPP_BLOBS[linux-386]={old}",
+               "--set", "OCI_ENDPOINTS=hub.demo.test=http://127.0.0.1:9")
+    _, message = layer.run("composeapp-web", options=options)
+    assert "has no images for" not in message and "do_fetch" in message
+
+
 def test_a_blob_without_a_digest_is_refused(refused, layer):
     assert "has no digest" in refused(*_app(layer, blob="latest"), "--preload", "web")
 

@@ -15,6 +15,7 @@ from composeapps.errors import CorruptError, NotFoundError, StorageError, UsageE
 from composeapps.oci.digests import sha256
 from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import parse
+from composeapps.store import appdir
 from composeapps.store.store import Store
 from support import apps
 from support.images import make_image, multi_platform
@@ -191,6 +192,19 @@ def test_layout_is_the_one_the_field_reads(store, client, registry, factory_name
     # Other platforms' layers are none of this store's business.
     arm = next(m for m in images["front"].document["manifests"] if m["platform"]["architecture"] == "arm64")
     assert store.size_of(arm["digest"]) is None
+
+
+@pytest.mark.parametrize("manifests", [
+    None, {"a": 1}, [3], [{"digest": ["x"]}], [{"digest": {}}], [{}], "x", [{"digest": "sha256:0"}]])
+def test_an_odd_list_of_manifests_is_damage(store, client, registry, factory_name, manifests):
+    uri = apps.publish(registry, f"{registry.host}/{factory_name}/shop:1", {"front": multi_platform("front")})
+    app = fill(store, client, uri)
+    listed = next(store.app_dir(app.ref).glob("images/**/index.json"))
+    good = json.loads(listed.read_text())["manifests"][0]
+    assert appdir.problems(store, app) == []
+    for value in (manifests, [{**good, "platform": {"os": ["linux"]}}], [{**good, "annotations": {"a": {}}}]):
+        listed.write_text(json.dumps({"schemaVersion": 2, "manifests": value}))
+        assert appdir.problems(store, app) == [(listed, "is damaged")]
 
 
 def test_half_an_app_is_no_app(store, client, registry, factory_name):

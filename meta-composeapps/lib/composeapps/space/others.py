@@ -17,6 +17,7 @@ from composeapps.app import bundle as bundles
 from composeapps.app.tree import ARTIFACT_TYPE, MAX_MANIFEST
 from composeapps.errors import ComposeAppsError
 from composeapps.oci.digests import is_digest
+from composeapps.oci.documents import parse_document
 from composeapps.store.partial import KEEP_SECONDS
 
 _MAX_DATABASE = 64 * 1024 * 1024
@@ -60,9 +61,9 @@ def _compose_of(store, digest, directory):
     """Return the compose file (bytes) of a version in the store, None when it cannot be read."""
     with contextlib.suppress(OSError):
         return (directory / COMPOSE_FILE).read_bytes()
-    with contextlib.suppress(ComposeAppsError, OSError, ValueError, LookupError, TypeError):
-        bundle = json.loads(store.read(digest))["layers"][0]["digest"]
-        with store.open(bundle) as packed:
+    with contextlib.suppress(ComposeAppsError, OSError, LookupError):
+        bundle = parse_document(store.read(digest), f"app manifest {digest}").layers[0]
+        with store.open(bundle.digest, bundle.size) as packed:
             return bundles.read_compose(packed, "the bundle")
     return None
 

@@ -19,12 +19,12 @@ this only the host in ``uri`` is nowhere else, so it gets a digest of its own.
 
 import contextlib
 import hashlib
-import json
 import os
 
 from composeapps import COMPOSE_FILE, durable
+from composeapps.errors import CorruptError
 from composeapps.oci.digests import is_digest, stream_sha256
-from composeapps.oci.documents import dump_json
+from composeapps.oci.parsing import dump_json, parse_json
 
 MISSING = "is missing"
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
@@ -131,8 +131,9 @@ def _descriptors(store, image):
     """Return {digest: descriptor} of the manifests that may be listed for an image, as its index describes them."""
     known = {variant.descriptor.digest: variant.descriptor.dump() for variant in image.variants}
     if image.is_index:
-        value = _json(store.read(image.root.digest)) or {}
-        known.update((item["digest"], item) for item in value.get("manifests") or [])
+        # As it stands there: what is listed may say all that the index says.
+        value = parse_json(store.read(image.root.digest), f"image {image.ref}")
+        known.update((item["digest"], item) for item in value["manifests"] or ())
     return known
 
 
@@ -147,7 +148,9 @@ def _lists(data, app, image, known):
     if not isinstance(value, dict) or not set(value) <= _INDEX_KEYS or value.get("schemaVersion") != 2:
         return False
     items = value.get("manifests")
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+    if not isinstance(items, list):
+        return False
+    if not all(isinstance(item, dict) and is_digest(item.get("digest")) for item in items):
         return False
     if not {variant.descriptor.digest for variant in image.variants} <= {item.get("digest") for item in items}:
         return False
@@ -165,7 +168,7 @@ def _agrees(item, described, app, image):
         elif key == "platform" and isinstance(entry, dict):
             platform = described.get("platform")
             # A platform that the image's own configuration names may be noted where the index leaves it out.
-            same = set(entry.items()) <= set(platform.items()) if isinstance(platform, dict) else any(
+            same = {**platform, **entry} == platform if isinstance(platform, dict) else any(
                 (entry.get("os"), entry.get("architecture")) == (v.platform.os, v.platform.architecture)
                 for v in image.variants if v.descriptor.digest == item["digest"])
         elif key == "annotations" and isinstance(entry, dict):
@@ -190,6 +193,6 @@ def _names_service(annotations, app, image):
 
 def _json(data):
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
+        return parse_json(data, "")
+    except CorruptError:
         return None
