@@ -9,6 +9,19 @@ where there is one, the remedy. The command prints it; nothing else is printed.
 LONGEST = 2000
 
 
+def one_line(text):
+    """Return a text as a terminal and a journal may have it: one line, no control characters, and not endless."""
+    text = _shortened(text)
+    if text.isprintable():
+        return text
+    shown = (char if char.isprintable() else " " if char in "\n\t" else ascii(char)[1:-1] for char in text)
+    return _shortened("".join(shown))
+
+
+def _shortened(text):
+    return text if len(text) <= LONGEST else f"{text[:LONGEST // 2]} … {text[-LONGEST // 2 + 3:]}"
+
+
 class ComposeAppsError(Exception):
     """Base of all errors this package raises on purpose.
 
@@ -19,11 +32,7 @@ class ComposeAppsError(Exception):
     exit_code = 1
 
     def __str__(self):
-        text = super().__str__()
-        text = text if len(text) <= LONGEST else text[:LONGEST] + "…"
-        if text.isprintable():
-            return text
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+        return one_line(super().__str__())
 
 
 class UsageError(ComposeAppsError):

@@ -203,7 +203,8 @@ class _Reader:
             raise UsageError(f"{what} '{path}', outside the app's directory: move it into the directory")
         if "://" in path or path.startswith("oci:"):
             raise UsageError(f"{what} '{path}', which is elsewhere: take a copy into the app's directory")
-        if not (self._app_dir / place).exists():
+        # A name may be too long for the file system, or none at all.
+        if not os.path.exists(self._app_dir / place):
             raise UsageError(f"{what} '{path}', which does not exist")
         if not folder and not (self._app_dir / place).resolve().is_relative_to(self._app_dir.resolve()):
             raise UsageError(f"{what} '{path}', a link to outside the app's directory: move the file into it")

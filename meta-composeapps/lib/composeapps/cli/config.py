@@ -84,6 +84,7 @@ _NUMBERS = {
     "bandwidth": (0, 10**12),
     "parallel": (1, 32),
 }
+_LONGEST_FILE, _LONGEST_LINE = 256 * 1024, 4096
 _PATHS = ("store", "compose_root", "factory_file", "factory_store", "state_dir", "callback_program")
 
 
@@ -107,14 +108,20 @@ def load(path=None, overrides=None):
 def _read(path, required):
     try:
         with open(path, "rb") as stream:
-            document = tomllib.load(stream)
+            data = stream.read(_LONGEST_FILE + 1)
     except FileNotFoundError:
         if required:
             raise UsageError(f"the configuration file {path} does not exist") from None
         return {}
     except OSError as err:
         raise UsageError(f"the configuration file {path} cannot be read: {err.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    # tomllib takes memory by the square of a key's parts.
+    if len(data) > _LONGEST_FILE or any(len(line) > _LONGEST_LINE for line in data.splitlines()):
+        raise UsageError(f"the configuration file {path} has more than {_LONGEST_FILE} bytes, or a line with more than "
+                         f"{_LONGEST_LINE}")
+    try:
+        document = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as err:
         raise UsageError(f"the configuration file {path} is not TOML: {err}") from None
     values = {}
     if isinstance(document.get("registry"), dict):

@@ -21,4 +21,4 @@ def label(container, key):
 def number(container):
     """Return a container's number among those of its service; a later one has a higher number."""
     text = label(container, NUMBER)
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < 10 else 0

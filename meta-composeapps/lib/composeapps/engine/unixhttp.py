@@ -73,7 +73,7 @@ def _answer(stream, method, limit, receive):
         if heads > _INTERIM:
             raise _broken("the answer does not come to its point")
         parts = _line(stream).split(None, 2)
-        if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
+        if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit() or len(parts[1]) != 3:
             raise _broken("what answers is no HTTP server")
         status, headers = int(parts[1]), {}
         while line := _line(stream):

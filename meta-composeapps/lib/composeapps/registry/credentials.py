@@ -12,9 +12,9 @@ secret is an identity token (docker-credential-helpers' protocol).
 """
 
 import base64
-import binascii
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -25,6 +25,8 @@ from composeapps.errors import RegistryError, UsageError
 
 # Seconds that a credential helper may take.
 HELPER_SECONDS = 60
+# What a program may be called; no path.
+_HELPER = re.compile(r"[\w.+-]{1,100}")
 _HUB_SERVER = "https://index.docker.io/v1/"
 _HUB_KEYS = ("docker.io", "https://index.docker.io/v1/", "index.docker.io")
 
@@ -124,19 +126,21 @@ class Credentials:
             return {}, {}, ""
         except OSError as err:
             raise UsageError(f"the registry authentication file {file} cannot be read: {err.strerror}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UsageError(f"the registry authentication file {file} is not JSON") from None
-        auths, helpers = ((value.get(key) if isinstance(value, dict) else None) for key in ("auths", "credHelpers"))
-        store = value.get("credsStore") if isinstance(value, dict) else ""
-        return (auths if isinstance(auths, dict) else {}, helpers if isinstance(helpers, dict) else {},
-                store if isinstance(store, str) else "")
+        auths, helpers, store = (
+            found if isinstance(found := value.get(key) if isinstance(value, dict) else None, kind) else kind()
+            for key, kind in (("auths", dict), ("credHelpers", dict), ("credsStore", str)))
+        if not all(isinstance(name, str) for name in helpers.values()):
+            raise UsageError(f"the registry authentication file {file} names a credential helper that is no text")
+        return auths, helpers, store
 
 
 def _ask_helper(name, server, environ):
     """Run docker-credential-NAME; return its Login, or None when it knows none for ``server``."""
     program = f"docker-credential-{name}"
-    path = shutil.which(program, path=environ.get("PATH") or os.defpath) if isinstance(name, str) else None
-    if path is None or os.sep in name:
+    path = shutil.which(program, path=environ.get("PATH") or os.defpath) if _HELPER.fullmatch(name) else None
+    if path is None:
         raise UsageError(f"the credential helper {program} for registry {server} is not installed")
     try:
         done = subprocess.run([path, "get"], input=server.encode(), capture_output=True, timeout=HELPER_SECONDS,
@@ -157,7 +161,7 @@ def _ask_helper(name, server, environ):
         user, secret = value["Username"], value["Secret"]
         if not isinstance(user, str) or not isinstance(secret, str):
             raise TypeError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RegistryError(f"the credential helper {program} printed no login for registry {server}") from None
     return Login(identity_token=secret) if user == "<token>" else Login(user, secret)
 
@@ -166,13 +170,15 @@ def _login(entry, file, key):
     """Read one entry; an entry without secrets (a credential helper's) counts as none."""
     if not isinstance(entry, dict):
         raise UsageError(f"{file}: the entry '{key}' is not an object")
+    if not isinstance(entry.get("identitytoken", ""), str):
+        raise UsageError(f"{file}: 'identitytoken' of the entry '{key}' is no text")
     if entry.get("identitytoken"):
         return Login(identity_token=entry["identitytoken"])
     if not entry.get("auth"):
         return None
     try:
         user, colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError, TypeError):
+    except (ValueError, TypeError):
         colon = ""
     if not colon:
         raise UsageError(f"{file}: 'auth' of the entry '{key}' is not base64 of USER:PASSWORD")

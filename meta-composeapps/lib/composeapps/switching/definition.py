@@ -234,7 +234,7 @@ def _timeout(name, labels, warnings):
     text = next((str(labels[key]).strip() for key in TIMEOUT_LABELS if labels.get(key) is not None), None)
     if text is None:
         return HANDOVER_TIMEOUT
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 9:
         warnings.append(f"service '{name}': the hand-over timeout '{text}' is no number of milliseconds: "
                         f"it is {HANDOVER_TIMEOUT:.0f} s")
         return HANDOVER_TIMEOUT
