@@ -59,7 +59,10 @@ def device(dockerd, factory_name):
 
     yield SimpleNamespace(root=root, add=add, run=run, engine=engine, docker=docker, has=has,
                           store=Store(root / "store"), states=StateDirectory(root / "state"))
-    run("stop", "--all")
+    # Other tests have apps of the same names, and these want their projects' names.
+    for container in engine.containers("com.docker.compose.project.working_dir"):
+        if container["Labels"]["com.docker.compose.project.working_dir"].startswith(f"{root}/"):
+            docker("rm", "--force", container["Id"])
 
 
 def _json(capsys):
@@ -159,6 +162,31 @@ def test_removing_an_app_leaves_its_volumes_and_what_others_share(device, capsys
     assert device.run("rm", "--volumes", "--json", "shop") == 0
     assert _json(capsys)[0]["volumes"] == [volume]
     assert device.docker("volume", "ls", "--quiet", "--filter", "label=com.docker.compose.project=shop") == ""
+
+
+def test_an_app_is_uninstalled_and_comes_back_from_the_store(device, capsys):
+    volumes = "    volumes: [data:/data]\n"
+    shop = device.add("shop", ["un1", "both"], volumes, "volumes: {data: {}}\n")
+    other = device.add("blog", ["both"])
+    assert device.run("run", "shop", "blog") == 0
+    volume = device.docker("volume", "ls", "--quiet", "--filter", "label=com.docker.compose.project=shop")
+    before = stores.files(device.root / "store")
+    capsys.readouterr()
+    assert device.run("uninstall", "--json", shop.uri) == 0
+    result, = _json(capsys)
+    assert (result["ok"], len(result["containers"]), result["volumes"]) == (True, 2, [])
+    assert _containers(device, "shop") == [] and len(_containers(device, "blog")) == 1
+    assert not (device.root / "compose" / "shop" / "docker-compose.yml").exists()
+    assert device.states.names() == ["blog"] and not device.states.removals()
+    assert stores.files(device.root / "store") == before
+    assert [device.has(uri) for uri in shop.images] == [False, True]
+    assert device.run("uninstall", "shop") == device.run("uninstall", other.uri.replace("blog", "shop")) == 3
+    assert device.run("run", "shop") == 0 and len(_containers(device, "shop")) == 2
+    assert device.docker("volume", "ls", "--quiet", "--filter", "label=com.docker.compose.project=shop") == volume
+    assert device.run("uninstall", "--volumes", "shop") == 0
+    assert device.docker("volume", "ls", "--quiet", "--filter", "label=com.docker.compose.project=shop") == ""
+    assert device.run("prune") == 0
+    assert [str(ref) for ref in device.store.list_apps()] == [other.uri]
 
 
 def test_networks_of_the_app_go_and_those_of_a_namesake_stay(device):

@@ -32,6 +32,16 @@ examples:
   composeapps rm web
   composeapps rm --volumes web
 """,
+    "uninstall": """\
+Does what 'composeapps rm' does, and leaves the store as it is: 'composeapps run APP' brings the app
+back without a network, until 'composeapps prune' takes what is not installed.
+
+An app that runs is stopped. One that was cut off is finished by giving the command again.
+
+examples:
+  composeapps uninstall web
+  composeapps uninstall --volumes web
+""",
 }
 
 
@@ -45,7 +55,8 @@ def configure(name, parser):
                             help="a further version to keep, HOST/PATH@sha256:…; can be repeated")
         parser.set_defaults(run=_prune)
     else:
-        parser.add_argument("apps", metavar="APP", nargs="+", help="name, or pinned reference of one version")
+        parser.add_argument("apps", metavar="APP", nargs="+", help="name of an installed app" if name == "uninstall"
+                            else "name, or pinned reference of one version")
         parser.add_argument("--volumes", action="store_true", help="remove the app's volumes, with all data in them")
         parser.set_defaults(run=_rm)
 
@@ -95,10 +106,14 @@ def _rm(args):
     from composeapps.space import removal
 
     parts, results, first, problems = _parts(args), [], None, []
+    keep = args.command == "uninstall"
     with lock.exclusive(parts.states.lock_file):
         for name in dict.fromkeys(args.apps):
             try:
-                if "@" in name:
+                if keep:
+                    report, gone = removal.remove_app(_installed(name, parts.states), parts.store, parts.states,
+                                                      parts.config, parts.engine, args.volumes, output.notify, keep)
+                elif "@" in name:
                     ref, gone = parse_pinned(name), None
                     report = removal.remove_one_version(ref, parts.store, parts.states, parts.config, parts.engine,
                                                         output.notify)
@@ -116,9 +131,23 @@ def _rm(args):
             results.append({"name": name, "ok": True, **found, "containers": gone.containers if gone else [],
                             "networks": gone.networks if gone else [], "volumes": gone.volumes if gone else []})
             if not args.json:
-                print(f"{name}: removed; {output.human_size(report.bytes)} in the store and "
-                      f"{output.human_size(report.docker_bytes)} in dockerd are free")
+                print(f"{name}: {'uninstalled' if keep else 'removed'}; {output.human_size(report.bytes)} in the store "
+                      f"and {output.human_size(report.docker_bytes)} in dockerd are free")
     if args.json:
         output.print_json(results)
     status = _problems(problems)
     return first.exit_code if first else status
+
+
+def _installed(name, states):
+    """Return the name of the app that a name, or the pinned reference of its installed version, means."""
+    from composeapps.errors import NotFoundError
+    from composeapps.oci.reference import parse_pinned
+
+    if "@" not in name:
+        return name
+    ref = parse_pinned(name)
+    state = states.get(ref.app_name)
+    if state is None or parse_pinned(state.uri).digest != ref.digest:
+        raise NotFoundError(f"{ref} is not installed{f'; {state.uri} is' if state else ''}")
+    return ref.app_name

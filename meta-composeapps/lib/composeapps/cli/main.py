@@ -28,6 +28,7 @@ COMMANDS = {
     "allow": ("update_commands", "have versions tried again that failed too often"),
     "prune": ("housekeeping", "remove what no app on this device needs"),
     "rm": ("housekeeping", "remove apps; their volumes stay unless asked for"),
+    "uninstall": ("housekeeping", "remove apps from dockerd and the disk; the store keeps them"),
     "status": ("status", "show how the apps are: version, health, updates, the last error"),
     "history": ("status", "list the last updates and what became of them"),
     "fsck": ("fsck", "check and repair dockerd's store while dockerd is down"),

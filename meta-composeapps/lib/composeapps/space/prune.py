@@ -272,7 +272,7 @@ class Plan:
         for digest in others.unnamed_apps(store) if self._begun else ():
             # Whose pull was cut off is not written down, but that there is one.
             inventories[None, digest] = inventory.take(store, _nameless("begun", digest, None), factory)
-        self.kept_images = {}
+        self.kept_images, self._inventories = {}, inventories
         for (name, _digest), found in inventories.items():
             kept |= found.digests
             self.kept_images.update(found.images)
@@ -291,6 +291,19 @@ class Plan:
         self._blobs = self._unneeded(kept, lacks)
         self._partials = [] if roots.updating or doomed is not None else self._unfinished(kept)
         self._count()
+
+    def give_up_images(self, directories):
+        """Have dockerd lose the images of apps that stay in the store, but those that others there have as well.
+
+        Arguments:
+            directories: those of the apps' versions (Paths).
+        """
+        versions = {directory.relative_to(self._store.apps).parts for directory in directories}
+        images = {version: found.images for version, found in self._inventories.items()}
+        mine = {version for version in images if version[0] is not None
+                and (*version[0].split("/"), version[1].partition(":")[2]) in versions}
+        self.lost_images = {uri: facts for version in mine for uri, facts in images[version].items()}
+        self.kept_images = {uri: facts for version in set(images) - mine for uri, facts in images[version].items()}
 
     def _unneeded(self, kept, lacks):
         with contextlib.suppress(FileNotFoundError):

@@ -25,7 +25,7 @@ from composeapps.space import staleimages
 from composeapps.space.prune import Plan, Report, Roots, find_roots
 
 
-def remove_app(name, store, states, config, engine, volumes=False, notify=lambda text: None):
+def remove_app(name, store, states, config, engine, volumes=False, notify=lambda text: None, keep=False):
     """Remove an app, or finish that.
 
     Arguments:
@@ -36,6 +36,7 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
         engine: the Engine.
         volumes: remove its volumes as well.
         notify: called with a line of text at each step that takes time.
+        keep: leave the store as it is.
 
     Returns (prune.Report, teardown.Gone). Raises UsageError for what is no name, NotFoundError when there is
     nothing of the app, EngineError when dockerd cannot be reached and may have containers of it, StorageError.
@@ -50,8 +51,10 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     roots.forget(name)
     factory = {digest.partition(":")[2] for found, digest in roots.versions() if found == name}
     # Which version is the factory's cannot be told while their list is unreadable.
-    doomed = [] if roots.everything else [path for path in versions if path.name not in factory]
+    doomed = [] if roots.everything or keep else [path for path in versions if path.name not in factory]
     if not (note or installed or doomed):
+        if versions and keep:
+            raise NotFoundError(f"app '{name}' is not installed: there is nothing of it but in the store")
         if versions:
             raise NotFoundError(f"app '{name}' is removed already; its preloaded version stays in the store for a "
                                 f"reset, and 'composeapps run {name}' brings it back")
@@ -59,12 +62,16 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
         raise NotFoundError(f"app '{name}' is not on this device; its apps: {have}")
     report, gone = Report(problems=roots.problems), teardown.Gone()
     reachable = _reachable(engine, installed or note)
-    plan = Plan(store, roots, config, report, doomed=doomed, blobs=_texts(note, "blobs"))
+    blobs = _texts(note, "blobs")
+    plan = Plan(store, roots, config, report, doomed=doomed, blobs=[] if keep else blobs)
+    if keep:
+        plan.give_up_images(versions)
     volumes = volumes or note.get("volumes") is True
     projects = {*_texts(note, "projects"), *_projects(name, directory, states, engine if reachable else None)}
     # On a full disk a removal that is cut off can be given again as well, but the next boot may start the app.
     with durable.if_there_is_room():
-        states.note_removal(name, {"projects": sorted(projects), "volumes": volumes, "blobs": sorted(plan.digests)})
+        states.note_removal(name, {"projects": sorted(projects), "volumes": volumes,
+                                    "blobs": sorted({*blobs, *plan.digests})})
     _forget_update(states, name)
     with durable.storage_errors(f"removing app {name}"), durable.if_there_is_room(), \
             contextlib.suppress(CorruptError, NotFoundError, UsageError):
