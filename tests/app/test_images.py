@@ -7,6 +7,7 @@ import json
 import pytest
 
 from composeapps.app import images, layersmeta, measured, measuring
+from composeapps.app.tree import load_image
 from composeapps.errors import CorruptError, NotFoundError, RegistryError, UsageError
 from composeapps.oci.digests import sha256
 from composeapps.oci.documents import Descriptor, parse_document
@@ -116,6 +117,18 @@ def test_an_index_that_names_what_is_not_there(hub):
     assert common == ["linux/amd64"] and "lacks the image for linux/arm64" in said[0]
     with pytest.raises(NotFoundError):
         choose(hub, ref, platforms=["linux/arm64"])
+
+
+def test_where_the_best_image_is_not_there_the_next_one_is_taken(hub):
+    ref = hub.add("a", made := index("linux/amd64", "linux/amd64/v2", "linux/amd64/v3"))
+    digests = [m.digest for m in parse_document(made.content, "it").manifests]
+    machine = [Platform.parse("linux/amd64/v4")]
+    for number in (2, 1, 0):
+        image = load_image(hub, ref, machine, configs=False)
+        assert [v.descriptor.digest for v in image.variants] == [digests[number]]
+        del hub.documents[digests[number]]
+    with pytest.raises(NotFoundError, match=digests[2]):
+        load_image(hub, ref, machine, configs=False)
 
 
 def test_an_index_that_is_wrong_about_a_size(hub):

@@ -80,7 +80,8 @@ class _Work:
                 client.abort()
             for thread in threads:
                 if thread.ident:
-                    thread.join()
+                    # One that waits for its registry to be asked again need not be waited for.
+                    thread.join(timeout=0.2)
             for client in self._clients:
                 client.close()
 

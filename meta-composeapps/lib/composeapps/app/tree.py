@@ -259,25 +259,41 @@ def load_image(source, ref, platforms=None, configs=True):
         return Image(ref, own, False, (variant,))
     present = getattr(source, "present", lambda digest: False)
     if platforms is None:
-        chosen = [manifest for manifest in root.runnable if manifest.platform.normal.os == "linux"]
+        chosen = [[manifest] for manifest in root.runnable if manifest.platform.normal.os == "linux"]
     elif platforms == PRESENT:
-        chosen = [manifest for manifest in root.runnable if present(manifest.digest)]
+        chosen = [[manifest] for manifest in root.runnable if present(manifest.digest)]
     else:
-        chosen = [root.select(platform, what, present) for platform in platforms]
-    variants, absent = [], []
-    for descriptor in dict.fromkeys(chosen):
+        chosen = [root.fitting(platform, what, present) for platform in platforms]
+    variants, absent = {}, []
+    for fitting in chosen:
         try:
-            document = _manifest(source, ref, descriptor, what)
+            descriptor, document = _first(source, ref, fitting, what)
         except NotFoundError:
             if platforms is not None:
                 raise
-            # A copy of some platforms keeps the index of all: its digest is the image's.
-            absent.append(descriptor.platform)
+            absent.append(fitting[0].platform)
+            continue
+        if descriptor not in variants:
+            variants[descriptor] = _variant(source, ref, descriptor, document, descriptor.platform, configs)
+    return Image(ref, own, True, tuple(variants.values()), tuple(absent))
+
+
+def _first(source, ref, fitting, what):
+    """Return (descriptor, Document) of the first manifest of some that is there.
+
+    A copy of an image for some platforms keeps the index of all, since its digest is the image's.
+    """
+    failure = None
+    for descriptor in fitting:
+        try:
+            document = _manifest(source, ref, descriptor, what)
+        except NotFoundError as err:
+            failure = failure or err
             continue
         if document.kind != "manifest":
             raise CorruptError(f"{what}: {descriptor.digest} is an index in an index, which nothing here reads")
-        variants.append(_variant(source, ref, descriptor, document, descriptor.platform, configs))
-    return Image(ref, own, True, tuple(variants), tuple(absent))
+        return descriptor, document
+    raise failure
 
 
 def _named(platforms):

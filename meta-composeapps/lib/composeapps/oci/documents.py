@@ -140,21 +140,25 @@ class Document(NamedTuple):
         """The descriptors of an index's manifests that are for some platform: attestations are for none."""
         return tuple(m for m in self.manifests if m.platform and m.platform.os and m.platform.os != "unknown")
 
-    def select(self, platform, what, present=lambda digest: False):
-        """Return the descriptor of the index's manifest that a machine of ``platform`` runs.
+    def fitting(self, platform, what, present=lambda digest: False):
+        """Return the descriptors of the index's manifests that a machine of ``platform`` runs, the best first.
 
         Arguments:
             platform: the Platform.
             what: how the error names the index.
-            present: tells of a digest whether the manifest is at hand; one that is goes before a better one that
+            present: tells of a digest whether the manifest is at hand; one that is goes before better ones that
                 would have to be fetched.
 
         Raises NotFoundError, which lists the platforms that there are.
         """
-        fitting = platform.best(self.runnable, lambda m: m.platform)
-        if not fitting:
+        found = platform.best(self.runnable, lambda m: m.platform)
+        if not found:
             raise no_image(what, platform, [m.platform for m in self.runnable])
-        return next((m for m in fitting if present(m.digest)), fitting[0])
+        return sorted(found, key=lambda m: not present(m.digest))
+
+    def select(self, platform, what, present=lambda digest: False):
+        """Return the first of what ``fitting`` returns."""
+        return self.fitting(platform, what, present)[0]
 
 
 class Config(NamedTuple):
