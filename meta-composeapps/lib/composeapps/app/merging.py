@@ -66,7 +66,7 @@ def _merge(base, other, path, what):
         return other
     if other is None:
         return base
-    if service in _NAMES and base and other and (isinstance(base, list) or isinstance(other, list)):
+    if service in _NAMES and (isinstance(base, list) or isinstance(other, list)):
         base, other = (_named(side, _NAMES[service], path, what) for side in (base, other))
     if service in _KEY_VALUE or (path[0] in ("networks", "volumes") and path[2:] == ("labels",)):
         return _key_values(base, other, path, what)
