@@ -9,7 +9,17 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from composeapps.app import bundle, compose, dockerapp, interpolation, layersmeta, publish
+from composeapps.app import (
+    bundle,
+    compose,
+    dockerapp,
+    images,
+    interpolation,
+    layers,
+    layersmeta,
+    measured,
+    publish,
+)
 from composeapps.app.ignorefile import IgnoreRules
 from composeapps.app.tree import StoreSource, load_app
 from composeapps.cli import config
@@ -17,7 +27,7 @@ from composeapps.engine import unixhttp
 from composeapps.errors import ComposeAppsError
 from composeapps.oci import names
 from composeapps.oci.digests import sha256
-from composeapps.oci.documents import parse_config, parse_document
+from composeapps.oci.documents import Descriptor, parse_config, parse_document
 from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import Reference, parse, parse_pinned
 from composeapps.records import history, journal, preloaded, rejection
@@ -31,7 +41,7 @@ from composeapps.switching import definition
 from fuzz import archives
 from fuzz.campaign import Outside
 from support.apps import compose_text, make_app
-from support.images import dump, make_image, multi_platform
+from support.images import dump, make_image, multi_platform, tar
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 IMAGE = f"hub.demo.test/f/web@{A}"
@@ -166,7 +176,6 @@ def _environment(place):
     def check(data):
         import gzip
 
-        from support.images import tar
         packed = gzip.compress(tar({"docker-compose.yml": one.compose, ".env": data}), 1)
         definition.read(one, io.BytesIO(packed))
     assert app
@@ -276,6 +285,19 @@ def _layers_meta(data):
     layersmeta.usages(data)
     layersmeta.architectures(data)
     layersmeta.given(data, {"amd64": []}, "it")
+
+
+_MEASURED = b" ".join([b"composeapps-layer-1", A.encode(), b"5", b"4096", b"sha256:" + b"0" * 64])
+
+
+def _measured(place):
+    cache, layer = measured.Measured(place), Descriptor(A, 7)
+
+    def check(data):
+        (place / A.partition(":")[2]).write_bytes(data)
+        if cache.get(layer) is not None:
+            raise Outside("a size that nobody measured")
+    return check
 
 
 def _old_app(place):
@@ -420,6 +442,13 @@ TARGETS = [
     Target("removals", _in_file("removed/shop.json", lambda states: states.removals()), [dump({"volumes": True,
                                                                                                "files": ["a"]})]),
     Target("layers-meta", plain(_layers_meta), [_shop()[0].layers_meta]),
+    Target("layer", plain(lambda data: layers.measure([data[:700], data[700:]], "it")), [
+        archives.bundle, next(blob for blob in make_image().blobs.values() if blob[:1] != b"{"),
+        tar({"a": "b", "c" * 150: "d" * 600}, pax_headers={"size": "600", "GNU.sparse.realsize": "9000"})],
+        refuses=(ComposeAppsError, layers.Unmeasurable)),
+    Target("pinned-images", plain(lambda data: images.pinned_list(data, "it")), [
+        dump([IMAGE, URI]), dump({"web": IMAGE}), f"# built\n{IMAGE}\n{URI}\n".encode()]),
+    Target("measured", _measured, [_MEASURED]),
     Target("inventory", _inventory, [dump({"schemaVersion": 2,
                                            "manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json",
                                      "digest": A, "size": 7, "platform": {"os": "linux", "architecture": "amd64"}}]}),

@@ -55,3 +55,19 @@ def test_malformed_is_refused_by_name(text):
 def test_a_pin_is_demanded():
     with pytest.raises(UsageError, match=r"has no digest: name it as docker.io/library/nginx@sha256"):
         parse_pinned("nginx:latest")
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("a" * 2000, "has 2000 characters, more than the 1000 allowed"),
+    ("hub.example.com/" + "a/" * 150 + "a", "more than the 255 characters that registries take"),
+    ("h" * 300 + ".example/a", "more than the 255 characters"),
+])
+def test_references_that_are_too_long(text, says):
+    with pytest.raises(UsageError, match=says) as caught:
+        parse(text)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_longest_reference():
+    text = f"{'h' * 250}.test/{'a' * 255}:{'t' * 128}@{DIGEST}"
+    assert str(parse(text)) == text

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from composeapps.errors import UsageError
 from composeapps.oci.digests import is_digest
 from composeapps.oci.names import COMPONENT, AppName
+from composeapps.oci.parsing import shown
 
 DEFAULT_HOST = "docker.io"
 # What else Docker Hub is called.
@@ -18,6 +19,7 @@ _OTHER_NAMES = ("index.docker.io",)
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PATH = re.compile(f"{COMPONENT}(?:/{COMPONENT})*")
+_LONGEST, _LONGEST_NAME = 1000, 255
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 
 
@@ -72,8 +74,10 @@ def parse(text, *, what="reference"):
         text: the reference as a user or a compose file gives it.
         what: how the error names it, "service image" for example.
 
-    Raises UsageError when it is malformed.
+    Raises UsageError when it is malformed, or longer than registries and file systems take.
     """
+    if len(text) > _LONGEST:
+        raise UsageError(f"{what} {shown(text)} has {len(text)} characters, more than the {_LONGEST} allowed")
     remote, at, digest = text.partition("@")
     if at and not is_digest(digest):
         raise UsageError(f"{what} '{text}': '{digest}' is not a digest of the form sha256:<64 hex digits>")
@@ -89,6 +93,8 @@ def parse(text, *, what="reference"):
         raise UsageError(f"{what} '{text}': '{tag}' is not a tag")
     if not _HOST.fullmatch(host) or not _PATH.fullmatch(path):
         raise UsageError(f"{what} '{text}' is not of the form HOST[:PORT]/PATH[:TAG][@sha256:HEX], in lower case")
+    if max(len(host), len(path)) > _LONGEST_NAME:
+        raise UsageError(f"{what} '{text}' has a name of more than the {_LONGEST_NAME} characters that registries take")
     return Reference(host, path, tag, digest)
 
 
