@@ -13,11 +13,19 @@ touched. It is committed when all services were well for the soak time. If they 
 before it is brought back from the store. What was cut off goes on with the next 'composeapps update'.
 An app that the user stopped gets the new version and stays stopped.
 
+In steps: 'fetch' only fetches, 'install' fetches and loads into dockerd, 'start' goes on to the end. What
+waits between steps waits for these words, over reboots, too. Without REF each goes on with what there is.
+'cancel' gives up what has not begun to switch, and 'status' tells of what is under way.
+
 examples:
   composeapps update hub.example.com/factory/shop@sha256:…
   composeapps update --plan hub.example.com/factory/shop@sha256:…
   composeapps update                       go on with what was cut off
   composeapps update --force               the same, whatever containers hold their update lock
+  composeapps update fetch hub.example.com/factory/shop@sha256:…
+  composeapps update install
+  composeapps update start --soak 60
+  composeapps update cancel shop
 """,
     "rollback": """\
 The version before the installed one comes back from the store, without a network; a second rollback
@@ -44,8 +52,11 @@ def configure(name, parser):
         parser.add_argument("apps", metavar="APP", nargs="+", help="name of an installed app")
         parser.add_argument("--reject", action="store_true", help="reject the version that is left")
     else:
-        parser.add_argument("refs", metavar="REF", nargs="*" if name == "update" else "+",
-                            help="an app's version, HOST/PATH@sha256:…")
+        refs = parser.add_argument("refs", metavar="STEP|REF" if name == "update" else "REF",
+                                   nargs="*" if name == "update" else "+", help=(
+            "fetch, install, start, cancel or status, when not all of it is to be done; then versions of apps, "
+            "HOST/PATH@sha256:…" if name == "update" else "an app's version, HOST/PATH@sha256:…"))
+        refs.completes = tuple(_HOLDS) + ("cancel", "status") if name == "update" else "other"
     if name == "update":
         parser.add_argument("--plan", action="store_true", help="print what would be done, and do nothing")
         parser.add_argument("--limit", metavar="RATE", help="bytes a second that may be used: 500k, 2M (0: no limit)")
@@ -85,10 +96,34 @@ def _reference(text):
     return ref.pinned(ref.digest)
 
 
+# Step of the command line -> where the journal is held after it.
+_HOLDS = {"fetch": "fetched", "install": "installed", "start": ""}
+_OTHER_STEPS = {
+    "init": "'composeapps update --plan REF' tells what would be done",
+    "complete": "'composeapps update start' ends an update when the services are well",
+}
+
+
+def _step(words):
+    """Return (the step that the first word names, None without one; the other words)."""
+    if not words or "/" in words[0] or "@" in words[0]:
+        return None, words
+    if words[0] in (*_HOLDS, "cancel", "status"):
+        return words[0], words[1:]
+    hint = f": {_OTHER_STEPS[words[0]]}" if words[0] in _OTHER_STEPS else ""
+    raise UsageError(f"'{words[0]}' is neither a version, HOST/PATH@sha256:…, nor one of the steps fetch, install, "
+                     f"start, cancel and status{hint}")
+
+
 def _update(args):
     from composeapps.records import journal
 
-    refs = [_reference(text) for text in args.refs]
+    step, words = _step(args.refs)
+    if step and args.plan:
+        raise UsageError(f"--plan is for all of an update: leave '{step}' out")
+    if step in ("cancel", "status"):
+        return (_cancel if step == "cancel" else _pending)(args, words)
+    refs = [_reference(text) for text in words]
     names = [ref.app_name for ref in refs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -103,17 +138,68 @@ def _update(args):
         from composeapps.update import process
 
         if not refs:
-            yield from process.resume(parts, force=args.force, soak=args.soak)
+            yield from process.resume(parts, force=args.force, soak=args.soak, hold=_HOLDS.get(step))
             return
         # First the others': an app between two versions waits for nobody.
         yield from process.resume(parts, begun=True, but=names)
         for ref in refs:
             try:
-                yield ref.app_name, process.update(parts, ref, args.force, args.soak)
+                yield ref.app_name, process.update(parts, ref, args.force, args.soak, hold=_HOLDS.get(step, ""))
             except ComposeAppsError as err:
                 yield ref.app_name, err
 
     return _run(args, parts, action, "no update is unfinished" if not refs else None)
+
+
+def _named(words, parts):
+    """Return the Journals of the apps that names or pinned references mean, of all without any."""
+    from composeapps.oci.reference import parse_pinned
+    from composeapps.records import journal
+
+    pending = {entry.app: entry for entry in journal.pending(parts.states)}
+    if not words:
+        return list(pending.values())
+    found = []
+    for word in dict.fromkeys(words):
+        name = parse_pinned(word).app_name if "@" in word else word
+        if name not in pending:
+            raise NotFoundError(f"no update of app '{name}' is unfinished; unfinished: {', '.join(pending) or 'none'}")
+        found.append(pending[name])
+    return found
+
+
+def _cancel(args, words):
+    from composeapps.update import process
+
+    parts = _parts(args)
+
+    def action():
+        for entry in _named(words, parts):
+            try:
+                if entry.begun:
+                    raise UsageError(f"the update of app {entry.app} has begun to switch: 'composeapps update' brings "
+                                     f"it to its end, and then 'composeapps rollback {entry.app}' goes back")
+                yield entry.app, process.drop(parts, entry)
+            except ComposeAppsError as err:
+                yield entry.app, err
+
+    return _run(args, parts, action, "no update is unfinished")
+
+
+def _pending(args, words):
+    parts = _parts(args)
+    with contextlib.closing(parts):
+        entries = _named(words, parts)
+    if args.json:
+        output.print_json([{"app": entry.app, "action": entry.kind, "source": entry.source, "target": entry.target,
+                            "step": entry.step, "waits": entry.waits, "attempt": entry.attempt,
+                            "started": entry.started, "reason": entry.reason} for entry in entries])
+    elif entries:
+        output.print_table(("APP", "ACTION", "STEP", "TARGET", "REASON"), [
+            (entry.app, entry.kind, f"{entry.step}, waits" if entry.waits else entry.step, entry.target,
+             entry.reason or "-") for entry in entries])
+    else:
+        print("no update is unfinished")
 
 
 def _rollback(args):
@@ -153,7 +239,8 @@ def _run(args, parts, action, nothing=None):
                 output.notify(f"composeapps: {result}")
             else:
                 results.append({**result, "ok": True})
-                output.notify(f"{name}: {_SENTENCES[result['result']].format(**result)}")
+                told = {**result, "source": result["source"] or "no version"}
+                output.notify(f"{name}: {_SENTENCES[result['result']].format(**told)}")
     if args.json:
         output.print_json(results)
     elif not results and nothing:
@@ -165,6 +252,8 @@ _SENTENCES = {
     "updated": "{target} is installed",
     "unchanged": "{target} is installed already",
     "dropped": "stays at {source}",
+    "fetched": "{target} is fetched, and waits for 'composeapps update install' or 'composeapps update start'",
+    "installed": "{target} is loaded into dockerd, and waits for 'composeapps update start'",
 }
 
 

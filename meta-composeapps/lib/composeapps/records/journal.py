@@ -41,7 +41,8 @@ class Journal(NamedTuple):
     "recovery" (from a version that cannot be run any more, for ``reason``); ``force`` whether the
     locks of containers are overridden, ``soak`` the seconds of its health gate, None for the
     configuration's. ``counts`` is False when it goes back for something that the version is not to
-    blame for.
+    blame for. ``hold`` is the step before the switch, FETCHED or INSTALLED, at which it is to wait until
+    somebody says that it goes on, "" for none.
     """
 
     app: str
@@ -56,6 +57,12 @@ class Journal(NamedTuple):
     force: bool = False
     soak: int | None = None
     counts: bool = True
+    hold: str = ""
+
+    @property
+    def waits(self):
+        """Whether it has come to where it was to be held, or further, and has touched nothing."""
+        return self.hold in STEPS and not self.begun and STEPS.index(self.step) >= STEPS.index(self.hold)
 
     @property
     def begun(self):
@@ -190,7 +197,8 @@ def _found(states, record):
 def _parse(record, data):
     value = sealed.parse(data)
     journal = Journal(**{key: entry for key, entry in value.items() if key in Journal._fields})
-    texts = (journal.app, journal.source, journal.target, journal.reason, journal.identifier, journal.kind)
+    texts = (journal.app, journal.source, journal.target, journal.reason, journal.identifier, journal.kind,
+             journal.hold)
     if not all(isinstance(text, str) for text in texts) or journal.step not in STEPS or not journal.target \
             or app_of(record) != journal.app \
             or not isinstance(journal.attempt, int) or not isinstance(journal.started, int | float) \

@@ -193,7 +193,8 @@ def _app(device, name):
     services = _services(device, state, target if target != uri else "", begun, download, problems)
     rejected = _rejected(device, uri, journal)
     error = _last_error(device, name, journal)
-    if journal is not None and device.holder is None and (error is None or error["uri"] != journal.target):
+    left = journal is not None and not journal.waits and device.holder is None
+    if left and (error is None or error["uri"] != journal.target):
         problems.append(_problem(f"its {journal.kind} to {journal.target} is unfinished, and nobody goes on with it",
                                  "'composeapps update' does"))
     status = _update_status(journal, download, error, rejected, state is not None and name not in device.unreadable)

@@ -50,7 +50,7 @@ from composeapps.update.work import Work, reachable, restart, result
 UNCHANGED, UPDATED, DROPPED = "unchanged", advance.UPDATED, "dropped"
 
 
-def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, until=None, reason=""):
+def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, hold="", reason=""):
     """Bring an app to a version, from where an earlier run left it.
 
     Arguments:
@@ -60,7 +60,8 @@ def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, until=None, 
         soak: seconds of the health gate, None for the configuration's.
         kind: journal.UPDATE; journal.ROLLBACK for what a user goes back to: that may be a rejected version;
             journal.RECOVERY for leaving a version that cannot be run any more, for the ``reason``.
-        until: where to leave it, as for ``run``.
+        hold: the step of the journal before the switch (FETCHED, INSTALLED) at which it is left, until another run
+            is told to go on; the result is then named like the step that it came to.
         reason: a sentence.
 
     Returns what came of it, {"app", "source", "target", "result"}, with the result "updated" or
@@ -100,7 +101,7 @@ def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, until=None, 
         rejection.check(parts.states, uri, parts.config.max_failures)
     if entry is None or entry.target != uri or entry.source != source:
         entry = journal.new(name, source, uri, kind=kind, reason=reason)
-    return run(parts, entry._replace(force=force, soak=soak), until)
+    return run(parts, entry._replace(force=force, soak=soak, hold=hold))
 
 
 def rollback(parts, name, force=False, soak=None):
@@ -137,7 +138,7 @@ def drop(parts, entry):
     return result(entry.app, entry.source, entry.target, DROPPED)
 
 
-def resume(parts, names=None, but=(), begun=False, force=False, soak=None):
+def resume(parts, names=None, but=(), begun=False, force=False, soak=None, hold=None):
     """Go on with the updates that an earlier run left, each to its end.
 
     Arguments:
@@ -147,6 +148,7 @@ def resume(parts, names=None, but=(), begun=False, force=False, soak=None):
         begun: only those that may have left an app between two versions. They need no network.
         force: override the update locks of containers, also where the run before did not.
         soak: seconds of the health gate, None for what the run before was told.
+        hold: where they are left, as for ``update``; None for what the run before was told.
 
     Returns (app, result or error) of each, in the order in which they were begun; an error is a
     ComposeAppsError, RolledBackError for one whose old version is in place.
@@ -156,12 +158,14 @@ def resume(parts, names=None, but=(), begun=False, force=False, soak=None):
     done = []
     for entry in journal.pending(parts.states):
         if (names is None or entry.app in names) and entry.app not in but and (entry.begun or not begun):
-            parts.notify(f"{entry.app}: going on with the {entry.kind} to {entry.target} ({entry.step})")
             # A download of another app may have let go of the lock meanwhile.
             entry = journal.read(parts.states, entry.app)  # noqa: PLW2901
             if entry is None:
                 continue
-            told = entry._replace(force=force or entry.force, soak=entry.soak if soak is None else soak)
+            if not entry.waits or hold is not None:
+                parts.notify(f"{entry.app}: going on with the {entry.kind} to {entry.target} ({entry.step})")
+            told = entry._replace(force=force or entry.force, soak=entry.soak if soak is None else soak,
+                                  hold=entry.hold if hold is None else hold)
             try:
                 done.append((entry.app, run(parts, told)))
             except ComposeAppsError as err:
@@ -169,14 +173,12 @@ def resume(parts, names=None, but=(), begun=False, force=False, soak=None):
     return done
 
 
-def run(parts, entry, until=None):
-    """Go on with an update to its end.
+def run(parts, entry):
+    """Go on with an update to its end, or to where it is held.
 
     Arguments:
         parts: the Parts of the device; the caller holds the agent's lock.
         entry: its Journal, a new one or one that an earlier run left.
-        until: the step of the journal before the switch (FETCHED, INSTALLED) at which to leave it for another
-            run; the result is then named like the step.
 
     Returns and raises as ``update`` does, with RolledBackError for going back.
     """
@@ -185,8 +187,10 @@ def run(parts, entry, until=None):
         if work.left_behind:
             advance.take_up(work)
         while work.over is None:
-            if work.entry.step == until:
-                return result(work.name, work.entry.source, work.entry.target, until)
+            if work.entry.waits:
+                # What was held elsewhere before waits here from now on.
+                work.record(must=False)
+                return result(work.name, work.entry.source, work.entry.target, work.entry.step)
             _STEPS[work.entry.step](work)
         return work.over
     except KeyboardInterrupt:
