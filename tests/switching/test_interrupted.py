@@ -61,7 +61,7 @@ def _kill(agent, whole):
 
 def _ends_as(device, app, replicas):
     """Assert that all containers are of a version, run, are as many as they should be and have no odd names."""
-    wanted = definition.from_store(app, device.store)
+    wanted = definition.from_store(app, device.store, device.config)
     found = device.containers()
     assert {name: len(each) for name, each in found.items()} == replicas
     for name, each in found.items():

@@ -158,3 +158,25 @@ def test_two_names_that_come_to_the_same_are_told_apart(device, neighbour):
     assert neighbour.runs()["a"]
 
 
+
+
+def test_a_volume_that_is_called_otherwise_is_another_one_at_once_and_back(device, daemon):
+    def version(**volume):
+        return device.version({"a": service(volumes=["data:/data"]), "b": service()}, volumes={"data": volume})
+
+    def mounted():
+        return [mount["Name"] for mount in device.only("a")["Mounts"]]
+
+    old, new = version(), version(name=f"{device.name}-${{N:-other}}")
+    device.apply(None, old)
+    before, (first,) = device.runs(), mounted()
+    device.sh("a", "echo precious > /data/x", daemon)
+    (change,), (warning,) = device.between(old, new).touched, device.between(old, new).warnings
+    assert change.reasons == ("volume data",) and "stays in that" in warning
+    device.apply(old, new)
+    assert mounted() == [f"{device.name}-other"] and device.runs()["b"] == before["b"]
+    device.apply(new, version(name=f"{device.name}-other", labels={"x": "1"}))
+    device.apply(new, old)
+    assert mounted() == [first] and device.sh("a", "cat /data/x", daemon) == "precious\n"
+    device.clear()
+    device.engine.remove("volumes", f"{device.name}-other")

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from composeapps.errors import NotRunningError
+from composeapps.installed import install
 from composeapps.switching import runtime
 from composeapps.switching.definition import STRATEGY_LABELS
 from support.device import service, shell
@@ -157,7 +158,7 @@ def test_profiles_that_the_env_file_turns_on_and_off(device):
 
 def test_replicas_that_a_variable_tells(device):
     services = {"many": service(deploy={"replicas": "${COUNT:-1}"})}
-    one, three = device.version(services, {".env": "COUNT=\n"}), device.version(services, {".env": "COUNT=3\n"})
+    one, three = device.version(services), device.version(services, {".env": "COUNT=3\n"})
     device.apply(None, one)
     device.apply(one, three)
     assert len(device.runs()["many"]) == 3
@@ -168,3 +169,15 @@ def test_replicas_that_a_variable_tells(device):
     assert len(device.runs()["many"]) == 3
     device.apply(three, one)
     assert len(device.containers()["many"]) == 1
+
+
+def test_the_owners_env_file_counts_where_the_version_has_none(device):
+    services = {"many": service(scale="${COUNT:-1}"), "full": service(profiles=["full"])}
+    app = device.version(services)
+    device.apply(None, app)
+    assert set(device.runs()) == {"many"}
+    (device.directory / ".env").write_text("COUNT=2\nCOMPOSE_PROFILES=full\n")
+    install.place_bundle(app, device.store, device.config, device.engine)
+    _run(device, app)
+    assert len(device.runs()["many"]) == 2 and set(device.runs()) == {"many", "full"}
+    assert all(each.good for each in runtime.status(app, device.engine, device.config))

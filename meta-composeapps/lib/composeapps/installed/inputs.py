@@ -84,6 +84,10 @@ class Plan:
         name = _followed(self._index, expected.ENVIRONMENT_FILE)
         if name is not None:
             return self._member(name)
+        record = self._placed.read()
+        if record is not None and expected.ENVIRONMENT_FILE in record.members:
+            # The one that is there, if any, is an older version's.
+            return self._keep(b"")
         data = self._of_owner(expected.ENVIRONMENT_FILE)
         if data is not None and mounts.within(expected.ENVIRONMENT_FILE, self._places):
             self._notify(f"{self._placed.name}: {self._placed.directory / expected.ENVIRONMENT_FILE} is not of the "
@@ -216,6 +220,24 @@ def environment_of(config, ref):
     except OSError:
         pass
     return expected.environment_in(placed.directory)
+
+
+def owners_environment(config, ref):
+    """Return the text of the ``.env`` that the device's owner put beside an app's compose file, "" for none.
+
+    It counts for a version whose bundle has none. What the agent wrote there for another version, and what a
+    container may write, is not the owner's.
+    """
+    placed = Placed(config.compose_root, ref.app_name)
+    record = placed.read()
+    if record is not None and (expected.ENVIRONMENT_FILE in record.members
+                               or mounts.within(expected.ENVIRONMENT_FILE, record.places)):
+        return ""
+    try:
+        with beneath.opened(placed.root) as root:
+            return root.read(f"{placed.name}/{expected.ENVIRONMENT_FILE}", expected.LARGEST).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def arguments(placed, inputs):

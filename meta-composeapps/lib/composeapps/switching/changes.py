@@ -102,13 +102,19 @@ def compare(before, after):
             services.append(ServiceChange(name, REMOVED, (), old.strategy, old.handover_timeout, old.image, ""))
     warnings = list(after.warnings)
     if before:
-        warnings += [f"volume '{key}' is defined otherwise than before: it is kept as it is, with its data"
-                     for key in sorted(before.volumes.keys() & after.volumes.keys())
-                     if before.volumes[key] != after.volumes[key]]
+        warnings += _of_volumes(before, after)
         if before.project != after.project:
             warnings.append("the compose file calls its project otherwise than before: it keeps the name that it has, "
                             "and with it its volumes")
     return Changes(tuple(services), tuple(networks), tuple(warnings))
+
+
+def _of_volumes(before, after):
+    for key in sorted(before.volumes.keys() & after.volumes.keys()):
+        if before.volume_names.get(key) != after.volume_names.get(key):
+            yield f"volume '{key}' is another one than before: what is in the one before stays in that"
+        elif before.volumes[key] != after.volumes[key]:
+            yield f"volume '{key}' is defined otherwise than before: it is kept as it is, with its data"
 
 
 def _kind(old, new, reasons):
@@ -158,6 +164,8 @@ def _own_reasons(before, after, old, new, networks):
         reasons.append(f"{len(files) - _FILES} more files of the bundle")
     reasons += [f"variable {name} of .env" for name in sorted(new.variables)
                 if before.environment.get(name) != after.environment.get(name)]
+    reasons += [f"volume {key}" for key in sorted(new.volumes)
+                if before.volume_names.get(key) != after.volume_names.get(key)]
     reasons += [f"network {key}" for key in sorted(new.networks & set(networks))]
     reasons += [f"{kind.removesuffix('s')} {key}" for kind, key in sorted(new.resources)
                 if before.resources.get((kind, key)) != after.resources.get((kind, key))]

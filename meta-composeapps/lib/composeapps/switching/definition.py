@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
 from composeapps.app import compose, filerefs, interpolation
-from composeapps.installed import expected
+from composeapps.installed import expected, inputs
 from composeapps.installed.expected import ENVIRONMENT_FILE
 from composeapps.oci.digests import stream_sha256
 
@@ -42,7 +42,8 @@ class Service(NamedTuple):
     ``bound_to`` maps the services that it shares something with, or is restarted with, to a phrase that
     says how; ``after`` are the services that it is started after. It has ``replicas`` containers when it
     is ``active``, which its profiles decide. ``conditions`` maps the services that ``depends_on`` names to
-    (the condition, whether they must be there); ``container_name`` is "" where compose makes one up.
+    (the condition, whether they must be there); ``container_name`` is "" where compose makes one up;
+    ``volumes`` are the keys of its named volumes.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Service(NamedTuple):
     active: bool = True
     conditions: dict = MappingProxyType({})
     container_name: str = ""
+    volumes: frozenset = frozenset()
 
 
 class Definition(NamedTuple):
@@ -68,7 +70,8 @@ class Definition(NamedTuple):
 
     ``services`` are in the compose file's order; ``networks``, ``volumes`` and ``resources`` map keys to
     definitions as text; ``environment`` is the bundle's .env, ``members`` {path: what is there} of the
-    bundle. ``project`` is the name that the compose file gives itself, "" when it has none.
+    bundle. ``project`` is the name that the compose file gives itself, "" when it has none; ``volume_names``
+    maps the keys of volumes that are called otherwise than compose would do it to their names.
     """
 
     services: dict
@@ -79,6 +82,7 @@ class Definition(NamedTuple):
     members: dict
     project: str = ""
     warnings: tuple = ()
+    volume_names: dict = MappingProxyType({})
 
     def files(self, service):
         """Return {path: what is there} of what a service uses of the bundle."""
@@ -113,6 +117,7 @@ class Definition(NamedTuple):
             [(name, self.environment.get(name)) for name in sorted(service.variables)],
             [(key, self.networks.get(key)) for key in sorted(service.networks)],
             [(kind, key, self.resources.get((kind, key))) for kind, key in sorted(service.resources)],
+            *([key, self.volume_names[key]] for key in sorted(service.volumes & self.volume_names.keys())),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -142,12 +147,13 @@ class Definition(NamedTuple):
         return result
 
 
-def read(app, bundle):
+def read(app, bundle, environment=""):
     """Return the Definition of an App.
 
     Arguments:
         app: the App.
         bundle: its bundle, a binary file.
+        environment: the text of the device's .env, which counts where the bundle has none.
 
     Raises CorruptError for a compose file or a bundle that is none.
     """
@@ -157,7 +163,7 @@ def read(app, bundle):
     raw = value["services"]
     wanted = {ENVIRONMENT_FILE} | {path for service in raw.values() for path in _environment_files(service)}
     members, contents = _read_bundle(bundle, wanted, f"the bundle of {what}")
-    environment = expected.environment(contents.get(ENVIRONMENT_FILE, ""))
+    environment = expected.environment(contents.get(ENVIRONMENT_FILE, environment))
     tops = {kind: _mapping(value.get(kind)) for kind in ("networks", "volumes", "configs", "secrets")}
     warnings, services = [], {}
     for name, service in raw.items():
@@ -167,13 +173,14 @@ def read(app, bundle):
     return Definition(
         services, networks, {key: _text(entry or {}) for key, entry in tops["volumes"].items()},
         {(kind, key): _text(entry) for kind in ("configs", "secrets") for key, entry in tops[kind].items()},
-        environment, members, value.get("name") if isinstance(value.get("name"), str) else "", tuple(warnings))
+        environment, members, value.get("name") if isinstance(value.get("name"), str) else "", tuple(warnings),
+        {key: name for key, entry in tops["volumes"].items() if (name := _volume_name(key, entry, environment))})
 
 
-def from_store(app, store):
-    """Return the Definition of an App whose bundle is in the store; raises NotFoundError too."""
+def from_store(app, store, config):
+    """Return the Definition of an App whose bundle is in the store, on a device; raises NotFoundError too."""
     with store.open(app.bundle.digest, app.bundle.size) as bundle:
-        return read(app, bundle)
+        return read(app, bundle, inputs.owners_environment(config, app.ref))
 
 
 def _service(name, value, pinned, tops, environment, contents, warnings):
@@ -194,7 +201,8 @@ def _service(name, value, pinned, tops, environment, contents, warnings):
         frozenset(_paths(name, value, resources, tops)), frozenset(variables), networks, resources, _bound_to(value),
         frozenset(_depends_on(value)) | frozenset(_bound_to(value)),
         expected.replicas(pinned.replicas, environment), expected.is_active(pinned.profiles, environment),
-        _conditions(value, environment), interpolation.replaced(value.get("container_name") or "", environment))
+        _conditions(value, environment), interpolation.replaced(value.get("container_name") or "", environment),
+        _volumes(value))
 
 
 def _strategy(name, value, labels, warnings):
@@ -269,6 +277,25 @@ def _bound_to(value):
         if isinstance(entry, dict) and entry.get("restart") is True:
             bound.setdefault(str(needed), "is restarted with")
     return bound
+
+
+def _volumes(value):
+    """Return the keys of the named volumes that a service mounts."""
+    found = set()
+    for entry in _list(value.get("volumes")):
+        if isinstance(entry, dict):
+            found |= {str(entry.get("source"))} if entry.get("type") == "volume" and entry.get("source") else set()
+        elif ":" in str(entry) and str(entry)[:1] not in (".", "/", "~", "$"):
+            found.add(str(entry).partition(":")[0])
+    return frozenset(found)
+
+
+def _volume_name(key, entry, environment):
+    """Return what a volume is called in dockerd, "" where the project's name is part of it."""
+    entry = _mapping(entry)
+    external = entry.get("external")
+    name = entry.get("name") or _mapping(external).get("name") or (key if external else "")
+    return interpolation.replaced(name, environment)
 
 
 def _depends_on(value):

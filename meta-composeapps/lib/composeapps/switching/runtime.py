@@ -71,7 +71,7 @@ def project_of(app, state, states, config):
     from composeapps.store.store import Store
     from composeapps.switching import definition
 
-    described = definition.from_store(app, Store(config.store))
+    described = definition.from_store(app, Store(config.store), config)
     return Project(app, state.images, states, config, Engine(config.docker_host), described)
 
 

@@ -113,7 +113,7 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
     NotFoundError, StorageError.
     """
     project = Project(new, install.service_images(new, images), states, config, engine,
-                      definition.from_store(new, store))
+                      definition.from_store(new, store, config))
     state = states.get(project.app_name)
     stopped = state is not None and state.stopped
     work = _Work(project, changes, force, hand_over, notify)
