@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: MIT
 """A bundle in the place of another: what is the user's stays as it is, whenever it is cut off."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
+import socket
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from composeapps import beneath
+from composeapps.errors import StorageError
 from composeapps.installed import appfiles, install, mounts
 from composeapps.oci.names import AppName
 from support.device import Device
@@ -201,42 +209,43 @@ CHANGES = ((os, "rename"), (os, "unlink"), (os, "rmdir"), (os, "mkdir"), (os, "s
            (os, "fsync"), (appfiles.beneath, "rename"))
 
 
-def cutting(patch, at):
-    """Let the ``at``-th change of the file system not happen, nor any after it; return what counts them."""
+def cutting(patch, at, error=_CutOff):
+    """Let the ``at``-th change of the file system not happen, nor any after it."""
     steps = [0]
 
     def wrapped(function):
         def call(*args, **kwargs):
             steps[0] += 1
             if steps[0] >= at:
-                raise _CutOff
+                raise error
             return function(*args, **kwargs)
         return call
 
     for module, name in CHANGES:
         patch.setattr(module, name, wrapped(getattr(module, name)))
-    return steps
 
 
-def every_cut(monkeypatch, begin, action, check):
+def every_cut(monkeypatch, begin, action, check, error=_CutOff, seen=_CutOff):
     """Do ``action`` for each of its changes, cut off before it; ``check`` looks and finishes, ``begin`` restores."""
     at = 0
     while True:
         at, cut = at + 1, False
         begin()
         with monkeypatch.context() as patch:
-            cutting(patch, at)
+            cutting(patch, at, error)
             try:
                 action()
-            except _CutOff:
+            except seen:
                 cut = True
         check(at)
         if not cut:
             return at
 
 
-@pytest.mark.parametrize("places", ((), ("conf",), (".",)))
-def test_cut_off_at_every_step_the_next_run_finishes(installed, monkeypatch, tmp_path, places):
+@pytest.mark.parametrize(("places", "error"), [
+    ((), _CutOff), (("conf",), _CutOff), ((".",), _CutOff), (("conf",), OSError(errno.ENOSPC, "full")),
+    (("conf",), OSError(errno.EIO, "broken"))])
+def test_cut_off_at_every_step_the_next_run_finishes(installed, monkeypatch, tmp_path, places, error):
     shelf, _old, new = installed
     engine = _Engine(shelf.directory, *places)
     kept = tmp_path / "kept"
@@ -258,7 +267,8 @@ def test_cut_off_at_every_step_the_next_run_finishes(installed, monkeypatch, tmp
         assert not private(shelf, "before").exists()
         assert install.bundle_problems(new, shelf.store, shelf.config) == []
 
-    assert every_cut(monkeypatch, begin, lambda: place(shelf, new, engine=engine), check) > 20
+    seen = _CutOff if error is _CutOff else StorageError
+    assert every_cut(monkeypatch, begin, lambda: place(shelf, new, engine=engine), check, error, seen) > 20
 
 
 def test_a_first_version_that_goes_again_gives_back_what_was_there(shelf, monkeypatch, tmp_path):
@@ -384,3 +394,138 @@ def test_without_a_record_what_was_changed_stays(installed):
     shutil.rmtree(private(shelf))
     place(shelf, old)
     assert {name: (shelf.directory / name).read_text() for name in MADE} == MADE
+
+
+RACER = """
+import os, sys
+directory, outside = sys.argv[1:]
+os.chdir(directory)
+print("running", flush=True)
+while True:
+    try:
+        os.rename("d", "away")
+        os.symlink(outside, "d")
+        os.unlink("d")
+        os.rename("away", "d")
+        os.rename("d/seed", "d/gone")
+        os.symlink(os.path.join(outside, "victim"), "d/seed")
+        os.unlink("d/seed")
+        os.rename("d/gone", "d/seed")
+    except OSError:
+        pass
+"""
+
+
+@pytest.fixture
+def racer(shelf):
+    """Start a process that swaps a seed and its directory for links, as a container may, again and again."""
+    outside = shelf.config.compose_root.parent / "outside"
+    outside.mkdir()
+    (outside / "victim").write_text("not ours")
+    started = []
+
+    def start(directory):
+        process = subprocess.Popen([sys.executable, "-c", RACER, str(directory), str(outside)], stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout.readline() == b"running\n"
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    assert tree(outside) == {"victim": "not ours"} and stat.S_IMODE(outside.stat().st_mode) & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("end", ("place", "remove", "give_back"))
+def test_a_container_that_swaps_directories_for_links_gets_nothing(shelf, racer, end):
+    files = {f"data/d/{name}": "1" for name in ("seed", "other", "more/deep")}
+    versions = [shelf.version(SERVICES, {name: text for name in files}) for text in "12"]
+    place(shelf, versions[0])
+    racer(shelf.directory / "data")
+    deadline = time.monotonic() + 0.3
+    while time.monotonic() < deadline:
+        for app in (versions[1], versions[0]):
+            with contextlib.suppress(StorageError):
+                place(shelf, app)
+    if end != "place":
+        with contextlib.suppress(OSError):
+            getattr(appfiles, end)(AppName(shelf.name), shelf.config)
+
+
+@pytest.mark.parametrize("end", ("place", "remove"))
+def test_a_directory_that_becomes_a_link_at_any_moment_leads_nowhere(shelf, monkeypatch, end):
+    versions = [shelf.version(SERVICES, {"data/d/seed": text, "data/d/more/deep": text}) for text in "12"]
+    outside = shelf.config.compose_root.parent / "outside"
+    (outside / "more").mkdir(parents=True)
+    (outside / "more/deep").write_text("1")
+    directory, away = shelf.directory / "data/d", shelf.directory / "data/away"
+    at, count = 0, 1
+    while at < count:
+        place(shelf, versions[0])
+        (directory / "db").write_text("rows")
+        at, count = at + 1, 0
+
+        def opening(*args, at=at, function=os.open, **kwargs):
+            nonlocal count
+            count += 1
+            if count == at:
+                directory.rename(away)
+                directory.symlink_to(outside)
+            return function(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", opening)
+            with contextlib.suppress(StorageError, OSError):
+                if end == "place":
+                    place(shelf, versions[1])
+                else:
+                    appfiles.remove(AppName(shelf.name), shelf.config)
+        assert tree(outside) == {"more/deep": "1"}, at
+        found = [path for path in shelf.config.compose_root.rglob("db")]
+        assert [path.read_text() for path in found] == ["rows"], at
+        shutil.rmtree(shelf.config.compose_root)
+    assert at > 20
+
+
+@pytest.mark.root
+def test_whatever_lies_in_a_directory_is_set_aside(shelf):
+    longest, odd = "n" * 255, os.fsdecode(b"caf\xe9")
+    files = {"data/x": "1", f"data/{longest}": "1", "data/Case": "1", "data/case": "2"}
+    place(shelf, shelf.version(SERVICES, files))
+    data = shelf.directory / "data"
+    assert tree(shelf.directory) | files == tree(shelf.directory)
+    os.mkfifo(data / "fifo")
+    os.mknod(data / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(data / "socket"))
+    (data / odd).write_text("mine")
+    (data / f"other{longest[5:]}").write_text("mine")
+    (shelf.directory / "dangling").symlink_to("nowhere")
+    deep = os.open(shelf.directory, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deep", dir_fd=deep)
+        deeper = os.open("deep", os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = deeper
+    os.close(deep)
+    appfiles.remove(AppName(shelf.name), shelf.config, notify=shelf.notes.append)
+    kept = shelf.config.compose_root / ".kept" / shelf.name
+    assert not shelf.directory.exists()
+    assert set(os.listdir(kept / "data")) == {"fifo", "null", "socket", odd, f"other{longest[5:]}"}
+    assert (kept / "dangling").is_symlink()
+    with beneath.opened(kept) as root, contextlib.suppress(FileNotFoundError):
+        beneath.remove_tree(root.fd, "deep")
+
+
+@pytest.mark.root
+def test_what_cannot_be_moved_stays_and_is_told(shelf):
+    place(shelf, shelf.version(SERVICES, {"data/x": "1"}))
+    fixed = shelf.directory / "fixed"
+    fixed.write_text("mine")
+    if subprocess.run(["chattr", "+i", str(fixed)], check=False, capture_output=True).returncode:
+        pytest.skip("this file system has no immutable files")
+    try:
+        appfiles.remove(AppName(shelf.name), shelf.config, notify=shelf.notes.append)
+        assert tree(shelf.directory) == {"fixed": "mine"} and "fixed stays where it is" in "\n".join(shelf.notes)
+    finally:
+        subprocess.run(["chattr", "-i", str(fixed)], check=True)

@@ -19,6 +19,10 @@ from composeapps.installed.placed import KEPT, Placed, Record, found_mark
 from composeapps.installed.placing import Work
 
 
+# So deep a directory is looked for files in; a container could make others without end.
+_DEPTH = 40
+
+
 class _Wanted:
     """What a version's bundle says: its ``index``, its ``environment`` (text or None), its compose file's ``value``."""
 
@@ -304,7 +308,10 @@ def _set_rest_aside(placed, root, inner, notify):
         if mounts.mounted_at_or_below(placed.root / each):
             notify(f"{placed.name}: {placed.root / each} stays where it is, since a file system is mounted there")
         elif _remove_empty(root, each):
-            kept = _keep(placed, root, each, entry, kept)
+            try:
+                kept = _keep(placed, root, each, entry, kept)
+            except PermissionError as err:
+                notify(f"{placed.name}: {placed.root / each} stays where it is ({err.strerror})")
     return kept
 
 
@@ -344,7 +351,7 @@ def _remove_empty(root, path):
         return True
     inside = []
     for each, status in _below(root, path):
-        if not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISDIR(status.st_mode) or each.count("/") > path.count("/") + _DEPTH:
             return True
         inside.append(each)
     for each in reversed(inside):
