@@ -12,6 +12,7 @@ import pytest
 from composeapps.app.tree import StoreSource, load_app
 from composeapps.cli.config import Config
 from composeapps.cli.main import main
+from composeapps.errors import NotFoundError
 from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal
@@ -516,3 +517,16 @@ def test_a_single_image_app_counts_its_own_platforms(device):
     device.installed("shop", uri)
     assert device.prune().blobs == 0
     assert make_image().digest not in {f"sha256:{path.name}" for path in device.store.blobs.iterdir()}
+
+
+def test_the_data_of_one_app_is_no_other_app(device):
+    shop = device.add("shop", shared="2")
+    device.installed("shop", shop)
+    victim = device.config.compose_root / "shop/data/docker-compose.yml"
+    victim.parent.mkdir(parents=True)
+    victim.write_text("mine")
+    with pytest.raises(NotFoundError, match="app 'shop/data' is not on this device"):
+        remove_app("shop/data", device.store, device.states, device.config, NoEngine())
+    assert victim.read_text() == "mine"
+    remove_app("shop", device.store, device.states, device.config, NoEngine())
+    assert (device.config.compose_root / ".kept/shop/data/docker-compose.yml").read_text() == "mine"

@@ -66,13 +66,24 @@ def test_a_restart_within_the_soak_time_begins_it_anew(device, run, name, publis
 
 
 def test_a_first_version_that_fails_leaves_no_app(device, run, name, publisher):
-    version = publisher.version(name, {"web": service("1", shell("exit 1"), volumes=["kept:/data"])},
-                                volumes={"kept": {}})
+    script = "test -e /old/db && echo more > /old/more; exit 1"
+    version = publisher.version(name, {"web": service("1", shell(script), volumes=["kept:/data", "./data:/old"])},
+                                {"data/seed": "of the bundle", "note": "new"}, volumes={"kept": {}})
     status, _, err = run("update", version, "--soak", "1")
     assert status == 14 and "is not installed, as before" in err
     assert device.containers(name) == {} and device.installed(name) is None
     assert not (device.compose_root / name).exists()
     assert device.engine.volumes(f"com.docker.compose.project={name}")
+    # What an app of older times had there is as it was.
+    before = {"docker-compose.yml": "services: {}\n", "note": "mine", "data/db": "rows", "data/seed": "mine"}
+    for path, text in before.items():
+        (device.compose_root / name / path).parent.mkdir(parents=True, exist_ok=True)
+        (device.compose_root / name / path).write_text(text)
+    inode = (device.compose_root / name / "data").stat().st_ino
+    assert run("update", version, "--soak", "1")[0] == 14
+    found = {path: (device.compose_root / name / path).read_text() for path in before}
+    assert found == before and (device.compose_root / name / "data").stat().st_ino == inode
+    assert (device.compose_root / name / "data/more").exists(), "what services wrote stays, too"
 
 
 def test_a_version_that_failed_too_often_is_rejected_until_it_is_allowed(device, run, pair, tmp_path):

@@ -22,9 +22,10 @@ examples:
 """,
     "rm": """\
 Stops and removes the app's containers and networks, its unpacked bundle, its state, and what the
-store and dockerd have for it alone. Named volumes stay unless --volumes is given. The preloaded
-version of an app stays in the store, but is not started at boot any more; 'composeapps run APP'
-brings it back. With a pinned reference only that version goes from the store.
+store and dockerd have for it alone. Named volumes stay unless --volumes is given, and what services
+wrote into the app's directory is set aside, which is said. The preloaded version of an app stays in
+the store, but is not started at boot any more; 'composeapps run APP' brings it back. With a pinned
+reference only that version goes from the store.
 
 A removal that was cut off is finished by giving the command again.
 

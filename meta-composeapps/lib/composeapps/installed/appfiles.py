@@ -18,7 +18,6 @@ from composeapps.installed import expected, inputs, mounts, oldtrees
 from composeapps.installed.placed import KEPT, Placed, Record, found_mark
 from composeapps.installed.placing import Work
 
-
 # So deep a directory is looked for files in; a container could make others without end.
 _DEPTH = 40
 

@@ -19,6 +19,7 @@ from composeapps import COMPOSE_FILE, durable
 from composeapps.engine import teardown
 from composeapps.errors import CorruptError, EngineError, NotFoundError, UsageError
 from composeapps.installed import appfiles, install, naming
+from composeapps.installed.placed import Placed
 from composeapps.oci.names import AppName
 from composeapps.oci.reference import parse_pinned
 from composeapps.space import staleimages
@@ -45,8 +46,10 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     directory = name.below(config.compose_root)
     note = states.removals().get(name) or {}
     versions = [path for found, _number, path in store.app_directories() if found == name]
-    # A directory without a compose file is none of an app's, but another app's data perhaps.
-    installed = name in states.names() or os.path.lexists(directory / COMPOSE_FILE)
+    others = {*states.names(), *(found for found, _number, _path in store.app_directories())}
+    # A directory that nothing else tells of is an app's when it has a compose file, and is no other app's data.
+    installed = name in states.names() or Placed(config.compose_root, name).read() is not None or os.path.lexists(
+        directory / COMPOSE_FILE) and not any(other.holds(name) for other in others)
     roots = Roots(store, states, config, None)
     roots.forget(name)
     factory = {digest.partition(":")[2] for found, digest in roots.versions() if found == name}
@@ -78,7 +81,6 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
         state = states.get(name)
         if state is not None:
             appfiles.adopt(install.load_from_store(store, parse_pinned(state.uri)), store, config)
-    others = {*states.names(), *(found for found, _number, _path in store.app_directories())}
     if reachable:
         gone = teardown.take_down(engine, directory, projects, volumes, notify)
     with durable.storage_errors(f"removing app {name}"):
