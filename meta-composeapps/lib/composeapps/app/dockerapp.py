@@ -14,8 +14,9 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from composeapps import COMPOSE_FILE, durable
+from composeapps import COMPOSE_FILE, beneath, durable
 from composeapps.app import compose, filerefs, pinning, rendering, yamltext
+from composeapps.app.bundle import MAX_COMPOSE
 from composeapps.errors import NotFoundError, StorageError, UsageError
 
 SUFFIX = ".dockerapp"
@@ -283,7 +284,8 @@ def _kind(directory):
     if any(directory.glob(f"*{SUFFIX}")):
         return DOCKERAPP
     try:
-        data = (directory / COMPOSE_FILE).read_bytes()
+        with beneath.opened(directory) as root:
+            data = root.read(COMPOSE_FILE, MAX_COMPOSE)
         value = compose.load(data, str(directory))
     except OSError:
         return None

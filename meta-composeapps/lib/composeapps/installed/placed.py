@@ -20,7 +20,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from composeapps import beneath, durable
+from composeapps import COMPOSE_FILE, beneath, durable
 from composeapps.app import bundle as bundles
 
 PRIVATE, KEPT = ".composeapps", ".kept"
@@ -77,6 +77,17 @@ class Placed:
     def path(self, private):
         """Return the Path of something of the agent's own."""
         return self.root / self.private / private
+
+    def compose_file(self):
+        """Return the compose file (bytes) that lies in the app's directory, None when there is none to be read.
+
+        A container may have written it: it tells what is there, and is not for docker compose.
+        """
+        try:
+            with beneath.opened(self.root) as root:
+                return root.read(f"{self.name}/{COMPOSE_FILE}", bundles.MAX_COMPOSE)
+        except OSError:
+            return None
 
     def read(self):
         """Return the Record, None when there is none that can be read."""

@@ -13,6 +13,7 @@ from composeapps.engine import owned
 from composeapps.engine.labels import FINGERPRINT, SERVICE
 from composeapps.errors import ComposeAppsError, EngineError
 from composeapps.installed import install
+from composeapps.installed.placed import Placed
 from composeapps.oci.names import AppName
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import history
@@ -56,7 +57,7 @@ def left_behind(store, states, config, engine):
     names = {AppName(ref.app_name) for ref in store.list_apps()} - recorded
     found = []
     for name in sorted(names):
-        if (name.below(config.compose_root) / COMPOSE_FILE).exists() and any(
+        if Placed(config.compose_root, name).compose_file() is not None and any(
                 FINGERPRINT in labels for labels in _labelled(name, config, engine)):
             found.append(name)
     return found
@@ -92,7 +93,7 @@ def _score(ref, store, config, labelled):
         text = None
     score = 0
     with contextlib.suppress(OSError):
-        if text is not None and (install.app_directory(config, ref) / COMPOSE_FILE).read_bytes() == text:
+        if text is not None and Placed(config.compose_root, ref.app_name).compose_file() == text:
             score += 4
     with contextlib.suppress(ComposeAppsError, RecursionError):
         app = install.load_from_store(store, ref)

@@ -13,7 +13,7 @@ from composeapps import COMPOSE_FILE
 from composeapps.app import compose
 from composeapps.engine import owned
 from composeapps.errors import ComposeAppsError
-from composeapps.installed import expected
+from composeapps.installed import expected, inputs
 from composeapps.installed.install import app_directory
 from composeapps.installed.project import Project
 from composeapps.oci.reference import Reference
@@ -93,9 +93,11 @@ def _well(container):
 
 def _compose(ref, store, config):
     """Return the compose file that lies unpacked, None when it is not the version's, as far as that can be told."""
-    try:
-        text = (app_directory(config, ref) / COMPOSE_FILE).read_bytes()
-    except OSError:
+    placed, found = inputs.of(config, ref)
+    if found is not None:
+        return placed.path(f"{inputs.FILES}/{found.compose}").read_bytes()
+    text = placed.compose_file()
+    if text is None:
         return None
     try:
         return text if (store.app_dir(ref) / COMPOSE_FILE).read_bytes() == text else None

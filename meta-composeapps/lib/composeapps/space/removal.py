@@ -13,9 +13,8 @@ any content for a preloaded app, which the next boot would install again.
 """
 
 import contextlib
-import os
 
-from composeapps import COMPOSE_FILE, durable
+from composeapps import durable
 from composeapps.engine import teardown
 from composeapps.errors import CorruptError, EngineError, NotFoundError, UsageError
 from composeapps.installed import appfiles, install, naming
@@ -48,8 +47,9 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     versions = [path for found, _number, path in store.app_directories() if found == name]
     others = {*states.names(), *(found for found, _number, _path in store.app_directories())}
     # A directory that nothing else tells of is an app's when it has a compose file, and is no other app's data.
-    installed = name in states.names() or Placed(config.compose_root, name).read() is not None or os.path.lexists(
-        directory / COMPOSE_FILE) and not any(other.holds(name) for other in others)
+    placed = Placed(config.compose_root, name)
+    installed = name in states.names() or placed.read() is not None or placed.compose_file() is not None \
+        and not any(other.holds(name) for other in others)
     roots = Roots(store, states, config, None)
     roots.forget(name)
     factory = {digest.partition(":")[2] for found, digest in roots.versions() if found == name}
@@ -70,7 +70,7 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     if keep:
         plan.give_up_images(versions)
     volumes = volumes or note.get("volumes") is True
-    projects = {*_texts(note, "projects"), *_projects(name, directory, states, engine if reachable else None)}
+    projects = {*_texts(note, "projects"), *_projects(name, directory, config, states, engine if reachable else None)}
     # On a full disk a removal that is cut off can be given again as well, but the next boot may start the app.
     with durable.if_there_is_room():
         states.note_removal(name, {"projects": sorted(projects), "volumes": volumes,
@@ -151,10 +151,8 @@ def _texts(note, key):
     return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
-def _projects(name, directory, states, engine):
-    compose_file = None
-    with contextlib.suppress(OSError):
-        compose_file = (directory / COMPOSE_FILE).read_bytes()
+def _projects(name, directory, config, states, engine):
+    compose_file = Placed(config.compose_root, name).compose_file()
     return naming.all_of(name, directory, compose_file, states, engine)
 
 
