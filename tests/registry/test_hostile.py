@@ -3,6 +3,7 @@
 
 import io
 import json
+import ssl
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from composeapps.registry import failures, transport
 from composeapps.registry.client import RegistryClient
 from composeapps.registry.credentials import Credentials
 from composeapps.registry.patience import Patience
+from support.certificates import make_server_certificate
 from support.scripted import Scripted, reply
 
 DATA = bytes(range(256)) * 1000
@@ -22,6 +24,11 @@ DIGEST = sha256(DATA)
 REF = parse("hub.test/f/web:1")
 MANIFEST = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
 ONE = Patience(tries=1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    return make_server_certificate(tmp_path_factory.mktemp("pki"))
 
 
 def client(url, patience=ONE, timeout=5):
@@ -200,6 +207,24 @@ def test_where_an_upload_goes(uploads, target):
     with Scripted(uploads) as hub:
         assert client(hub.url).push_blob(REF, DIGEST, len(DATA), lambda: io.BytesIO(DATA)) is True
     assert uploads.taken.target == target.format(DIGEST.replace(":", "%3A")) and uploads.taken.body == DATA
+
+
+@pytest.mark.parametrize(("location", "says"), [
+    ("http://127.0.0.1/up", None), ("http://127.0.0.1:{port}/up", None), ("//127.0.0.1:{port}/up", None),
+    ("http://127.0.0.1:1/up", "from https to http"), ("http://localhost/up", "from https to http")])
+def test_an_upload_stays_with_tls(location, says, server):
+    """A registry behind a proxy that ends TLS for it does not always know that it has it."""
+    uploads = Uploads()
+    with Scripted(uploads, tls=server) as hub:
+        uploads.location = location.format(port=hub.port)
+        asking = RegistryClient({"hub.test": hub.url}, Credentials([], {}), 5, environ={}, patience=ONE,
+                                context=ssl.create_default_context(cafile=server.ca))
+        if says:
+            with pytest.raises(RegistryError, match=says):
+                asking.push_blob(REF, DIGEST, len(DATA), lambda: io.BytesIO(DATA))
+        else:
+            asking.push_blob(REF, DIGEST, len(DATA), lambda: io.BytesIO(DATA))
+            assert uploads.taken.target.startswith("/up?digest=") and uploads.taken.body == DATA
 
 
 def test_an_upload_that_needs_no_more():

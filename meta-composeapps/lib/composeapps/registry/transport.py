@@ -24,7 +24,8 @@ TRICKLE = 3000
 GATHER = 0.1
 # What is read of an answer that nobody wants, so that its connection can be used again.
 _DRAIN, _DRAIN_SECONDS = 64 * 1024, 2
-_SENT = 256 * 1024
+# What has to be taken within the silence that counts as death.
+_SENT = 64 * 1024
 
 
 class Response:
@@ -211,15 +212,15 @@ class Transport:
         self._timeout = timeout
         self._environ = os.environ if environ is None else environ
         self._receive_buffer = receive_buffer
-        self._pool = _Pool()
-        # What is being connected, or used by an answer that was not read to its end.
-        self._busy = {}
+        self._pool, self._is_twin = _Pool(), False
+        # What is used by an answer that was not read to its end, and what is being connected.
+        self._busy, self._begun = {}, None
         self._aborted = False
 
     def twin(self):
         """Return a Transport for another thread that shares the connections that are free."""
         other = Transport(self._timeout, self._environ, self._receive_buffer)
-        other._pool = self._pool
+        other._pool, other._is_twin = self._pool, True
         return other
 
     def send(self, method, address, headers=None, body=None, context=ssl.create_default_context, proxy=None):
@@ -252,24 +253,25 @@ class Transport:
         return self._exchange(self._connect(key), key, method, address, headers, body)
 
     def close(self):
-        """Close every connection."""
+        """Close every connection; a twin leaves those that are free to the others."""
         for connection in list(self._busy):
-            if hasattr(connection, "close"):
-                connection.close()
+            connection.close()
         self._busy.clear()
-        self._pool.close()
+        if not self._is_twin:
+            self._pool.close()
 
     def abort(self):
         """Wake whoever waits for the network, with an error; nothing is sent any more."""
         self._aborted = True
-        for sock in list(self._busy.values()):
-            shutdown(sock)
+        for sock in (*list(self._busy.values()), self._begun):
+            if sock is not None:
+                shutdown(sock)
 
     def _connect(self, key):
         origin, secure, via = key
 
         def begun(sock):
-            self._busy["connecting"] = sock
+            self._begun = sock
             if self._aborted:
                 raise ConnectionAbortedError("stopped")
 
@@ -279,7 +281,7 @@ class Transport:
             self._busy[connection] = connection.sock
             return connection
         finally:
-            self._busy.pop("connecting", None)
+            self._begun = None
 
     def _exchange(self, connection, key, method, address, headers, body):
         try:
