@@ -26,13 +26,15 @@ class ComposeAppsError(Exception):
     """Base of all errors this package raises on purpose.
 
     ``exit_code`` is the exit status of a command that ends with this error. As a text it is one line that a
-    terminal can be given, whatever the names in it are.
+    terminal can be given, whatever the names in it are; several of them where ``in_lines`` says so.
     """
 
     exit_code = 1
+    in_lines = False
 
     def __str__(self):
-        return one_line(super().__str__())
+        text = super().__str__()
+        return "\n".join(map(one_line, text.split("\n"))) if self.in_lines else one_line(text)
 
 
 class UsageError(ComposeAppsError):

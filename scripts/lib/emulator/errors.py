@@ -11,6 +11,8 @@ class EmulatorError(ComposeAppsError):
     """
 
     exit_code = 125
+    # With the last of the console, where there is one.
+    in_lines = True
 
 
 class BootError(EmulatorError):

@@ -19,6 +19,12 @@ from composeapps.errors import NotFoundError, UsageError
 SUFFIXES = (".yml", ".yaml")
 
 
+class ComplaintsError(UsageError):
+    """What is wrong in files, a sentence in each line."""
+
+    in_lines = True
+
+
 def find_files(arguments, what="app"):
     """Return the files that the arguments (files and directories) name, in order, each once.
 
@@ -62,7 +68,7 @@ def load_all(paths, load, field, what="app"):
                 f"{conf.path}:{line}: {field}: '{value}' is the {what} of {other.path} already: set another '{field}'"
             )
     if complaints:
-        raise UsageError("\n".join(complaints))
+        raise ComplaintsError("\n".join(complaints))
     return confs
 
 
@@ -77,7 +83,7 @@ def read(path, schema):
     value, lines = _parse(path, validator.schema)
     complaints = [_sentence(error, path, lines) for error in sorted(validator.iter_errors(value), key=_position)]
     if complaints:
-        raise UsageError("\n".join(complaints))
+        raise ComplaintsError("\n".join(complaints))
     return value, lines
 
 
