@@ -157,3 +157,13 @@ def test_a_few_bytes_a_try_are_no_progress(registry, shop, store, layer):
         with pytest.raises(RegistryError, match="gave up after 4 tries"):
             pull(shop, store, client_for(registry, hub.url))
         assert len([request for request in hub.requests if layer[0].digest in request.target]) == 4
+
+
+def test_what_nobody_expected_of_the_disk_is_no_success(registry, shop, store, monkeypatch):
+    def fail(self):
+        raise ValueError("what nobody expected")
+
+    monkeypatch.setattr(partial.Partial, "finish", fail)
+    with pytest.raises(ValueError, match="nobody expected"):
+        pull(shop, store, client_for(registry))
+    assert store.list_apps() == []

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 
-from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, StorageError
+from composeapps.errors import CorruptError, NotFoundError, StorageError
 from composeapps.registry.failures import TRANSIENT, Unavailable, reason
 from composeapps.registry.ratelimit import RateLimit
 from composeapps.store import damaged, partial
@@ -264,7 +264,8 @@ class _Disk:
                 action()
                 if then:
                     then()
-            except ComposeAppsError as err:
+            except Exception as err:
+                # Whatever it was, the blob is not in the store.
                 self._failure = self._failure or err
             if part is not None and action != part.sync:
                 with self._lock:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps.errors import RegistryError, UsageError
+from composeapps.registry.texts import clean
 
 # Seconds that a credential helper may take.
 HELPER_SECONDS = 60
@@ -151,7 +152,7 @@ def _ask_helper(name, server, environ):
         raise RegistryError(f"the credential helper {program} cannot be run: {err.strerror}") from None
     if done.returncode:
         # By the protocol, what went wrong is told on standard output, secrets only by success.
-        text = (done.stdout or done.stderr).decode(errors="replace").strip().partition("\n")[0]
+        text = clean((done.stdout or done.stderr).decode(errors="replace").strip().partition("\n")[0])
         if "not found" in text:
             return None
         raise RegistryError(f"the credential helper {program} failed for registry {server}: "

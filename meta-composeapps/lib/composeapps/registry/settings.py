@@ -82,7 +82,7 @@ def _checked(section, key, value):
     if key == "credential_helper" and not value.replace("-", "").replace("_", "").isalnum():
         raise UsageError(f"{section}: 'credential_helper' is not the end of a program's name, docker-credential-NAME")
     if key.endswith("_file"):
-        if not value.startswith("/"):
+        if not value.startswith("/") or "\0" in value:
             raise UsageError(f"{section}: '{key}' is not an absolute path")
         return Path(value)
     return value
