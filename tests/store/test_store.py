@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The restorable store: what it shows is whole, whatever happened to its writers."""
 
+import errno
 import json
 import os
 import signal
@@ -237,3 +238,20 @@ def test_an_image_without_the_platform_is_named(client, registry, factory_name):
                        {"front": multi_platform(platforms=["linux/arm64"])})
     with pytest.raises(NotFoundError, match=r"front@sha256:.* has no image for linux/amd64; it has: linux/arm64"):
         load_app(RegistrySource(client), parse(uri), AMD64)
+
+
+def test_a_blob_that_cannot_be_read_is_a_damaged_one(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    digest = sha256(b"x")
+    store.blob_path(digest).mkdir(parents=True)
+    assert "cannot be read (Is a directory)" in store.verify(digest)
+    with pytest.raises(CorruptError, match="cannot be read"):
+        store.read(digest, 1)
+    store.blob_path(digest).rmdir()
+    store.add_blob(digest, [b"x"], 1)
+
+    def bad_sector(*_args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(store, "_check_size", bad_sector)
+    assert "cannot be read (Input/output error)" in store.verify(digest, 1)

@@ -206,9 +206,9 @@ def _bring_up(args, then):
 
 def _changes(parts, wish):
     """Tell whether an app is installed in another version than the one that it is to be brought to."""
-    from composeapps.update import bringup
+    from composeapps.update import identify
 
-    state = bringup.installed(parts, wish.name) if wish.uri else None
+    state = identify.installed(parts, wish.name) if wish.uri else None
     return state is not None and state.uri != wish.uri
 
 
@@ -291,7 +291,7 @@ def _stop(args):
     from composeapps.oci.names import AppName
     from composeapps.oci.reference import parse_pinned
     from composeapps.switching import runtime
-    from composeapps.update import bringup
+    from composeapps.update import identify
 
     if args.all and args.apps:
         raise UsageError("name apps or give --all, not both")
@@ -303,7 +303,7 @@ def _stop(args):
             parse_pinned(text).app_name if "@" in text else AppName(text) for text in args.apps]
 
         def stop(name):
-            state = bringup.installed(parts, name)
+            state = identify.installed(parts, name)
             if state is None:
                 raise _not_installed(parts, name)
             try:

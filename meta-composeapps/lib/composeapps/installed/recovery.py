@@ -20,7 +20,7 @@ from composeapps.records import history
 from composeapps.records.state import AppState
 
 
-def recover(name, store, states, config, engine, factory=()):
+def recover(name, store, states, config, engine, factory=(), recorded=True):
     """Return the AppState of an installed app whose record is lost, None when nothing tells the version.
 
     Arguments:
@@ -30,6 +30,7 @@ def recover(name, store, states, config, engine, factory=()):
         config: the Config.
         engine: the Engine; one that does not answer tells nothing.
         factory: pinned references of preloaded versions.
+        recorded: something of the app was recorded, so that the only version there is will be it.
 
     Names of images are left out: the next installation of the version finds them.
     """
@@ -39,8 +40,7 @@ def recover(name, store, states, config, engine, factory=()):
     last = str(entries[-1].get("target") or "") if entries else ""
     labelled = _labelled(name, config, engine)
     scores = [(_score(ref, store, config, labelled), str(ref) == last, str(ref)) for ref in candidates]
-    # One alone is the one: something of the app was recorded.
-    if not scores or not max(scores)[0] and len(scores) > 1:
+    if not scores or not max(scores)[0] and (len(scores) > 1 or not recorded):
         return None
     _score_of_best, _last, uri = max(scores)
     before = [str(entry.get("source") or "") for entry in entries if entry.get("target") == uri]

@@ -38,11 +38,11 @@ class Held:
             notify(f"waiting for {words}, which is at work on the apps")
             fcntl.flock(stream, fcntl.LOCK_EX)
         self.is_held = True
-        stream.seek(0)
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} ({' '.join(Path(word).name for word in sys.argv[:2])})\n")
-        stream.writelines(f"{subject}\n" for subject in subjects)
-        stream.flush()
+        words = f"process {os.getpid()} ({' '.join(Path(word).name for word in sys.argv[:2])})"
+        # On a full disk the lock is held all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(stream.fileno(), 0)
+            os.pwrite(stream.fileno(), "".join(f"{line}\n" for line in (words, *subjects)).encode(), 0)
 
     def drop(self):
         """Let go of it."""

@@ -2,6 +2,7 @@
 """Putting the agent's records right at the begin of a command that changes something."""
 
 from composeapps.errors import CorruptError
+from composeapps.oci.names import is_name
 from composeapps.records import history, journal, preloaded, rejection, sealed, state
 
 
@@ -23,10 +24,12 @@ def repair(states):
             notes[record] = problem
     for app, note in journal.tidy(states).items():
         notes[app] = note
+        if not is_name(app):
+            continue
         history.append(states, {"app": app, "action": "update", "result": "failed", "reason": note,
                                 "code": CorruptError.exit_code})
     for record, note in notes.items():
-        if record.startswith(("apps/", "updates/")):
+        if record.startswith(("apps/", "updates/")) and state.app_of(record):
             history.append(states, {"app": state.app_of(record), "action": "repair", "result": history.REPAIRED,
                                     "reason": note})
     return list(notes.values())

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +97,10 @@ def read(root, name, parse=parse):
 def _read(path, parse):
     """Return (value, "") of a file, (None, "") when there is none, (None, what is wrong with it)."""
     try:
-        with open(path, "rb") as stream:
+        # A pipe in its place must not be waited for.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return None, "is no file"
             data = stream.read(MAX_SIZE + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None, ""

@@ -96,7 +96,10 @@ class StateDirectory:
         path = self.root / "overrides" / f"{AppName(name).file_stem}.json"
         with durable.storage_errors(f"writing the override of app {name}"):
             durable.make_directories(path.parent)
-            durable.write_file(path, json.dumps(document, indent=1).encode() + b"\n")
+            data = json.dumps(document, indent=1).encode() + b"\n"
+            # A start of what is there already needs no room on the disk.
+            if not path.is_file() or path.read_bytes() != data:
+                durable.write_file(path, data)
         return path
 
     def remove_override(self, name):

@@ -13,7 +13,7 @@ from composeapps import COMPOSE_FILE
 from composeapps.errors import ComposeAppsError, EngineError, NotFoundError, UsageError
 from composeapps.oci.digests import is_digest
 from composeapps.oci.documents import parse_json
-from composeapps.oci.names import AppName, from_file_stem
+from composeapps.oci.names import AppName, from_file_stem, is_name
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import history, lock
 
@@ -116,7 +116,8 @@ class _Device:
 
     def names(self):
         """Return the names of the apps that there is something to tell of."""
-        failed = {name for name, entry in self.last.items() if entry.get("result") not in history.GOOD}
+        failed = {name for name, entry in self.last.items()
+                  if is_name(name) and entry.get("result") not in history.GOOD}
         return {*self.files["apps"], *self.journals, *self.unreadable, *self.downloads, *failed}
 
     def states_of(self, ref, services):

@@ -18,6 +18,7 @@ next writer takes over.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -33,6 +34,9 @@ from composeapps.oci.reference import parse_pinned
 CHUNK = 1024 * 1024
 # What is hashed at once, small enough to stay in a processor's cache between reading and hashing.
 READ = 256 * 1024
+
+# What reading a blob ends with when the medium or the file system has lost it.
+_DAMAGES = {errno.EIO, errno.EISDIR, errno.ELOOP, errno.EUCLEAN, errno.ENXIO}
 
 
 class Store:
@@ -102,10 +106,8 @@ class Store:
         return self._open(digest)
 
     def _open(self, digest):
-        try:
+        with self._reading(digest), contextlib.suppress(FileNotFoundError):
             return open(self.blob_path(digest), "rb")
-        except FileNotFoundError:
-            pass
         # skopeo leaves an app's manifest and bundle in the app's directory alone.
         number = digest.partition(":")[2]
         for _name, found, directory in self.app_directories():
@@ -114,8 +116,20 @@ class Store:
                     return open(path, "rb")
         raise NotFoundError(f"blob {digest} is not in the store {self.root}")
 
-    def _verified(self, stream, digest, size):
+    @contextlib.contextmanager
+    def _reading(self, digest):
+        """A blob on a sector that has gone bad is damaged as any other, and can be fetched again."""
         with durable.storage_errors(f"reading blob {digest}"):
+            try:
+                yield
+            except OSError as err:
+                if err.errno not in _DAMAGES:
+                    raise
+                raise CorruptError(f"blob {digest} in {self.root} cannot be read ({err.strerror}): fetch it again"
+                                   ) from None
+
+    def _verified(self, stream, digest, size):
+        with self._reading(digest):
             self._check_size(stream, digest, size)
             hasher = hashlib.sha256()
             while chunk := stream.read(CHUNK):
@@ -125,7 +139,7 @@ class Store:
 
     def _check(self, stream, digest, size, buffer=None):
         """Read a blob to its end; raises CorruptError when it is not what its name says."""
-        with durable.storage_errors(f"reading blob {digest}"):
+        with self._reading(digest):
             self._check_size(stream, digest, size)
             hasher = hashlib.sha256()
             # Memory of its own for each piece would cost half of what hashing it does.

@@ -12,14 +12,15 @@ import contextlib
 from composeapps.errors import (
     ComposeAppsError,
     CorruptError,
+    LockedError,
     NotFoundError,
     RolledBackError,
     StorageError,
 )
-from composeapps.installed import install, recovery, standin
+from composeapps.installed import install, standin
 from composeapps.oci.reference import parse_pinned
-from composeapps.records import history, journal, preloaded, rejection
-from composeapps.update import desired, mending, process
+from composeapps.records import history, journal, rejection
+from composeapps.update import desired, identify, mending, process
 
 
 class Damaged(Exception):
@@ -32,35 +33,6 @@ class Damaged(Exception):
     def __init__(self, state, error, runs):
         super().__init__(str(error))
         self.state, self.error, self.runs = state, error, runs
-
-
-def installed(parts, name):
-    """Return the AppState of an app, found anew when its record is lost; None when it was never installed.
-
-    Raises CorruptError when it was installed, and nothing tells in which version.
-    """
-    found = parts.states.find(name)
-    if found.value is not None:
-        return found.value
-    left = not found.lost and name in recovery.left_behind(parts.store, parts.states, parts.config, parts.engine)
-    if not found.lost and not left:
-        return None
-    factory = desired.factory_set(parts.config)[0]
-    state = recovery.recover(name, parts.store, parts.states, parts.config, parts.engine,
-                             [factory[name]] if name in factory else ())
-    what = found.problem or "its record is gone"
-    if state is None:
-        raise CorruptError(f"app {name}: {what}, and nothing that is unpacked or runs tells its version: "
-                           "'composeapps update REF' brings it to one")
-    note = f"{what}; by what is unpacked and runs it is {state.uri}"
-    parts.notify(f"{name}: {note}")
-    parts.states.put(name, state)
-    if not preloaded.known(parts.states, name) - {state.uri, state.previous}:
-        # Whether the image's version is newer than this one is lost as well: it does not come by itself.
-        _note(parts, name, *filter(None, (factory.get(name), state.uri)))
-    history.append(parts.states, {"app": name, "action": "repair", "target": state.uri, "result": history.REPAIRED,
-                                  "reason": note}, parts.notify)
-    return state
 
 
 # What is asked for: that the app is there; that it runs, unless the user stopped it; that it runs.
@@ -78,7 +50,7 @@ def place(parts, name, uri="", what=KEEP):
 
     Returns (App, AppState). Raises Damaged, RejectedError, and what installing raises.
     """
-    state = installed(parts, name)
+    state = identify.installed(parts, name)
     if state is not None:
         ref = parse_pinned(state.uri)
         try:
@@ -91,7 +63,7 @@ def place(parts, name, uri="", what=KEEP):
         app, state = _from_store(parts, ref)
     except (CorruptError, NotFoundError) as err:
         raise type(err)(f"app {name}: {err}; 'composeapps pull {ref}' fetches what is missing or damaged") from None
-    _note(parts, name, str(ref))
+    identify.met(parts, name, str(ref))
     history.append(parts.states, {"app": name, "action": "install", "target": str(ref), "result": "committed"},
                    parts.notify)
     return app, state
@@ -141,13 +113,6 @@ def _install(parts, ref):
     return app, state
 
 
-def _note(parts, name, *uris):
-    try:
-        preloaded.note(parts.states, name, *uris)
-    except StorageError as err:
-        parts.notify(f"{name}: {err}")
-
-
 def mend(parts, damaged):
     """Get what the store has lost of an installed version from its registry, or go back.
 
@@ -168,6 +133,8 @@ def mend(parts, damaged):
         history.append(parts.states, {"app": name, "action": "repair", "target": str(ref), "result": history.REPAIRED,
                                       "reason": f"{damaged.error}; fetched again"}, parts.notify)
         return _install(parts, ref)
+    except LockedError as err:
+        raise LockedError(f"app {name}: {damaged.error}; {err}") from None
     except ComposeAppsError as err:
         again = f"{damaged.error}, and it cannot be fetched again now: {err}"
     if damaged.runs is None:

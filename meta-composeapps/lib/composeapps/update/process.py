@@ -38,13 +38,10 @@ A file system too full to write the journal: the steps up to ``switching`` are t
 go on without it, since the step on record leads to the same end; only ``committed`` has to be on the disk.
 """
 
-import contextlib
-
 from composeapps.errors import ComposeAppsError, NotFoundError, RolledBackError, UnfinishedError, UpdateLockedError
-from composeapps.installed import install
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal, rejection, repair
-from composeapps.update import advance, retreat
+from composeapps.update import advance, identify, mending, retreat
 from composeapps.update.work import Work, reachable, restart, result
 
 UNCHANGED, UPDATED, DROPPED = "unchanged", advance.UPDATED, "dropped"
@@ -91,11 +88,12 @@ def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, hold="", rea
             source = left.source
         entry = None
     if source is None:
-        state = parts.states.get(name)
-        source = state.uri if state else _unpacked(parts, ref)
+        source = identify.source(parts, name)
         if source == uri:
             if entry is not None:
                 drop(parts, entry)
+            if not mending.is_here(parts, ref):
+                mending.from_registry(parts, ref)
             return result(name, source, uri, UNCHANGED)
     if kind == journal.UPDATE:
         rejection.check(parts.states, uri, parts.config.max_failures)
@@ -120,7 +118,7 @@ def rollback(parts, name, force=False, soak=None):
         except RolledBackError as err:
             parts.notify(str(err))
             return result(name, entry.target, entry.source, UPDATED)
-    state = parts.states.get(name)
+    state = identify.installed(parts, name)
     if state is None:
         have = ", ".join(parts.states.names()) or "none"
         raise NotFoundError(f"app '{name}' is not installed; installed: {have}")
@@ -220,17 +218,3 @@ def _interrupted(work):
     if work.entry.step in (journal.SWITCHING, journal.VERIFYING):
         work.record(must=False, attempt=max(work.entry.attempt - 1, 0))
     work.parts.notify(f"{work.name}: the {work.entry.kind} is unfinished; 'composeapps update' goes on with it")
-
-
-def _unpacked(parts, ref):
-    """Return the version whose bundle lies unpacked although no state file tells of it, "" for none.
-
-    A lost state file must not turn an update that fails into a removal of the app.
-    """
-    for other in parts.store.list_apps():
-        if other.app_name == ref.app_name and other.digest != ref.digest:
-            with contextlib.suppress(ComposeAppsError):
-                app = install.load_from_store(parts.store, other)
-                if not install.bundle_problems(app, parts.store, parts.config):
-                    return str(other)
-    return ""
