@@ -3,9 +3,6 @@
 
 import contextlib
 import os
-import select
-import signal
-import subprocess
 import time
 
 # All that a program gets of an environment. The agent's own is its caller's: a service manager's, or a shell's
@@ -33,6 +30,8 @@ def run(argv, environment, limit, line, cwd="/", patience=0, pass_fds=()):
     Returns its exit status, negative for a signal, or None when it took too long. Raises OSError when it
     cannot be started.
     """
+    import subprocess
+
     deadline = time.monotonic() + limit
     process = subprocess.Popen(argv, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True, pass_fds=pass_fds)
@@ -48,6 +47,9 @@ def run(argv, environment, limit, line, cwd="/", patience=0, pass_fds=()):
 
 
 def _end(process, patience):
+    import select
+    import signal
+
     # Not waited for before all of the group is killed: until then nobody else can get its number.
     with contextlib.suppress(ProcessLookupError):
         if patience:
@@ -66,6 +68,8 @@ def _relay(process, output, deadline, line):
 
     What it leaves in the background may hold its output open, so the end of that is not waited for.
     """
+    import select
+
     pending, poll = b"", select.poll()
     handle = os.pidfd_open(process.pid)
     try:

@@ -5,11 +5,9 @@ from typing import NamedTuple
 
 from composeapps.app import compose
 from composeapps.engine import owned
-from composeapps.engine.client import Engine
 from composeapps.engine.labels import label
 from composeapps.installed import expected, inputs
-from composeapps.installed.install import app_directory
-from composeapps.installed.project import Project
+from composeapps.installed.placed import Placed
 
 
 class ServiceStatus(NamedTuple):
@@ -58,6 +56,9 @@ def start(app, state, states, config):
 
 def stop(app, state, states, config):
     """Stop an app's services and remember that it should stay stopped."""
+    from composeapps.engine.client import Engine
+    from composeapps.installed.project import Project
+
     project = Project(app, state.images, states, config, Engine(config.docker_host))
     # First the wish, then the deed: after a power cut in between, the app stays stopped.
     if not state.stopped:
@@ -68,6 +69,8 @@ def stop(app, state, states, config):
 
 def project_of(app, state, states, config):
     """Return the Project of an installed app, ready to be started."""
+    from composeapps.engine.client import Engine
+    from composeapps.installed.project import Project
     from composeapps.store.store import Store
     from composeapps.switching import definition
 
@@ -82,7 +85,7 @@ def status(app, engine, config):
 
 def service_states(ref, services, engine, config):
     """Return the ServiceStatus of each of the compose.Services of the app ``ref``; raises EngineError."""
-    directory = app_directory(config, ref)
+    directory = Placed(config.compose_root, ref.app_name).directory
     containers, variables, result = owned.containers(engine, directory), inputs.environment_of(config, ref), []
     for service in services:
         found, count = expected.counted(service, containers.get(service.name, []), variables)
