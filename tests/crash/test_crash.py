@@ -221,6 +221,7 @@ def _crash_test(*words):
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_stock_dockerd_loses_contents_silently():
     """The control: a harness that finds nothing here would prove nothing elsewhere."""
     status, counted, document = _crash_test(
@@ -235,6 +236,7 @@ def test_stock_dockerd_loses_contents_silently():
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_agent_leaves_old_or_new():
     """Needs no dockerd: what the agent writes by itself."""
     words = [word for name in ("bundle", "states", "restore") for word in ("--workload", name)]
@@ -243,6 +245,7 @@ def test_agent_leaves_old_or_new():
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_patched_dockerd_and_fsck_heal_each_state():
     status, counted, _ = _crash_test("--states", "60", "--seed", "sample")
     assert (status, counted) == (0, {"states": 60, "unhealed": 0, "silent": 0})

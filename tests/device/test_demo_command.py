@@ -12,7 +12,7 @@ import pytest
 from support import apps
 from support.images import multi_platform
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 
 DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo"
 

@@ -17,7 +17,7 @@ import moby.series
 # Little free space, so that reading a whole disk does not take long.
 SMALL = ("--set", "COMPOSEAPPS_DATA_SPACE=32768")
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from fsck.stores import fingerprint, remove
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 ONE, TWO, LOCAL = "app-one", "app-two", "app-local"
 BASE, MIDDLE, TOP = ("base",), ("base", "middle"), ("base", "middle", "top-one")

@@ -15,7 +15,7 @@ from fastlane.errors import BuildError
 from moby import build, cache, series, source
 
 # The first of these makes the compiler's root, which takes minutes on a new machine.
-pytestmark = [pytest.mark.root, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def test_the_series_fits_debians_source_without_fuzz_or_offset(prepared, tmp_path):

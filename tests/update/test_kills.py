@@ -6,7 +6,7 @@ import pytest
 from composeapps.records import journal
 from kills.campaign import Campaign
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 @pytest.fixture
