@@ -26,6 +26,7 @@ SUMS = "etc/sums"
 BUSYBOX = "bin/busybox"
 SCRIPT = f"/{BUSYBOX} sha256sum -c -s /{SUMS} && /{BUSYBOX} sha256sum /{SUMS}"
 COMMAND = [f"/{BUSYBOX}", "sh", "-c", SCRIPT]
+_LINES = ("network_mode: none",)
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class World:
     """All that one recording loads.
 
     ``apps`` maps the names of apps to their pinned references; ``volumes`` maps volumes to
-    {path: sha256 in hex} of what was synced into them before the recording began.
+    {path: sha256 in hex} of what was synced into them before the recording began, ``user_files`` those of a
+    workload's own choice.
     """
 
     images: list = field(default_factory=list)
     apps: dict = field(default_factory=dict)
     volumes: dict = field(default_factory=dict)
+    user_files: dict = field(default_factory=dict)
 
     def dump(self):
         """Return it as what JSON can hold."""
@@ -57,7 +60,8 @@ class World:
     @classmethod
     def load(cls, value):
         """Return the World that ``dump`` gave."""
-        return cls([ImageFacts(**each) for each in value["images"]], value["apps"], value["volumes"])
+        facts = [ImageFacts(**each) for each in value["images"]]
+        return cls(facts, value["apps"], value["volumes"], value["user_files"])
 
 
 class _Layer:
@@ -132,11 +136,12 @@ def make_base(draw):
     return [first.bytes(), second.bytes()], second.files
 
 
-def build(directory, seed, count=3, small=25, large=1, versions=1, image_each=False):
+def build(directory, seed, count=3, small=25, large=1, versions=1, image_each=False, services=()):
     """Make ``count`` apps of one image each in a new store ``directory``; return their World.
 
     Further ``versions`` of an app have another bundle, and with ``image_each`` another image; the World knows
-    them as "app0@2" and so on, its ``images`` are in the order of the apps' names.
+    them as "app0@2" and so on, its ``images`` are in the order of the apps' names. ``services`` are the lines of
+    each version's service besides its image, where they are not those of all.
     """
     draw, store = random.Random(f"contents {seed}"), Store(directory)
     base, facts, made = make_base(draw), [], {}
@@ -150,7 +155,8 @@ def build(directory, seed, count=3, small=25, large=1, versions=1, image_each=Fa
                 diff_ids = json.loads(image.blobs[config])["rootfs"]["diff_ids"]
                 facts.append(ImageFacts(reference, config, diff_ids, says))
             key = name if version == 1 else f"{name}@{version}"
-            made[key] = add_app(store, name, reference, image, _bundle_files(draw, version))
+            lines = services[version - 1] if services else _LINES
+            made[key] = add_app(store, name, reference, image, _bundle_files(draw, version), lines)
     return World(facts, made, {})
 
 
@@ -160,7 +166,7 @@ def _bundle_files(draw, version):
     return {**files, "same.txt": "the same in each version\n", f"only-in-{version}.txt": f"version {version}\n"}
 
 
-def add_app(store, name, reference, image, files):
+def add_app(store, name, reference, image, files, lines=_LINES):
     """Add an app with one service to a Store, with all its blobs.
 
     Arguments:
@@ -168,10 +174,11 @@ def add_app(store, name, reference, image, files):
         name: the app's.
         reference, image: the service's pinned reference, and its support.images.Image.
         files: {path: text} of the bundle besides the compose file.
+        lines: lines of the service in the compose file.
 
     Returns the app's pinned reference.
     """
-    compose = apps.compose_text({"main": reference}) + "    network_mode: none\n"
+    compose = apps.compose_text({"main": reference}) + "".join(f"    {line}\n" for line in lines)
     app = apps.make_app(compose, files, [image])
     store.blobs.mkdir(parents=True, exist_ok=True)
     documents = (b"{}", app.manifest, app.bundle, app.bundle_index, app.layers_meta, image.content)

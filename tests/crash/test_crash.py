@@ -239,7 +239,7 @@ def test_stock_dockerd_loses_contents_silently():
 @pytest.mark.slow
 def test_agent_leaves_old_or_new():
     """Needs no dockerd: what the agent writes by itself."""
-    words = [word for name in ("bundle", "states", "restore") for word in ("--workload", name)]
+    words = [word for name in ("bundle", "states", "records", "restore") for word in ("--workload", name)]
     status, counted, _ = _crash_test("--engine", "stock", "--no-fsck", *words, "--states", "60", "--seed", "agent")
     assert (status, counted) == (0, {"states": 60, "unhealed": 0, "silent": 0})
 

@@ -5,8 +5,9 @@ from crash.errors import CrashError
 from crash.workloads.agent import AgentWorkloads
 from crash.workloads.dockerd import DockerdWorkloads
 from crash.workloads.repair import Repair
+from crash.workloads.userdata import UserDataWorkloads
 
-WORKLOADS = {workload.name: workload for workload in (*DockerdWorkloads, *AgentWorkloads, Repair)}
+WORKLOADS = {workload.name: workload for workload in (*DockerdWorkloads, *AgentWorkloads, *UserDataWorkloads, Repair)}
 
 
 def select(names, engine, fsck):

@@ -84,20 +84,20 @@ class Bundle(Workload):
 
     def prepare(self, place):
         contents.fill_store(place.factory, place.layout.store)
-        _place(place, _versions(place)[0])
+        _place(place, versions_of(place)[0])
 
     def record(self, place):
         for number in range(self.rounds):
-            _place(place, _versions(place)[(number + 1) % 2])
+            _place(place, versions_of(place)[(number + 1) % 2])
 
     def oracle(self, place):
         store = Store(place.layout.store)
-        found = [bundle_problems(_version(place, uri), store, place.layout.config()) for uri in _versions(place)]
+        found = [bundle_problems(_version(place, uri), store, place.layout.config()) for uri in versions_of(place)]
         return [] if [] in found else [f"the bundle is neither of both versions: {found[0][0]}; {found[1][0]}"]
 
     def finish(self, place):
         problems = []
-        for uri in _versions(place):
+        for uri in versions_of(place):
             _place(place, uri)
             problems += bundle_problems(_version(place, uri), Store(place.layout.store), place.layout.config())
         return problems
@@ -145,14 +145,14 @@ class PullApps(Workload):
 
     def record(self, place):
         with _registry(place) as env:
-            place.agent("pull", "--no-space-check", *_versions(place), env=env)
+            place.agent("pull", "--no-space-check", *versions_of(place), env=env)
 
     def oracle(self, place):
         return store_problems(place)
 
     def finish(self, place):
         with _registry(place) as env:
-            problems = expect(place, "pull", "--no-space-check", *_versions(place), env=env)
+            problems = expect(place, "pull", "--no-space-check", *versions_of(place), env=env)
         left = sorted(path.name for path in Store(place.layout.store).ingest.glob("*"))
         return (problems or expect(place, "check", "--store-only")
                 or [f"{left[0]} is left under ingest" for _ in left[:1]])
@@ -166,10 +166,10 @@ class UpdateApp(Workload):
 
     def fill_daemon(self, place):
         super().fill_daemon(place)
-        place.agent("run", _versions(place)[0])
+        place.agent("run", versions_of(place)[0])
 
     def record(self, place):
-        first, second, third = _versions(place)
+        first, second, third = versions_of(place)
         place.agent("update", "--soak", "0", second)
         place.agent("rollback", "--soak", "0", "app0")
         place.agent("update", "--soak", "0", second)
@@ -189,7 +189,7 @@ class UpdateApp(Workload):
         problems = expect(place, "run", "--installed") or expect(place, "update", "--soak", "0")
         problems = problems or expect(place, "check")
         state = StateDirectory(place.layout.state).get("app0")
-        if state is None or state.uri not in _versions(place):
+        if state is None or state.uri not in versions_of(place):
             return [*problems, f"the app is at no version of it: {state}"]
         app = _version(place, state.uri)
         store = Store(place.layout.store)
@@ -210,7 +210,7 @@ def _registry(place):
     """A registry that has all the world's apps; gives the environment with which the agent finds it."""
     store = Store(place.factory)
     with tempfile.TemporaryDirectory(dir=HOME) as directory, registries.open_registry(directory) as registry:
-        for uri in _versions(place):
+        for uri in versions_of(place):
             app = load_from_store(store, parse_pinned(uri))
             push_blob(registry, app.ref.path, b"{}")
             # What is named goes before what names it.
@@ -246,7 +246,7 @@ def _restore_all(place):
         from_factory(Store(place.layout.store), place.factory, name)
 
 
-def _versions(place):
+def versions_of(place):
     return [place.world.apps[name] for name in sorted(place.world.apps)]
 
 
