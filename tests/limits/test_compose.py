@@ -3,10 +3,35 @@
 
 import os
 
+from support.apps import compose_text, make_app
 from support.images import make_image, multi_platform, push_image
 
 # Commands that read what is in the store, and need no dockerd.
 READERS = (("ls",), ("show", "shop"), ("check", "--store-only", "shop"))
+
+
+def services(registry, image, count):
+    """Return {name: pinned reference}."""
+    return {f"s{number}": f"{registry.host}/f/web@{image.digest}" for number in range(count)}
+
+
+def aliases(levels, width=10):
+    """Return a compose file's text whose aliases stand for ``width`` to the ``levels``."""
+    lines = ["x-a0: &a0 [" + ", ".join(["lol"] * width) + "]"]
+    lines += [f"x-a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+def test_aliases_that_multiply(device, tmp_path, registry, factory_name):
+    image = multi_platform("web")
+    text = compose_text(services(registry, image, 1)) + aliases(9)
+    device.keep(make_app(text, images=[image]), image, text)
+    for words in READERS:
+        device.run(*words).within()
+    name = push_image(registry, f"{registry.host}/{factory_name}/web:1", image)
+    (tmp_path / "docker-compose.yml").write_text(f"services:\n  web:\n    image: {name}\n" + aliases(9))
+    done = device.run("publish", tmp_path, f"{registry.host}/{factory_name}/shop:1").within()
+    assert done.status == 0 or "alias" in done.err
 
 
 def test_a_directory_of_ten_thousand_links_is_published(device, memory, registry, factory_name):
