@@ -25,6 +25,7 @@ from composeapps.app.tree import StoreSource, load_app
 from composeapps.cli import config
 from composeapps.engine import unixhttp
 from composeapps.errors import ComposeAppsError
+from composeapps.installed import install
 from composeapps.oci import names
 from composeapps.oci.digests import sha256
 from composeapps.oci.documents import Descriptor, parse_config, parse_document
@@ -106,30 +107,36 @@ def _shop():
 
 
 def _bundle(place):
-    inside = place / "top" / "inside"
+    """Reading a bundle, and bringing an app's directory to what it says."""
+    shop, image = _shop()
+    conf = config.Config(store=place / "store", compose_root=place / "top" / "apps", state_dir=place / "state")
+    store = Store(conf.store)
+    for blob in (shop.manifest, image.content, *image.blobs.values(), shop.bundle, shop.bundle_index, shop.layers_meta,
+                 b"{}"):
+        store.add_blob(sha256(blob), [blob])
+    app = load_app(StoreSource(store), parse_pinned(f"hub.demo.test/f/shop@{shop.digest}"), [AMD64])
+    os.fsync = lambda descriptor: None
 
     def check(data):
-        inside.mkdir(parents=True)
+        bundle.read_compose(io.BytesIO(data), "it")
+        # From here on it counts as what the publisher wrote: one that can be read can be placed.
+        digest = sha256(data)
+        odd = app._replace(bundle=app.bundle._replace(digest=digest, size=len(data)))
+        store.add_blob(digest, [data])
+        conf.compose_root.mkdir(parents=True)
         try:
-            packed = io.BytesIO(data)
-            try:
-                bundle.read_compose(packed, "it")
-            finally:
-                packed.seek(0)
-            bundle.extract(packed, inside, "it")
-            packed.seek(0)
-            if problems := bundle.differences(packed, inside, "it"):
-                raise Outside(f"what was just unpacked differs: {problems[0]}")
+            install.place_bundle(odd, store, conf)
+            if problems := install.bundle_problems(odd, store, conf):
+                raise Outside(f"what was just placed differs: {problems[0]}")
         finally:
             there = sorted(os.listdir(place)), os.listdir(place / "top"), os.path.lexists("/evil")
-            for root, directories, _files in os.walk(place / "top"):
-                for name in directories:
-                    path = os.path.join(root, name)
-                    if not os.path.islink(path):
-                        os.chmod(path, 0o700)
+            store.blob_path(digest).unlink()
             shutil.rmtree(place / "top")
-            if there != (["top"], ["inside"], False):
+            if there != (["store", "top"], ["apps"], False) or \
+                    sorted(os.listdir(conf.store)) != before:
                 raise Outside(f"{there}")
+
+    before = sorted(os.listdir(conf.store))
     return check
 
 

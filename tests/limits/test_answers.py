@@ -50,7 +50,7 @@ def endless(status, *headers):
 
 
 @pytest.mark.parametrize("headers", [(), (("Content-Length", "1000000000000"),)], ids=["no length", "a long one"])
-@pytest.mark.parametrize("status", [200, 400, 404, 403])
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 403])
 def test_an_answer_without_end(device, status, headers):
     challenge = (("WWW-Authenticate", 'Bearer realm="http://127.0.0.1:9/token"'),) if status == 401 else ()
     with endless(status, *headers, *challenge) as (url, sent):

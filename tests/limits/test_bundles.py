@@ -100,3 +100,15 @@ def test_ten_thousand_links(device, kind):
     device.keep(app, image, text.decode())
     for words in READERS:
         device.run(*words).within()
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62, 8 * 2**30 - 1])
+def test_a_member_of_a_size_without_end(device, size):
+    image = multi_platform("web")
+    text = compose_text(services(device.registry, image, 1)).encode()
+    own, odd = tarfile.TarInfo("docker-compose.yml"), tarfile.TarInfo("large")
+    own.size, odd.size = len(text), size
+    packed = deflated([(own.tobuf() + text + bytes(-len(text) % 512) + odd.tobuf(tarfile.GNU_FORMAT) + bytes(4096), 1)])
+    app = with_bundle(make_app(text.decode(), images=[image]), packed)
+    done = device.run("pull", push_app(device.registry, f"{device.registry.host}/f/shop:size", app)).within()
+    assert done.status == 4 and "bundle" in done.err

@@ -8,6 +8,7 @@ directory it is unpacked into, nothing is written through a link, and all of it 
 unpacks it, root on a device: the publisher's number may be somebody else's there.
 """
 
+import contextlib
 import io
 import os
 import posixpath
@@ -187,41 +188,65 @@ def members(stream, what):
     more memory or time to read than an app's files ever do.
     """
     import tarfile
-    import zlib
 
     total, count, kinds, files = 0, 0, {}, {}
     magic = stream.read(2)
     stream.seek(-len(magic), os.SEEK_CUR)
+    mode = "r|gz" if magic == b"\x1f\x8b" else "r|"
+    with _readable(what), tarfile.open(fileobj=stream, mode=mode, tarinfo=_bounded_header(what)) as tar:
+        for info in tar:
+            # The archive keeps all that it has read otherwise.
+            tar.members = []
+            name = _checked_name(info.name, what)
+            if name == ".":
+                continue
+            count += 1
+            if count > MAX_MEMBERS:
+                raise CorruptError(f"{what} has more than {MAX_MEMBERS} members")
+            _check_member(info, name, kinds, what)
+            info.name = name
+            if info.islnk():
+                same = files[posixpath.normpath(info.linkname)]
+                info.linkname, info.size, info.mode = same.name, same.size, same.mode
+            if kinds[name] == FILE:
+                files[name] = info if info.isreg() else same
+            total += max(info.size, 0) + tarfile.BLOCKSIZE
+            if info.size < 0 or total > MAX_BUNDLE + MAX_COMPOSE:
+                raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
+            yield info, _Content(tar.extractfile(info), what) if info.isreg() else None
+        # Read on to the end, so that a truncated or damaged tail is noticed.
+        while stream.read(_CHUNK):
+            pass
+
+
+@contextlib.contextmanager
+def _readable(what):
+    """Turn what reading a broken archive raises into CorruptError."""
+    import tarfile
+    import zlib
+
     try:
-        with tarfile.open(fileobj=stream, mode="r|gz" if magic == b"\x1f\x8b" else "r|",
-                          tarinfo=_bounded_header(what)) as tar:
-            for info in tar:
-                # The archive keeps all that it has read otherwise.
-                tar.members = []
-                name = _checked_name(info.name, what)
-                if name == ".":
-                    continue
-                count += 1
-                if count > MAX_MEMBERS:
-                    raise CorruptError(f"{what} has more than {MAX_MEMBERS} members")
-                _check_member(info, name, kinds, what)
-                info.name = name
-                if info.islnk():
-                    same = files[posixpath.normpath(info.linkname)]
-                    info.linkname, info.size, info.mode = same.name, same.size, same.mode
-                if kinds[name] == FILE:
-                    files[name] = info if info.isreg() else same
-                total += max(info.size, 0) + tarfile.BLOCKSIZE
-                if info.size < 0 or total > MAX_BUNDLE + MAX_COMPOSE:
-                    raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
-                yield info, tar.extractfile(info) if info.isreg() else None
-            # Read on to the end, so that a truncated or damaged tail is noticed.
-            while stream.read(_CHUNK):
-                pass
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, RecursionError, OSError) as err:
+        yield
+    except (tarfile.TarError, zlib.error, EOFError, OSError,
+            ValueError, TypeError, OverflowError, RecursionError) as err:
         if isinstance(err, OSError) and err.errno is not None:
             raise
         raise CorruptError(f"{what} is not a readable .tgz: {err}") from None
+
+
+class _Content:
+    """The content of a member, a binary file; it is read while the archive stands there."""
+
+    def __init__(self, stream, what):
+        self._stream, self._what = stream, what
+
+    def read(self, size=-1):
+        with _readable(self._what):
+            return self._stream.read(size)
+
+    def readinto(self, view):
+        with _readable(self._what):
+            return self._stream.readinto(view)
 
 
 def _bounded_header(what):
@@ -249,6 +274,9 @@ def _bounded_header(what):
                                        "for one member")
             else:
                 before = 0
+                # tarfile goes on to the next member in small steps, also where there is nothing any more.
+                if not 0 <= self.size <= MAX_BUNDLE + MAX_COMPOSE:
+                    raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
             return super()._proc_member(archive)
 
     return Header
