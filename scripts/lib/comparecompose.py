@@ -17,7 +17,8 @@ from composeapps.app import composecheck, publish
 from composeapps.app.bundle import BASE_NAMES, OVERRIDE_NAMES
 from composeapps.errors import ComposeAppsError
 
-EQUAL, REFUSED, INVALID, DIFFERENT, FAILED = "equal", "refused", "invalid", "different", "failed"
+EQUAL, REFUSED, INVALID, UNCHECKED = "equal", "refused", "invalid", "unchecked"
+DIFFERENT, FAILED = "different", "failed"
 _SUFFIXES = (".yml", ".yaml")
 # How a compose file's services begin; whatever else is YAML is left alone.
 _SERVICES = re.compile(rb"(?m)^\s*[{,?]?\s*[\"']?services[\"']?\s*(?::|$)|^\{.*services")
@@ -33,6 +34,7 @@ makes of both. Nothing is written into DIR, and no network is used.
   equal      docker compose makes the same of the compose file and of the pinned one
   refused    publish says in one sentence why it does not take it
   invalid    docker compose does not take it either
+  unchecked  docker compose cannot say: a file of the device that it reads is not on this machine
   different  docker compose makes something else of the pinned file: a fault of publish
   failed     publish ended with an error that it does not know: a fault of publish
 
@@ -141,7 +143,7 @@ def compare(directory, files, program):
         traceback.print_exc()
         return Comparison(file, FAILED, f"{type(err).__name__}: {err}")
     unchecked = next((line for line in said if "not checked" in line), None)
-    return Comparison(file, REFUSED, unchecked) if unchecked else Comparison(file, EQUAL)
+    return Comparison(file, UNCHECKED, unchecked) if unchecked else Comparison(file, EQUAL)
 
 
 def _digest(ref):

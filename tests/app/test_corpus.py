@@ -53,3 +53,10 @@ def test_only_what_has_services_is_compared(tmp_path, capsys):
     assert compare(capsys, "--compose", "/bin/true", tmp_path) == (0, [])
     assert comparecompose.main(["--compose", "/nowhere/docker-compose", str(tmp_path)]) == 2
     assert "is not there: install docker compose" in capsys.readouterr().err
+
+
+def test_what_only_the_device_has_is_not_compared(program, tmp_path, capsys):
+    (tmp_path / "compose.yml").write_text(
+        'services: {a: {image: "hub.example.com/f/a:1", env_file: [/etc/of-the-device.env]}}')
+    status, (found,) = compare(capsys, "--compose", program, tmp_path)
+    assert (status, found["outcome"]) == (0, "unchecked") and "/etc/of-the-device.env is not on" in found["text"]

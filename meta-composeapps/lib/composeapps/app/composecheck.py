@@ -37,7 +37,7 @@ def find(*more):
 
 def find_for_publishing():
     """Return the docker compose of this user, None when there is none that can be asked."""
-    program = find(Path("~/.docker/cli-plugins/docker-compose").expanduser())
+    program = find(os.path.expanduser("~/.docker/cli-plugins/docker-compose"))
     if program is None:
         return None
     status, out, _ = _run([program, "version", "--short"])

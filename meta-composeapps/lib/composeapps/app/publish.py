@@ -3,6 +3,7 @@
 
 import io
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -141,7 +142,7 @@ def _compare(program, app_dir, source, text, images, listing):
         return "docker compose is not installed here: not checked that it takes the pinned file for the same"
     absent = next((each.path for each in filerefs.references(source.value)
                    if each.kind in (filerefs.ENV_FILE, filerefs.LABEL_FILE) and each.needed and each.place() is None
-                   and "$" not in each.path and not Path(each.path).expanduser().exists()), None)
+                   and "$" not in each.path and not os.path.exists(os.path.expanduser(each.path))), None)
     if absent is not None:
         return f"{absent} is not on this machine: not checked that docker compose takes the pinned file for the same"
     options = {"has_environment": ".env" in listing, "named": "name" in source.value}

@@ -105,9 +105,8 @@ class Plan:
                 each.replace(self._mounted(each.path))
             elif each.kind == filerefs.EXTENDS:
                 self._refuse_written(each.path, f"service '{each.owner}' extends")
-        for entry in value.get("include") or ():
-            for path in _texts(entry.get("path") if isinstance(entry, dict) else entry):
-                self._refuse_written(path, "it includes")
+            elif each.kind == filerefs.INCLUDE:
+                self._refuse_written(each.path, "it includes")
         return value
 
     def _read(self, path):
@@ -318,7 +317,3 @@ def _followed(index, place):
             member = index.get(place)
             return place if member is not None and member.kind == bundles.FILE else None
     return None
-
-
-def _texts(value):
-    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
