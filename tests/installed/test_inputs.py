@@ -8,6 +8,7 @@ import pytest
 
 from composeapps.errors import CorruptError
 from composeapps.installed import appfiles, inputs, install
+from composeapps.installed.placed import Placed
 from support.device import Device
 
 FILES = {".env": "PLACE=./safe\n", "a.env": "A=1\n", "labels": "l=1\n", "conf/site": "site\n", "key": "secret\n",
@@ -134,6 +135,28 @@ def test_what_is_mounted_is_no_link_that_a_container_made(shelf):
     with pytest.raises(CorruptError, match="deep/er is a symbolic link that a container may have made"):
         appfiles.compose_arguments(app, shelf.config)
     assert appfiles.compose_arguments(app, shelf.config, starting=False)
+
+
+def test_a_link_of_the_bundle_may_be_mounted_as_long_as_it_is_that(shelf):
+    app = shelf.version({"a": {"image": "base", "volumes": [".:/data", "./current/x:/x:ro"]}}, {"releases/1/x": "1"})
+    placed, found = Placed(shelf.config.compose_root, app.ref.app_name), None
+    read(shelf, app)
+    found = inputs.of(shelf.config, app.ref)[1]._replace(links=(("current", "releases/1"),))
+    (shelf.directory / "current").symlink_to("releases/1")
+    inputs.check_sources(placed, found)
+    (shelf.directory / "releases/1").rename(shelf.directory / "releases/2")
+    (shelf.directory / "releases/1").symlink_to("/etc")
+    with pytest.raises(CorruptError, match="releases/1 is a symbolic link"):
+        inputs.check_sources(placed, found)
+    (shelf.directory / "current").unlink()
+    (shelf.directory / "current").symlink_to("/etc")
+    with pytest.raises(CorruptError, match="current is a symbolic link"):
+        inputs.check_sources(placed, found)
+    (shelf.directory / "current").unlink()
+    (shelf.directory / "current").symlink_to("current")
+    with pytest.raises(CorruptError, match="current is a symbolic link"):
+        inputs.check_sources(placed, found._replace(links=()))
+    inputs.check_sources(placed, found._replace(links=(("current", "current"),)))
 
 
 def test_the_owner_of_the_device_may_make_a_link(shelf, tmp_path):

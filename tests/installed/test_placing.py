@@ -529,3 +529,19 @@ def test_what_cannot_be_moved_stays_and_is_told(shelf):
         assert tree(shelf.directory) == {"fixed": "mine"} and "fixed stays where it is" in "\n".join(shelf.notes)
     finally:
         subprocess.run(["chattr", "-i", str(fixed)], check=True)
+
+
+@pytest.mark.root
+def test_an_app_may_have_a_file_system_of_its_own(shelf, small_disk_at):
+    shelf.directory.mkdir(parents=True)
+    small_disk_at(shelf.directory)
+    (shelf.directory / "conf").mkdir()
+    (shelf.directory / "conf/a").write_text("mine")
+    for text in "12":
+        place(shelf, shelf.version(SERVICES, {"data/seed": text, "conf/a": text, "conf/b": text}))
+    assert {name: content for name, content in tree(shelf.directory).items() if name != "docker-compose.yml"} == {
+        "data/seed": "2", "conf/a": "2", "conf/b": "2", "conf/a.before": "mine"}
+    (shelf.directory / "data/db").write_text("rows")
+    appfiles.remove(AppName(shelf.name), shelf.config, notify=shelf.notes.append)
+    assert tree(shelf.directory) == {"data/db": "rows", "conf/a.before": "mine"}
+    assert f"{shelf.directory / 'data'} stays where it is" in "\n".join(shelf.notes)

@@ -309,7 +309,9 @@ def _set_rest_aside(placed, root, inner, notify):
         elif _remove_empty(root, each):
             try:
                 kept = _keep(placed, root, each, entry, kept)
-            except PermissionError as err:
+            except OSError as err:
+                if err.errno not in (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EBUSY):
+                    raise
                 notify(f"{placed.name}: {placed.root / each} stays where it is ({err.strerror})")
     return kept
 

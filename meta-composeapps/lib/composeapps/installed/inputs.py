@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import posixpath
-import stat
 from typing import NamedTuple
 
 from composeapps import beneath
@@ -31,13 +30,16 @@ from composeapps.oci.digests import stream_sha256
 
 FILES, VERSIONS = "files", "versions"
 _MAX_OWN = 1024 * 1024
+# More places than the services of an app mount, with the links on their way.
+_MAX_LINKS = 10_000
 
 
 class Inputs(NamedTuple):
     """What a version's compose reads, and what its services mount.
 
     ``compose`` and ``environment`` are names of files below FILES, ``files`` the names of all that it needs
-    there; ``sources`` are the places that its services mount, the ``written`` ones of the user's with them.
+    there; ``sources`` are the places that its services mount, ``written`` those that are the user's, ``links`` are
+    (name, target) of the bundle's.
     """
 
     compose: str
@@ -45,6 +47,7 @@ class Inputs(NamedTuple):
     files: tuple
     sources: tuple
     written: tuple
+    links: tuple = ()
 
 
 class Plan:
@@ -78,7 +81,9 @@ class Plan:
         else:
             compose = self._keep(json.dumps(changed, default=str).encode() + b"\n")
         self.inputs = Inputs(compose, env_file, tuple(sorted({*self.members, *self.own})), tuple(sorted(self.sources)),
-                             tuple(sorted(places)))
+                             tuple(sorted(places)), tuple(sorted(
+                                 (name, member.target) for name, member in index.items()
+                                 if member.kind == bundles.LINK)))
 
     def _environment_file(self):
         name = _followed(self._index, expected.ENVIRONMENT_FILE)
@@ -199,7 +204,8 @@ def of(config, ref):
 def _noted(root, placed, ref):
     try:
         value = json.loads(_read(root, f"{placed.private}/{VERSIONS}/{ref.hex}.json") or b"")
-        return Inputs(**{key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()})
+        found = Inputs(**{key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()})
+        return found._replace(links=tuple(map(tuple, found.links)))
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -246,21 +252,38 @@ def arguments(placed, inputs):
 
 
 def check_sources(placed, inputs):
-    """Raise CorruptError when dockerd would follow a link that a container may have made, to mount what it leads to."""
+    """Raise CorruptError when dockerd would follow a link that a container may have made, to mount what it leads to.
+
+    Links of the bundle that are as they were are followed here as well.
+    """
     with beneath.opened(placed.root) as root:
-        for place in inputs.sources:
+        waiting, seen = list(inputs.sources), set()
+        while waiting:
+            place = waiting.pop()
+            if place in seen:
+                continue
+            seen.add(place)
             parts = place.split("/") if place != "." else []
             for count in range(1, len(parts) + 1):
                 name, above = "/".join(parts[:count]), "/".join(parts[:count - 1]) or "."
-                try:
-                    status = root.lstat(f"{placed.name}/{name}")
-                except OSError:
-                    status = None
-                if status is None or not mounts.within(above, inputs.written):
+                target = _link(root, f"{placed.name}/{name}")
+                if target is None or not mounts.within(above, inputs.written):
                     continue
-                if stat.S_ISLNK(status.st_mode):
+                if dict(inputs.links).get(name) != target or len(seen) > _MAX_LINKS:
                     raise CorruptError(f"app {placed.name}: {placed.directory / name} is a symbolic link that a "
                                        "container may have made, and dockerd would mount what it leads to: remove it")
+                if not target.startswith("/"):
+                    waiting.append(posixpath.normpath(posixpath.join(above, target, *parts[count:])))
+                break
+
+
+def _link(root, path):
+    """Return the target of a symbolic link, None when there is none."""
+    try:
+        with root.parent(path) as (directory, name):
+            return os.readlink(name, dir_fd=directory)
+    except OSError:
+        return None
 
 
 def prune(placed, root, ref, engine):

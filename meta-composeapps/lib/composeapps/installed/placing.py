@@ -238,9 +238,16 @@ class Work:
         path = f"{self._placed.private}/before/{name or last}"
         self._root.make_directories(posixpath.dirname(path), 0o700)
         path = self._root.unused(path)
-        with self._root.parent(path) as (target, new):
-            os.rename(last, new, src_dir_fd=directory, dst_dir_fd=target)
-            os.fsync(target)
+        try:
+            with self._root.parent(path) as (target, new):
+                os.rename(last, new, src_dir_fd=directory, dst_dir_fd=target)
+                os.fsync(target)
+        except OSError as err:
+            if err.errno != errno.EXDEV:
+                raise
+            # A file system of the owner's is mounted there: it stays on that.
+            path = self._root.unused(f"{self._path(name)}.before")
+            os.rename(last, posixpath.basename(path), src_dir_fd=directory, dst_dir_fd=directory)
         self._notify(f"{self._placed.name}: {name or last} was there before, is not of the bundle, and is now "
                      f"{self._placed.root / path}")
 
@@ -307,10 +314,14 @@ class Work:
         """Move a new file to where it belongs; what a user has put there in this moment stays."""
         try:
             with self._root.parent(self._path(name)) as (directory, last):
-                if not self._is_users(name):
-                    self._move(private, temporary, directory, last)
-                elif not self._give_seed(name, private, temporary, directory, last):
-                    self._keep(name, f"{name} was changed by its user just now and is kept")
+                try:
+                    self._put(name, private, temporary, directory, last)
+                except OSError as err:
+                    if err.errno != errno.EXDEV:
+                        raise
+                    # Another file system is mounted there.
+                    with self._copied(private, temporary, directory) as near:
+                        self._put(name, directory, near, directory, last)
                 self._touched.add(posixpath.dirname(self._path(name)))
         except OSError as err:
             if err.errno not in _NOT_THERE or not self._is_users(name):
@@ -320,54 +331,57 @@ class Work:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=private)
 
-    @staticmethod
-    def _move(private, temporary, directory, last, flags=0):
-        """Rename into a directory, also one of another file system that is mounted there."""
-        try:
-            return beneath.rename(private, temporary, directory, last, flags)
-        except OSError as err:
-            if err.errno != errno.EXDEV:
-                raise
-        status = os.stat(temporary, dir_fd=private, follow_symlinks=False)
-        near = f".composeapps-{os.urandom(6).hex()}"
-        if stat.S_ISLNK(status.st_mode):
-            os.symlink(os.readlink(temporary, dir_fd=private), near, dir_fd=directory)
-        else:
-            with beneath.create(directory, near, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)) as out, \
-                    open(beneath.open_file(private, temporary), "rb") as content:
-                while chunk := content.read(_CHUNK):
-                    out.write(chunk)
-        try:
-            return beneath.rename(directory, near, directory, last, flags & beneath.NO_REPLACE)
-        except OSError:
-            os.unlink(near, dir_fd=directory)
-            raise
+    def _put(self, name, source, temporary, directory, last):
+        if not self._is_users(name):
+            os.rename(temporary, last, src_dir_fd=source, dst_dir_fd=directory)
+        elif not self._put_seed(name, source, temporary, directory, last):
+            self._keep(name, f"{name} was changed by its user just now and is kept")
 
-    def _give_seed(self, name, private, temporary, directory, last):
-        """Give a seed its name unless the user has one there; return whether it has it."""
-        marks = self._record.members.get(name, ())
+    @staticmethod
+    @contextlib.contextmanager
+    def _copied(private, temporary, directory):
+        """Give the name of a copy in another directory; what is left of it goes."""
+        near = f".composeapps-{os.urandom(6).hex()}"
+        if not _exists(private, temporary):
+            temporary = SWAPPED
+        status = os.stat(temporary, dir_fd=private, follow_symlinks=False)
         try:
-            os.stat(last, dir_fd=directory, follow_symlinks=False)
-        except FileNotFoundError:
+            if stat.S_ISLNK(status.st_mode):
+                os.symlink(os.readlink(temporary, dir_fd=private), near, dir_fd=directory)
+            else:
+                owner = (status.st_uid, status.st_gid)
+                with beneath.create(directory, near, stat.S_IMODE(status.st_mode), owner) as out, \
+                        open(beneath.open_file(private, temporary), "rb") as content:
+                    while chunk := content.read(_CHUNK):
+                        out.write(chunk)
+            yield near
+        finally:
+            for descriptor, left in ((directory, near), (private, temporary)):
+                with contextlib.suppress(OSError):
+                    os.unlink(left, dir_fd=descriptor)
+
+    def _put_seed(self, name, source, temporary, directory, last):
+        """Give a seed its name unless the user has something there; return whether it has it."""
+        if not _exists(directory, last):
             try:
-                self._move(private, temporary, directory, last, beneath.NO_REPLACE)
+                beneath.rename(source, temporary, directory, last, beneath.NO_REPLACE)
             except FileExistsError:
                 return False
             return True
-        # By this name it is not taken for something unfinished: it may be the user's in a moment.
-        os.rename(temporary, SWAPPED, src_dir_fd=private, dst_dir_fd=private)
-        if not self._move(private, SWAPPED, directory, last, beneath.EXCHANGE):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(SWAPPED, dir_fd=private)
+        if source != directory:
+            # By this name it is not taken for something unfinished: it may be the user's in a moment.
+            os.rename(temporary, SWAPPED, src_dir_fd=source, dst_dir_fd=source)
+            temporary = SWAPPED
+        if not beneath.rename(source, temporary, directory, last, beneath.EXCHANGE):
             return True
         # What was there is looked at when nobody can reach it any more by its name.
-        status = os.stat(SWAPPED, dir_fd=private, follow_symlinks=False)
-        if not stat.S_ISDIR(status.st_mode) and self._record.knows(name, found_mark(private, SWAPPED, status, marks)):
-            os.unlink(SWAPPED, dir_fd=private)
-            return True
-        beneath.rename(private, SWAPPED, directory, last, beneath.EXCHANGE)
-        os.unlink(SWAPPED, dir_fd=private)
-        return False
+        status = os.stat(temporary, dir_fd=source, follow_symlinks=False)
+        marks = self._record.members.get(name, ())
+        done = not stat.S_ISDIR(status.st_mode) and found_mark(source, temporary, status, marks) in marks
+        if not done:
+            beneath.rename(source, temporary, directory, last, beneath.EXCHANGE)
+        os.unlink(temporary, dir_fd=source)
+        return done
 
     def tidy(self):
         """Remove what a run that was cut off left, and set aside what may be a user's of it; raises OSError."""
@@ -384,3 +398,11 @@ class Work:
                 os.unlink(SWAPPED, dir_fd=private)
             else:
                 self._set_aside("", private, SWAPPED)
+
+
+def _exists(directory, name):
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
