@@ -37,9 +37,10 @@ class LocalRegistry:
     :param tls: ``(certificate, key)`` paths of PEM files to serve HTTPS with, or None for HTTP
     :param ca_file: PEM file with which a client can verify ``tls``
     :param log: file that takes the registry's log; default ``registry.log`` beside the storage
+    :param listen: the address of this machine at which it listens
     """
 
-    def __init__(self, storage, host=DEMO_HOST, auth=None, tls=None, ca_file=None, log=None):
+    def __init__(self, storage, host=DEMO_HOST, auth=None, tls=None, ca_file=None, log=None, listen="127.0.0.1"):
         self.storage = Path(storage)
         self.host = host
         self.ca_file = ca_file
@@ -47,6 +48,7 @@ class LocalRegistry:
         self.address = None
         self._auth = auth
         self._tls = tls
+        self._listen = listen
         self._process = None
 
     @property
@@ -112,7 +114,7 @@ class LocalRegistry:
         self.stop()
 
     def _config(self):
-        http = {"addr": "127.0.0.1:0", "secret": secrets.token_hex(16)}
+        http = {"addr": f"{self._listen}:0", "secret": secrets.token_hex(16)}
         if self._tls:
             http["tls"] = {"certificate": str(self._tls[0]), "key": str(self._tls[1])}
         config = {
