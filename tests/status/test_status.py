@@ -389,7 +389,8 @@ def test_an_app_whose_store_was_lost_is_shown_by_what_the_state_knows(bare):
     bare.states.put("web", AppState(URI, {"nginx": "sha256:1"}))
     _, app = bare.app()
     assert app.by_name["nginx"]["state"] == "unknown" and not app.ok
-    assert "docker-compose.yml" in app.problems[0]["text"] and f"composeapps update {URI}" in app.problems[0]["remedy"]
+    assert "does not tell its services" in app.problems[0]["text"]
+    assert f"composeapps update {URI}" in app.problems[0]["remedy"]
 
 
 def test_nothing_at_all_is_well(bare):

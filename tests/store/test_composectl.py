@@ -161,7 +161,7 @@ def running(dockerd, registry, factory_name, monkeypatch, capsys):
 
 def _right(result):
     status, printed = result
-    assert status == 0, printed.err
+    assert status == 0, printed
     return printed.out
 
 
@@ -287,3 +287,35 @@ def test_our_pull_goes_on_after_they_have_pruned(place, registry, factory_name, 
         assert proxy.body_bytes < 4_000_000
     assert place.ours("check")[0] == 0
     assert list((place.theirs.store / "ingest").iterdir()) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("index", [True, False], ids=["index", "manifest"])
+def test_what_their_update_alone_brought_is_well_here(running, index):
+    uri = running.publish("1", index)
+    for step in (["init", uri], ["fetch"], ["install"]):
+        running.theirs.do("update", *step)
+    # It has a uri and nothing else in the store's directory of apps, and its update is not at its end.
+    assert json.loads(_right(running.ours("prune", "--json")))["apps"] == []
+    for step in (["start"], ["complete"]):
+        running.theirs.do("update", *step)
+    before = running.containers()
+    for words in (["check"], ["status"], ["ls"], ["show", running.name], ["prune"], ["run", running.name], ["ps"],
+                  ["status"], ["check"]):
+        _right(running.ours(*words))
+    assert running.containers() == before and list(before.values()) == ["running"]
+    _right(running.ours("stop", running.name))
+    running.theirs.do("ps", uri)
+    _right(running.ours("rm", running.name))
+    assert running.theirs.do("ls") == ""
+
+
+@pytest.mark.root
+def test_a_project_of_theirs_in_another_place_is_not_taken_for_ours(running, tmp_path):
+    uri = running.publish("1")
+    running.theirs.do("pull", uri)
+    running.theirs.do("run", running.name)
+    status, printed = running.ours("--compose-root", str(tmp_path / "elsewhere"), "run", running.name)
+    assert status == 2 and "belongs to containers that were started from" in printed.err
+    assert "started" not in printed.err.replace("were started", "")
+    assert list(running.containers().values()) == ["running"]

@@ -15,6 +15,7 @@ from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import parse_pinned
 from composeapps.records.state import AppState, StateDirectory
 from composeapps.space.prune import prune
+from composeapps.status import report as status
 from composeapps.store.store import Store
 from support import apps, stores
 from support.engine import busybox_image
@@ -74,6 +75,15 @@ def test_their_store_is_listed_shown_and_found_whole(device, capsys, kind):
     status, checked = _run(device, capsys, "check", "--json")
     assert (status, checked[0]["problems"], len(checked)) == (0, [], 1)
     assert stores.files(device.config.store) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_their_app_is_shown_by_its_services(device, kind):
+    ref = parse_pinned(_write(device, kind))
+    device.states.put("shop", AppState(str(ref)))
+    app, = status.collect(device.config)["apps"]
+    assert [service["name"] for service in app["services"]] == ["front", "back"]
+    assert not any("services" in problem["text"] for problem in app["problems"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

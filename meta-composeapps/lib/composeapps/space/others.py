@@ -17,7 +17,7 @@ from composeapps.app import bundle as bundles
 from composeapps.app.tree import ARTIFACT_TYPE, MAX_MANIFEST
 from composeapps.errors import ComposeAppsError
 from composeapps.oci.digests import is_digest
-from composeapps.oci.documents import parse_document
+from composeapps.store import appdir
 from composeapps.store.partial import KEEP_SECONDS
 
 _MAX_DATABASE = 64 * 1024 * 1024
@@ -58,13 +58,8 @@ def unpacked(store, config):
 
 
 def _compose_of(store, digest, directory):
-    """Return the compose file (bytes) of a version in the store, None when it cannot be read."""
-    with contextlib.suppress(OSError):
-        return (directory / COMPOSE_FILE).read_bytes()
-    with contextlib.suppress(ComposeAppsError, OSError, LookupError):
-        bundle = parse_document(store.read(digest), f"app manifest {digest}").layers[0]
-        with store.open(bundle.digest, bundle.size) as packed:
-            return bundles.read_compose(packed, "the bundle")
+    with contextlib.suppress(ComposeAppsError, OSError):
+        return appdir.compose_file(store, digest, directory)
     return None
 
 

@@ -9,7 +9,6 @@ place. docs/status.schema.json describes the result, docs/agent.md explains it.
 import os
 import time
 
-from composeapps import COMPOSE_FILE
 from composeapps.errors import ComposeAppsError, EngineError, NotFoundError, UsageError
 from composeapps.oci.digests import is_digest
 from composeapps.oci.documents import parse_json
@@ -309,6 +308,7 @@ def _of_version(device, uri, images, problems, app=None):
     When the store cannot tell its services, ``problems`` is told and the names in ``images`` do.
     """
     from composeapps.app import compose
+    from composeapps.store import appdir
 
     try:
         ref = parse_pinned(uri)
@@ -316,9 +316,10 @@ def _of_version(device, uri, images, problems, app=None):
         if problems is not None:
             problems.append(_problem(f"its recorded version makes no sense: {err}", "update it to a version"))
         return []
-    path = device.store.app_dir(ref) / COMPOSE_FILE
+    path = device.store.app_dir(ref)
     try:
-        services = compose.services(app.compose if app else path.read_bytes(), f"app {ref}")
+        text = app.compose if app else appdir.compose_file(device.store, ref.digest, path)
+        services = compose.services(text, f"app {ref}")
     except (OSError, ComposeAppsError, RecursionError) as err:
         if problems is None:
             return []

@@ -33,6 +33,29 @@ _INDEX_KEYS = {"schemaVersion", "mediaType", "manifests"}
 _SERVICE_NAME, _SERVICE_HASH = "org.foundries.app.service.name", "io.compose-spec.config-hash"
 
 
+def compose_file(store, digest, directory):
+    """Return the compose file (bytes) of an app's version: the one in its directory, else that of its bundle.
+
+    Arguments:
+        store: the Store.
+        digest: that of the app manifest.
+        directory: the version's, from which more than ``uri`` may be missing.
+
+    The former is not verified. Raises CorruptError, NotFoundError.
+    """
+    with contextlib.suppress(OSError):
+        return (directory / COMPOSE_FILE).read_bytes()
+    from composeapps.app import bundle as bundles
+    from composeapps.oci.documents import parse_document
+
+    what = f"app {directory.parent.name}"
+    manifest = parse_document(store.read(digest), what)
+    if not manifest.layers:
+        raise CorruptError(f"{what} is no compose app: its manifest has no layers")
+    with store.open(manifest.layers[0].digest, manifest.layers[0].size) as packed:
+        return bundles.read_compose(packed, f"the bundle of {what}")
+
+
 def problems(store, app):
     """Return what is wrong in an app's directory, as (Path, sentence) pairs.
 
