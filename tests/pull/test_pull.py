@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Pulling apps from a real registry into a store: what is fetched, what is not, what becomes of partials."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from composeapps.errors import CorruptError, RegistryError, SpaceError, StorageE
 from composeapps.oci.reference import parse_pinned
 from composeapps.pull.progress import Progress
 from composeapps.pull.pull import fetch, survey
-from composeapps.store import partial
+from composeapps.store import held, partial
 from composeapps.store.store import Store
 from support.apps import compose_text, make_app, push_app
 from support.faults import FaultyProxy
@@ -264,3 +265,19 @@ def test_a_damaged_copy_in_the_registry_is_an_error_that_names_it(registry, stor
     assert store.list_apps() == []
     pull(shop, store, client_for(registry))
     assert is_whole(store, shop)
+
+
+def test_what_is_removed_during_a_pull_is_fetched_again_before_the_app_is_visible(registry, store, shop):
+    found, settled = survey(shop, store, client_for(registry)), []
+
+    @contextlib.contextmanager
+    def settling():
+        if not settled:
+            path = store.blob_path(found.missing[0].descriptor.digest)
+            path.unlink()
+            held.release(store, found.missing[0].descriptor.digest)
+        settled.append(store.has_app(shop))
+        yield
+
+    fetch(found, store, client_for(registry), Progress(), settling=settling)
+    assert settled == [False, False] and is_whole(store, shop)

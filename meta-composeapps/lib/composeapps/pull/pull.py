@@ -168,9 +168,9 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0, settling=con
         partial.collect(store, digests, survey.ref.app_name)
         received = {digest: partial.received(store, digest) for digest in digests}
         progress.expect(missing, received)
-        known = [(blob, survey.documents[blob.descriptor.digest]) for blob in missing
-                 if blob.descriptor.digest in survey.documents]
-        waiting = [blob for blob in missing if blob.descriptor.digest not in survey.documents]
+        documents = {**survey.documents, **_manifests(survey.documents, missing, store, client)}
+        known = [(blob, documents[blob.descriptor.digest]) for blob in missing if blob.descriptor.digest in documents]
+        waiting = [blob for blob in missing if blob.descriptor.digest not in documents]
         if waiting or known:
             fetch_blobs(store, client() if waiting else None, progress, survey.ref.app_name, waiting, known,
                         parallel=parallel, bandwidth=bandwidth, received=received)
@@ -182,6 +182,22 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0, settling=con
                 for blob in survey.app.blobs():
                     held.release(store, blob.descriptor.digest)
                 return survey.app
+
+
+def _manifests(known, missing, store, client):
+    """Return {digest: bytes} of the manifests among ``missing`` that are not ``known``: no registry has them as blobs.
+
+    The store may have one elsewhere than among its blobs.
+    """
+    found = {}
+    for blob in missing:
+        digest, size = blob.descriptor.digest, blob.descriptor.size
+        if blob.kind == "manifests" and digest not in known:
+            try:
+                found[digest] = store.read(digest, size)
+            except (NotFoundError, CorruptError):
+                found[digest] = client().manifest(blob.ref, digest)
+    return found
 
 
 def registry_client(config, environ=None):
