@@ -3,6 +3,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,3 +221,34 @@ def test_whatever_files_say_is_published_or_refused_in_a_sentence(app, base, ove
         assert str(err).isprintable()
     else:
         assert {service.name for service in compose.services(made.compose, "it")} == set(made.images)
+
+
+@pytest.mark.parametrize("name", ["chain", "files", "includes", "wide"])
+def test_what_multiplies_over_files_stays_below_64_mib_and_5_seconds(app, name):
+    bomb = f"x-a: &a [{'x,' * 1000}]\nx-b: [{'*a,' * 90}]\nservices: {{b: {{image: x/y:1}}}}"
+    services = {"a": IMAGE}
+    if name == "chain":
+        services |= {f"s{n}": {"extends": f"s{n - 1}" if n else "a", "environment": {f"V{n}": "x"}}
+                     for n in range(3000)}
+    elif name == "files":
+        services |= {f"s{n}": {"extends": {"file": f"f{n}.yml", "service": "b"}} for n in range(150)}
+    wide = [{"a": "b"}] * 44_000 if name == "wide" else []
+    directory = app({"compose.yaml": {"services": services, "x-wide": wide,
+                                      "include": ["f0.yml"] * 1000 if name == "includes" else []},
+                     **{f"f{n}.yml": bomb for n in range(150 if name == "files" else 1)}})
+    program = textwrap.dedent("""
+        import json, sys, time
+        from composeapps.app import publish
+        from composeapps.errors import UsageError
+        try:
+            publish.prepare(sys.argv[1], (), lambda ref: "sha256:" + "0" * 64, checked=False)
+        except UsageError as err:
+            assert "more than 150000 values" in str(err), err
+        peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+        print(json.dumps([int(peak.split()[1]) / 1024, time.process_time()]))
+        """)
+    done = subprocess.run([sys.executable, "-c", program, directory], capture_output=True, text=True,
+                          env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    assert done.returncode == 0, done.stderr
+    memory, seconds = json.loads(done.stdout)
+    assert memory < 64 and seconds < 5, (name, memory, seconds)

@@ -89,12 +89,8 @@ class _Reader:
 
     def __init__(self, app_dir):
         self._app_dir = app_dir
-        self._read, self._left = {}, yamltext.MAX_VALUES
-
-    @property
-    def count(self):
-        """How many files were read."""
-        return len(self._read)
+        self._kept, self._left = {}, yamltext.MAX_VALUES
+        self.count = 0
 
     def load(self, files, within, base="."):
         """Return the mapping that some files make together, with what they include and extend.
@@ -106,7 +102,7 @@ class _Reader:
         """
         value = None
         for path in files:
-            for document in self._copy(self._documents(path)):
+            for document in self._documents(path):
                 self._extend_all(document, path, base)
                 value = document if value is None else merging.merge(value, document, str(path))
         value = value if value is not None else {}
@@ -121,9 +117,9 @@ class _Reader:
         return value
 
     def _documents(self, path):
-        if str(path) in self._read:
-            return self._read[str(path)]
-        if len(self._read) >= _MAX_FILES:
+        """Return the documents of a compose file, which the caller may change."""
+        self.count += 1
+        if self.count > _MAX_FILES:
             raise UsageError(f"{path}: the app is made of more than {_MAX_FILES} compose files")
         found = yamltext.read(_bytes(path), str(path), source=True)
         for value in found:
@@ -140,22 +136,31 @@ class _Reader:
                 if isinstance(service, dict):
                     # A device builds nothing.
                     service.pop("build", None)
-        self._read[str(path)] = found or [{}]
-        return self._read[str(path)]
+        self._spend(found)
+        return found or [{}]
 
-    def _copy(self, value):
-        """Return a copy, as long as all that is copied stays in bounds: services that extend one another multiply."""
-        self._left -= 1
+    def _extended_documents(self, path):
+        """Return the documents of a compose file that services extend those of, read once, and not to be changed."""
+        if str(path) not in self._kept:
+            self._kept[str(path)] = self._documents(path)
+        return self._kept[str(path)]
+
+    def _spend(self, value):
+        """Count what is read and copied: files that extend one another multiply."""
+        waiting = [value]
+        while waiting:
+            each = waiting.pop()
+            each = each.value if isinstance(each, yamltext.Tagged) else each
+            self._left -= 1
+            if isinstance(each, (dict, list)):
+                waiting += each.values() if isinstance(each, dict) else each
         if self._left < 0:
             raise UsageError(f"{self._app_dir}: its compose files have more than {yamltext.MAX_VALUES} values, with "
                              "what services take over from others")
-        if isinstance(value, dict):
-            return {key: self._copy(entry) for key, entry in value.items()}
-        if isinstance(value, list):
-            return [self._copy(entry) for entry in value]
-        if isinstance(value, yamltext.Tagged):
-            return value._replace(value=self._copy(value.value))
-        return value
+
+    def _copy(self, value):
+        self._spend(value)
+        return yamltext.copied(value)
 
     def _include(self, value, included, what, within, base):
         entries = included if isinstance(included, list) else None
@@ -246,7 +251,7 @@ class _Reader:
                 raise UsageError(f"{what} '{other}' of a file that has no name")
             place = self._place(file, base, what)
             file = self._app_dir / place
-            documents = self._documents(file)
+            documents = self._extended_documents(file)
             if len(documents) > 1:
                 raise UsageError(f"{what} '{other}' of {file}, which has {len(documents)} YAML documents: make it one")
             theirs = documents[0].get("services") or {}

@@ -12,7 +12,7 @@ from composeapps.errors import UsageError
 # Places in a service, with what is done there when both sides have something.
 _REPLACED = {("command",), ("entrypoint",), ("healthcheck", "test")}
 _KEY_VALUE = {("annotations",), ("labels",), ("environment",), ("sysctls",), ("extra_hosts",), ("deploy", "labels")}
-_LISTS = {("dns",), ("dns_opt",), ("dns_search",), ("env_file",), ("tmpfs",)}
+_LISTS = {("dns",), ("dns_opt",), ("dns_search",), ("env_file",), ("label_file",), ("tmpfs",)}
 # Networks, and services that are depended on, may be a list of names or a mapping.
 _NAMES = {("networks",): None, ("depends_on",): {"condition": "service_started", "required": True}}
 

@@ -274,7 +274,7 @@ class _Reader:
         self._count(line, known.values, known.characters)
         self._check_depth(line, known.depth)
         self._aliased += known.values
-        self._place(_copy(known.value), line, known.depth)
+        self._place(copied(known.value), line, known.depth)
 
     def _place(self, value, line, depth):
         """Put a value where it belongs: at the top, in the list, as a key or as a key's value."""
@@ -302,12 +302,12 @@ class _Reader:
                 into.value[key] = "<<" if value is _MERGE else value
 
 
-def _copy(value):
-    """Return a value of its own for each alias: what is made of one must not show in the other."""
+def copied(value):
+    """Return a copy of a value: what is made of one must not show in the other."""
     if isinstance(value, dict):
-        return {key: _copy(entry) for key, entry in value.items()}
+        return {key: copied(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_copy(entry) for entry in value]
+        return [copied(entry) for entry in value]
     if isinstance(value, Tagged):
-        return value._replace(value=_copy(value.value))
+        return value._replace(value=copied(value.value))
     return value
