@@ -13,8 +13,8 @@ from composeapps.store import damaged, partial
 
 # Bytes that all connections together may have read and not written: what a kill costs at most, with what
 # the kernel holds (see transport.Transport) of the same size again.
-IN_FLIGHT = 384 * 1024
-LEAST, MOST = 16 * 1024, 128 * 1024
+IN_FLIGHT = 512 * 1024
+LEAST, MOST = 16 * 1024, 256 * 1024
 # A try that brings fewer bytes than this brings nothing.
 LEAST_PROGRESS = 3000
 # How often a registry may say that it has no more than what is there already, and less than the blob.

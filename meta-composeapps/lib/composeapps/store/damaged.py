@@ -29,7 +29,7 @@ def note(store, digest):
     times, _last = _read(path_of(store, digest))
     with contextlib.suppress(OSError):
         durable.make_directories(store.ingest)
-        value = {"times": times + 1, "last": round(time.time())}
+        value = {"times": times + 1, "last": int(time.time())}
         durable.write_file(path_of(store, digest), json.dumps(value).encode() + b"\n")
 
 
