@@ -121,6 +121,14 @@ def test_an_absolute_link_is_not_packed(app):
         pack(app)
 
 
+def test_a_chain_of_links_that_leaves_is_not_packed(app):
+    (app / "here").symlink_to(".")
+    pack(app)
+    (app / "out").symlink_to("here/../victim")
+    with pytest.raises(UsageError, match=r"out is a link to 'here/\.\./victim', outside"):
+        pack(app)
+
+
 def test_a_fifo_is_not_packed(app):
     os.mkfifo(app / "pipe")
     with pytest.raises(UsageError, match="pipe is neither a file"):

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -206,6 +207,35 @@ def test_links_that_leave_the_app_and_outputs_in_the_way_are_refused(hello, tmp_
     assert "has no parameter 'nothing'; its parameters: HOME_DIR, debug, images.web" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "nowhere")]) == 3
     assert main(["convert"]) == main(["convert", "--list", "x"]) == 2
+
+
+def test_what_a_container_swaps_for_a_link_meanwhile_is_not_copied(hello, tmp_path, monkeypatch):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/victim").write_text("not the app's")
+    (hello / "data").mkdir()
+    (hello / "data/victim").write_text("the app's")
+    at, count = 0, 1
+    while at < count:
+        at, count = at + 1, 0
+
+        def opening(*args, at=at, function=os.open, **kwargs):
+            nonlocal count
+            count += 1
+            if count == at:
+                (hello / "data").rename(hello / "away")
+                (hello / "data").symlink_to(tmp_path / "outside")
+            return function(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", opening)
+            status = main(["convert", str(hello), "--output", str(tmp_path / "out")])
+        found = [path.read_text() for path in tmp_path.glob("out/*/victim")]
+        assert "not the app's" not in found and (status or found), at
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        if (hello / "data").is_symlink():
+            (hello / "data").unlink()
+            (hello / "away").rename(hello / "data")
+    assert at > 4
 
 
 def test_compose_files_mean_what_docker_compose_takes_them_for():

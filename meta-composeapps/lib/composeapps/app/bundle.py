@@ -140,7 +140,9 @@ def _describe(tar, name, path, app_dir):
         raise UsageError(f"{path} is neither a file, a directory nor a symbolic link: a bundle cannot hold it")
     if stat.S_ISLNK(mode):
         target = os.readlink(path)
-        if not _stays_inside(name, target):
+        # One that stays inside by its words may leave by way of another one.
+        if not _stays_inside(name, target) or not Path(os.path.realpath(path)).is_relative_to(
+                os.path.realpath(app_dir)):
             raise UsageError(f"{path} is a link to '{target}', outside {app_dir}: a bundle cannot hold it")
     info = tar.gettarinfo(path, name)
     if stat.S_ISREG(mode):

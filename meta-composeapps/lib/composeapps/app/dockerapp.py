@@ -11,6 +11,7 @@ that begin with ``app.``. Takes PyYAML.
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,6 +118,8 @@ def _is_empty(document):
 
 def _bytes(path):
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path} is no file")
         if path.stat().st_size > MAX_FILE:
             raise UsageError(f"{path} has more than {MAX_FILE} bytes")
         return path.read_bytes()
@@ -196,7 +199,7 @@ def convert(app, output, parameters=None):
         staging.mkdir()
         try:
             if app.files is not None:
-                _copy(app.files, staging, app.files)
+                _copy(app.files, staging)
             (staging / COMPOSE_FILE).unlink(missing_ok=True)
             durable.write_file(staging / COMPOSE_FILE, data)
             _sync(staging)
@@ -207,24 +210,36 @@ def convert(app, output, parameters=None):
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _copy(source, target, top):
-    for entry in sorted(os.scandir(source), key=lambda e: e.name):
-        path, place = Path(entry.path), target / entry.name
-        if entry.name.endswith(SUFFIX) or (source.suffix == SUFFIX and entry.name in (METADATA, PARAMETERS, SETTINGS)):
+def _copy(source, target):
+    """Copy what lies in a directory, which a container may change meanwhile: nothing is reached through a link."""
+    with beneath.opened(source) as root:
+        _copy_below(root, "", Path(source), target)
+
+
+def _copy_below(root, prefix, source, target):
+    with root.directory(prefix) as directory:
+        names = sorted(os.listdir(directory))
+    for name in names:
+        inner, path, place = f"{prefix}/{name}".lstrip("/"), source / name, target / name
+        if name.endswith(SUFFIX) or (source.suffix == SUFFIX and name in (METADATA, PARAMETERS, SETTINGS)):
             continue
-        if entry.is_symlink():
-            leads = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
-            if os.path.isabs(os.readlink(path)) or not Path(leads).is_relative_to(os.path.normpath(top)):
-                raise UsageError(f"{path} is a link to '{os.readlink(path)}', outside {top}: an app cannot hold it")
-            place.symlink_to(os.readlink(path))
-        elif entry.is_dir():
+        with root.parent(inner) as (directory, last):
+            mode = os.stat(last, dir_fd=directory, follow_symlinks=False).st_mode
+            if stat.S_ISLNK(mode):
+                leads = os.readlink(last, dir_fd=directory)
+                if os.path.isabs(leads) or not Path(os.path.realpath(path)).is_relative_to(root.path):
+                    raise UsageError(f"{path} is a link to '{leads}', outside {root.path}: an app cannot hold it")
+                place.symlink_to(leads)
+            elif stat.S_ISREG(mode):
+                with open(beneath.open_file(directory, last), "rb") as content, open(place, "xb") as out:
+                    os.fchmod(out.fileno(), stat.S_IMODE(mode))
+                    shutil.copyfileobj(content, out)
+            elif not stat.S_ISDIR(mode):
+                raise UsageError(f"{path} is neither a file, a directory nor a symbolic link: an app cannot hold it")
+        if stat.S_ISDIR(mode):
             place.mkdir()
-            _copy(path, place, top)
-            shutil.copystat(path, place)
-        elif entry.is_file():
-            shutil.copy2(path, place)
-        else:
-            raise UsageError(f"{path} is neither a file, a directory nor a symbolic link: an app cannot hold it")
+            _copy_below(root, inner, path, place)
+            place.chmod(stat.S_IMODE(mode))
 
 
 def _sync(directory):
