@@ -142,6 +142,8 @@ def test_a_container_name_of_somebody_else_is_said_before_anything_is_touched(de
     new = device.version({"a": service(container_name=f"{device.name}taken")})
     with pytest.raises(UsageError, match=f"the container_name '{device.name}taken' is taken by a container"):
         device.apply(old, new)
+    with pytest.raises(UsageError, match=f"the container_name '{device.name}taken'"):
+        switch.check_locks(old, new, device.between(old, new), device.states, device.engine, device.config)
     assert device.runs() == before and set(neighbour.runs()) == {"other"}
 
 

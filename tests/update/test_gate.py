@@ -107,3 +107,29 @@ def test_a_version_that_failed_too_often_is_rejected_until_it_is_allowed(device,
     assert run("allow", pair.installed)[0] == 3
     results = [entry["result"] for entry in json.loads(run("history", "--json")[1]) if entry["target"] == version]
     assert results == ["rolled-back"] * 3
+
+
+def test_a_project_that_is_another_apps_is_an_obstacle_and_no_failure(device, run, name, publisher):
+    mine = publisher.version(f"{name}one", {"web": service("1")}, name=f"{name}both")
+    theirs = publisher.version(f"{name}two", {"web": service("1")}, name=f"{name}both")
+    assert run("update", mine, "--soak", "0")[0] == 0
+    before = device.started(f"{name}one")
+    status, out, _ = run("update", "--plan", theirs)
+    assert status == 0 and f"obstacle  app {name}two" in out and f"'{name}both'" in out
+    status, _, err = run("update", theirs)
+    assert status == 2 and f"app {name}one has the compose project's name" in err
+    assert device.started(f"{name}one") == before and device.containers(f"{name}two") == {}
+    assert run("allow", theirs)[0] == 3, "it counts as no failure"
+    assert run("rollback", f"{name}two")[0] == 0
+
+
+def test_a_service_that_the_env_file_turns_on_is_looked_at(device, run, name, publisher):
+    def version(command):
+        return publisher.version(name, {"web": service("1"), "extra": service("1", command, profiles=["more"])},
+                                 {".env": "COMPOSE_PROFILES=less,more\n"})
+
+    good = version(shell("exec /bin/busybox sleep 100000"))
+    assert run("update", good, "--soak", "0")[0] == 0
+    status, _, err = run("update", version(shell("echo out of order; exit 5")), "--soak", "1")
+    assert status == 14 and "service extra ended with status 5; its last words: out of order" in err
+    assert device.problems(name, good) == []

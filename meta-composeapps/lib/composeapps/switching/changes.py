@@ -41,12 +41,14 @@ class Changes(NamedTuple):
 
     ``services`` are the ServiceChanges in the order of the new compose file, the removed ones last;
     ``networks`` the keys of the networks whose definition changed or that went; ``warnings`` sentences
-    about what is not done as the new version may expect, a changed volume for example.
+    about what is not done as the new version may expect, a changed volume for example; ``definition`` is the
+    new version's definition.Definition.
     """
 
     services: tuple = ()
     networks: tuple = ()
     warnings: tuple = ()
+    definition: object = None
 
     def of(self, *kinds):
         """Return the ServiceChanges of these kinds, in order."""
@@ -106,7 +108,7 @@ def compare(before, after):
         if before.project != after.project:
             warnings.append("the compose file calls its project otherwise than before: it keeps the name that it has, "
                             "and with it its volumes")
-    return Changes(tuple(services), tuple(networks), tuple(warnings))
+    return Changes(tuple(services), tuple(networks), tuple(warnings), after)
 
 
 def _of_volumes(before, after):

@@ -81,11 +81,14 @@ def before_download(old, new, changes, states, engine, config, force=False, noti
 def check_locks(old, new, changes, states, engine, config, force=False, notify=lambda text: None):
     """Raise UpdateLockedError when a container that ``apply`` would stop holds its update lock; touch nothing.
 
-    Arguments are those of ``before_download``.
+    Arguments are those of ``before_download``. Raises UsageError when something else on the device has a name that
+    the new version wants.
     """
     touched = {change.name for change in changes.of(differences.CHANGED, differences.REMOVED)}
-    project = Project(new, {}, states, config, engine)
+    project = Project(new, {}, states, config, engine, changes.definition)
     project.check_name()
+    if project.definition:
+        _check_names(project)
     containers = project.containers()
     locks.check(engine, [each for name in sorted(touched) for each in containers.get(name, [])], force, notify)
 
@@ -120,7 +123,7 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
     project.claim()
     if not stopped:
         work.tidy()
-        work.check_names()
+        _check_names(project)
         work.check_locks()
     if install.place_bundle(new, store, config, engine, old, notify):
         notify(f"{project.app_name}: bundle unpacked")
@@ -141,7 +144,7 @@ def start(project, rested=None, notify=lambda text: None):
     work = _Work(project, None, True, False, notify, rested)
     project.claim()
     work.tidy()
-    work.check_names()
+    _check_names(project)
     work.run()
 
 
@@ -311,20 +314,6 @@ class _Work:
     def _wait(self, names):
         waiting.for_conditions(self._project, names, self._project.time_limit, self._notify)
 
-    def check_names(self):
-        """Raise UsageError when a container that is not the app's has a name that one of the app's is to have."""
-        for wanted in self._owners():
-            container = self._engine.container(wanted)
-            if container is not None and _name(container) == wanted \
-                    and label(container, WORKING_DIR) != str(self._project.directory):
-                raise UsageError(f"app {self._project.app_name}: the container_name '{wanted}' is taken by a container "
-                                 f"that is not the app's ({container['Id'][:12]}): remove or rename that one")
-
-    def _owners(self):
-        """Return {container_name: service} of the services that have one and are started."""
-        return {service.container_name: name for name, service in self._definition.services.items()
-                if service.container_name and service.active}
-
     def _rename(self):
         """Give the containers that stay their names, and free those that others of the app are to have.
 
@@ -332,7 +321,7 @@ class _Work:
         named again, also on the way back.
         """
         containers = self._project.containers()
-        owners = self._owners()
+        owners = _owners(self._project)
         for name, found in containers.items():
             for container in found:
                 if owners.get(_name(container), name) != name:
@@ -386,6 +375,22 @@ class _Work:
         self._notify(f"{self._project.app_name}: removing {_name(container)}")
         self._engine.stop(container["Id"])
         _remove(self._engine, container)
+
+
+def _check_names(project):
+    """Raise UsageError when a container that is not the app's has a name that one of the app's is to have."""
+    for wanted in _owners(project):
+        container = project.engine.container(wanted)
+        if container is not None and _name(container) == wanted \
+                and label(container, WORKING_DIR) != str(project.directory):
+            raise UsageError(f"app {project.app_name}: the container_name '{wanted}' is taken by a container "
+                             f"that is not the app's ({container['Id'][:12]}): remove or rename that one")
+
+
+def _owners(project):
+    """Return {container_name: service} of the services that have one and are started."""
+    return {service.container_name: name for name, service in project.definition.services.items()
+            if service.container_name and service.active}
 
 
 def _name(container):

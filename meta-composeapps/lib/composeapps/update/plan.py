@@ -4,7 +4,7 @@
 
 from typing import NamedTuple
 
-from composeapps.errors import CorruptError, EngineError, NotFoundError, UpdateLockedError
+from composeapps.errors import CorruptError, EngineError, NotFoundError, UpdateLockedError, UsageError
 from composeapps.installed import install
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import rejection
@@ -150,7 +150,7 @@ def make(parts, ref, soak=None):
         load = tuple(_to_load(new, engine))
         if not stopped:
             switch.check_locks(old, new, changes, parts.states, engine, parts.config)
-    except UpdateLockedError as err:
+    except (UpdateLockedError, UsageError) as err:
         obstacles.append(str(err))
     except EngineError as err:
         engine = None
