@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -53,6 +54,20 @@ def test_json_that_is_refused(data, says):
 
 def test_json_that_is_plain():
     assert parse_json('{"b":[1,-2,3.5,null,{"a":"ü\\u00fc\\ud83d\\ude00"}]}'.encode(), "it")["b"][4] == {"a": "üü😀"}
+
+
+def test_a_text_may_hold_a_document_of_its_own():
+    inner = json.dumps([{"name": "a", "version": "1"}] * (MAX_VALUES // 2))
+    assert parse_json(dump_json({"label": inner}), "it") == {"label": inner}
+
+
+@pytest.mark.parametrize("text", [
+    b'{"a":"' + b'\\"' * 1_000_000, b'{"a":' + b'"' * 1_000_000, b'["\\' * 500_000 + b"\\"])
+def test_texts_without_an_end_take_no_time(text):
+    started = time.process_time()
+    with pytest.raises(CorruptError):
+        parse_json(text + b"," * MAX_VALUES, "it")
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(("value", "size"), [

@@ -6,6 +6,7 @@ made to take all memory; so what is not plain is refused, by a sentence.
 """
 
 import json
+import re
 
 from composeapps.errors import CorruptError
 
@@ -15,6 +16,8 @@ MAX_DOCUMENT = 4 * 1024 * 1024
 MAX_VALUES = 100_000
 # What a 64-bit number holds, in which other programs count bytes.
 MAX_SIZE = 2**63 - 1
+# A text in quotes, or what is left when it has no end.
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
 class _Odd(ValueError):
@@ -34,7 +37,7 @@ def parse_json(data, what, limit=MAX_DOCUMENT):
     """
     if len(data) > limit:
         raise CorruptError(f"{what} has {len(data)} bytes, more than the {limit} allowed")
-    if data.count(b",") + data.count(b"{") + data.count(b"[") > MAX_VALUES:
+    if _values(data) > MAX_VALUES:
         raise CorruptError(f"{what} has more than the {MAX_VALUES} values allowed")
     try:
         value = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_no_number, parse_int=_integer)
@@ -46,6 +49,16 @@ def parse_json(data, what, limit=MAX_DOCUMENT):
     if not isinstance(value, dict):
         raise CorruptError(f"{what} is not a JSON object")
     return value
+
+
+def _values(data):
+    """Return how many values there are in a text of JSON at most."""
+    def count(text):
+        return text.count(b",") + text.count(b"{") + text.count(b"[")
+
+    found = count(data)
+    # Labels of images hold whole documents, each one a single text here.
+    return found if found <= MAX_VALUES else count(_TEXT.sub(b"", data))
 
 
 def _reason(err):
