@@ -3,7 +3,8 @@
 
 An app of five services goes to and fro between two good versions, by updates and rollbacks, and gets
 a third one that does not become healthy, so that updates go back by themselves. A service keeps its
-definition in all of them, and so must keep its container.
+definition in all of them, and so must keep its container. Another one replaces a file by rename in its
+mounted directory all the time, beside a file of the user's and a seed of the bundle.
 """
 
 import os
@@ -24,6 +25,10 @@ ENDS_WELL = (0, 14)
 LIMIT = 300
 UNKNOWN = {**WELL, "interval": "1h"}
 MOMENTS = ("before", "between", "after")
+# What a user has put into the mounted directory.
+MINE = "the user's, for good\n"
+_WRITER = ("cat /conf/file; n=0; while :; do n=$$((n + 1)); echo $$n whole > /data/new; "
+           "/bin/busybox mv /data/new /data/state; /bin/busybox usleep 20000; done")
 
 
 @dataclass
@@ -80,20 +85,24 @@ class Campaign:
         # Seconds that a run takes that nobody kills; too long an estimate is corrected when it is met.
         self.duration = {"update": taken, "rollback": taken, "broken": 2 * taken}
         self.kept = device.started(APP)["keeps"]
+        self.data = device.compose_root / APP / "data"
+        (self.data / "mine").write_text(MINE)
+        self.place = self.data.stat().st_ino
 
     @staticmethod
     def _version(publisher, number):
         # The third one is not well at first, and dies then: nobody has to wait long for what becomes of it.
         run, check = (SLEEP, WELL) if number != "3" else (shell("/bin/busybox sleep 1; exit 3"), UNKNOWN)
-        cat = shell(f"cat /conf/file && exec {' '.join(SLEEP)}")
         return publisher.version(APP, {
             "keeps": service("keeps"),
             "image": service(f"image {number}", depends_on=["keeps"]),
             "definition": service("definition", run, environment={"NUMBER": number}, healthcheck=check),
             "over": service(f"over {number}", healthcheck=WELL),
-            "file": service("file", cat, volumes=["./conf:/conf:ro"], environment={"SEEN": number}),
+            "file": service("file", shell(_WRITER), volumes=["./conf:/conf:ro", "./data:/data"],
+                            environment={"SEEN": number}),
             **({f"only{number}": service("only")} if number != "1" else {}),
-        }, {"conf/file": f"of version {number}\n"}, labels={"over": {"composeapps.update.strategy": "hand-over"}})
+        }, dict.fromkeys(("conf/file", "data/seed"), f"of version {number}\n"),
+            labels={"over": {"composeapps.update.strategy": "hand-over"}})
 
     def at_each_step(self):
         """Kill the agent at each of the journal's steps, in each operation that comes to it."""
@@ -196,6 +205,7 @@ class Campaign:
         if self.device.started(APP).get("keeps") != self.kept:
             kill.mixed.append("service keeps, which is the same in all versions, was touched")
             self.kept = self.device.started(APP).get("keeps")
+        kill.mixed += self._lost()
         self.kills.append(kill)
         self.notify(kill.line())
         if kill.mixed or kill.down:
@@ -204,6 +214,20 @@ class Campaign:
             self._wait(self._process("run", "--installed"))
         else:
             self._settle()
+
+    def _lost(self):
+        """Return what is not as it must be in the directory that a service has mounted."""
+        problems = []
+        try:
+            if (self.data / "mine").read_text() != MINE:
+                problems.append("the user's file has other content")
+            if not (self.data / "state").read_text().endswith(" whole\n"):
+                problems.append("the file that a service replaces is neither the old nor the new one")
+            if self.data.stat().st_ino != self.place:
+                problems.append("the mounted directory is another one")
+        except OSError as err:
+            problems.append(f"{err.filename} is lost: {err.strerror}")
+        return problems
 
     def summary(self):
         """Return the last line."""
