@@ -293,3 +293,23 @@ def test_old_apps_on_a_device_are_found_stopped_and_converted(dockerd, hello, tm
     for number, path in enumerate(("mine", str(apps / "team" / "mine"))):
         assert main([*options, "convert", path, "--stop", "--output", str(tmp_path / "out" / f"mine{number}")]) == 2
         assert "is installed from the store" in capsys.readouterr().err
+
+
+def test_what_a_compose_file_names_has_to_be_there(tmp_path, capsys):
+    """By the check that publish makes, of which tests/app/test_filerefs.py has the rest."""
+    directory = tmp_path / "old"
+    directory.mkdir()
+    compose_file = directory / "docker-compose.yml"
+    out = tmp_path / "new"
+    for text, says in (("services: {a: {image: x, env_file: [{path: gone.env}]}}", "'gone.env', which is not in the"),
+                       ("services: {a: {image: x, configs: [c]}}\nconfigs: {c: {file: ../c}}", "outside the app's"),
+                       ("include: [{path: ../x.yml}]\nservices: {a: {image: x}}", "it includes '../x.yml', outside"),
+                       ("services: {a: {image: x, ports: !reset []}}", "line 1: !reset cannot be kept here"),
+                       ("services: {a: {image: x, x-n: .nan}}", "docker compose takes no .nan"),
+                       ("services: {a: {image: x}, a: {image: y}}", "the key 'a' was given at line 1 already")):
+        compose_file.write_text(text)
+        assert main(["convert", str(directory), "--output", str(out)]) == 2
+        assert says in capsys.readouterr().err and not out.exists() and not list(tmp_path.glob(".staging*"))
+    compose_file.write_text("services: {a: {image: x, volumes: ['./data:/data']}}")
+    assert main(["convert", str(directory), "--output", str(out)]) == 0
+    assert "warning: " in (err := capsys.readouterr().err) and "'./data', which is not in the bundle" in err

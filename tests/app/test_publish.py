@@ -232,3 +232,12 @@ def test_what_others_published_ends_in_a_sentence_on_the_device(registry, factor
                        "--state-dir", str(tmp_path / "state"), uri])
         problem = capsys.readouterr().err.splitlines()[-1]
         assert status == 4 and problem.isprintable() and f"odd{number}" in problem
+
+
+def test_files_that_are_named_go_before_those_that_are_found(publish, app_dir):
+    base, more = app_dir / "docker-compose.yml", app_dir / "more.yml"
+    more.write_text("services: {back: {command: more}}")
+    status, out, _ = publish("--file", str(base), "-f", str(more), "--unchecked", "--dry-run", "--json")
+    value = json.loads(out)
+    assert status == 0 and json.loads(value["compose"])["services"]["back"]["command"] == "more"
+    assert "more.yml" in value["files"]

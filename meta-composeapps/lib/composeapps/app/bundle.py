@@ -52,8 +52,7 @@ def create(app_dir, compose, out, listing=None):
     import gzip
     import tarfile
 
-    if len(compose) > MAX_COMPOSE:
-        raise UsageError(f"the pinned compose file has {len(compose)} bytes, more than the {MAX_COMPOSE} allowed")
+    check_size(compose)
     app_dir = Path(app_dir)
     listing = entries(app_dir) if listing is None else listing
     if COMPOSE_FILE not in listing:
@@ -89,6 +88,12 @@ def create(app_dir, compose, out, listing=None):
                     with open(path, "rb") as stream:
                         index[name] = stream_sha256(stream)
     return dict(sorted(index.items()))
+
+
+def check_size(compose):
+    """Refuse a pinned compose file (bytes) that no device reads; raises UsageError."""
+    if len(compose) > MAX_COMPOSE:
+        raise UsageError(f"the pinned compose file has {len(compose)} bytes, more than the {MAX_COMPOSE} allowed")
 
 
 def entries(app_dir, compose_files=()):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE, beneath, durable
-from composeapps.app import compose, filerefs, pinning, rendering, yamltext
+from composeapps.app import bundle, compose, filerefs, pinning, rendering, yamltext
 from composeapps.app.bundle import MAX_COMPOSE
 from composeapps.errors import NotFoundError, StorageError, UsageError
 
@@ -180,10 +180,11 @@ def convert(app, output, parameters=None):
         output: the directory, which must not exist.
         parameters: as for ``render``.
 
-    It appears when it is complete. Files beside the app's definition are taken along, with their modes.
-    Raises UsageError for what an app's directory cannot hold, StorageError.
+    It appears when it is complete. Files beside the app's definition are taken along, with their modes; of an app
+    that is one file there are none, and they may be added. Returns sentences about what docker compose will make.
+    Raises UsageError for what an app's directory cannot hold or lacks, StorageError.
     """
-    output = Path(output)
+    output, said = Path(output), []
     if os.path.lexists(output):
         raise UsageError(f"{output} exists already: name another directory with --output")
     if app.files is not None and output.resolve().is_relative_to(app.files.resolve()):
@@ -202,12 +203,15 @@ def convert(app, output, parameters=None):
                 _copy(app.files, staging)
             (staging / COMPOSE_FILE).unlink(missing_ok=True)
             durable.write_file(staging / COMPOSE_FILE, data)
+            if app.files is not None:
+                said = filerefs.check_bundled(value, bundle.entries(staging), str(app.path))
             _sync(staging)
             # No rename replaces a directory that has something in it.
             os.rename(staging, output)
             durable.fsync_directory(output.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+    return said
 
 
 def _copy(source, target):

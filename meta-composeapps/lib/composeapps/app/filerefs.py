@@ -158,11 +158,12 @@ def check_bundled(value, listing, what):
     said, folders = [], {path for name in listing for path in _parents(name)}
     for each in used_references(value):
         place = each.place()
-        if not place or place == ".":
+        # What is extended or included is taken in when the app is published, and need not be in the bundle.
+        if not place or place == "." or each.kind in (EXTENDS, INCLUDE):
             continue
         found = follow(place, listing, folders)
         if found is not None:
-            if each.kind in (ENV_FILE, LABEL_FILE, SECCOMP, EXTENDS) and (
+            if each.kind in (ENV_FILE, LABEL_FILE, SECCOMP) and (
                     found not in listing or listing[found].is_dir()):
                 raise UsageError(f"{what}: {each}, which is a directory")
             continue

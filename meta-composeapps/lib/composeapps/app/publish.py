@@ -128,6 +128,7 @@ def prepare(app_dir, files, resolve, *, checked=True, program=None, notify=lambd
         notify(f"warning: {sentence}")
     images = pinning.pin(value, resolve, what)
     text = pinning.dump(value)
+    bundles.check_size(text)
     if checked:
         notify(_compare(program, app_dir, source, text, images, listing))
     return Prepared(text, images, listing)

@@ -58,7 +58,8 @@ def _convert(args):
     directory = app.path.parent if app.kind == dockerapp.DOCKERAPP else app.path
     parameters = dict(_parameter(text) for text in args.set)
     target = Path(args.output or app.name)
-    dockerapp.convert(app, target, parameters)
+    for sentence in dockerapp.convert(app, target, parameters):
+        output.notify(f"warning: {sentence}")
     gone = teardown.Gone()
     if args.stop:
         directory = directory.resolve()
