@@ -214,6 +214,7 @@ def test_files_that_say_what_was_built(publish, tmp_path, registry, factory_name
     written = tmp_path / "digest"
     status, out, _ = publish("--pinned-images", str(files["pins"]), "--digest-file", str(written))
     assert status == 0 and out.strip().endswith(f"@{written.read_text()}")
+    assert publish("--pinned-images", f"{registry.host}/{factory_name}/front:1@{digest}", "-d", str(written))[0] == 0
     for options, code, says in (
             (("--pinned-images", files["odd"]), 2, "is not a pinned image"),
             (("--pinned-images", tmp_path / "absent"), 3, "absent does not exist"),

@@ -44,15 +44,16 @@ def configure(name, parser):
                         help="a platform of the devices, linux/arm64 for example; can be repeated (default: all of "
                              "Linux that the images have in common)")
     parser.add_argument("--pinned-images", metavar="FILE",
-                        help="pinned images, HOST/PATH[:TAG]@sha256:…, as a JSON list or one in a line: what is in it "
-                             "is not asked of the registry; an entry without a tag is for images named without one")
+                        help="pinned images, HOST/PATH[:TAG]@sha256:…, as a JSON list or one in a line, or themselves "
+                             "with commas between: they are not asked of the registry; one without a tag is for images "
+                             "named without a tag")
     meta = parser.add_mutually_exclusive_group()
-    meta.add_argument("--layers-meta", metavar="FILE",
+    meta.add_argument("--layers-meta", "-l", metavar="FILE",
                       help="what the layers take on a device's disk, as composectl has it: {ARCH: {\"layers\": …}}; "
                            "then they are not read")
     meta.add_argument("--no-layers-meta", action="store_true",
                       help="do not read the layers to measure what they take on a device's disk")
-    parser.add_argument("--digest-file", metavar="FILE", help="write the app's digest there")
+    parser.add_argument("--digest-file", "-d", metavar="FILE", help="write the app's digest there")
     parser.add_argument("--endpoint", metavar="HOST=URL", action="append", default=[],
                         help="where a registry listens; can be repeated")
     parser.set_defaults(run=_publish)
@@ -68,7 +69,12 @@ def _publish(args):
     from composeapps.registry.client import RegistryClient, parse_endpoints
 
     endpoints = parse_endpoints(" ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *args.endpoint]))
-    pins = pinned_list(read_given(args.pinned_images), args.pinned_images) if args.pinned_images else {}
+    pins = {}
+    if args.pinned_images:
+        # composectl takes the references themselves.
+        given = "@sha256:" in args.pinned_images
+        pins = pinned_list(args.pinned_images.encode() if given else read_given(args.pinned_images),
+                           "--pinned-images" if given else args.pinned_images)
     platforms = [Platform.parse(text) for text in dict.fromkeys(args.platform)]
     client = RegistryClient(endpoints=endpoints)
     try:
