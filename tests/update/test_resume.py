@@ -201,6 +201,23 @@ def test_a_full_disk_under_the_journal(device, run, name, publisher, small_disk,
         fill.unlink()
 
 
+def test_a_full_disk_keeps_no_installed_app_from_starting(device, run, name, publisher, small_disk):
+    device.configure(state_dir=str(device.states.root))
+    uri = publisher.version(name, {"web": service("1"), "db": service("db")})
+    assert run("update", uri)[0] == 0
+    _fill(small_disk / "fill")
+    for found in device.containers(name).values():
+        device.engine.stop(found[0]["Id"])
+    status, _, err = run("run", "--installed")
+    assert status == 0, err
+    assert device.problems(name, uri) == []
+    device.remove_containers()
+    status, _, err = run("run", "--installed")
+    assert status == 0, err
+    assert device.problems(name, uri) == []
+    (small_disk / "fill").unlink()
+
+
 def _fill(path):
     subprocess.run(["sh", "-c", 'cat /dev/zero > "$1"', "sh", str(path)], check=False, stderr=subprocess.DEVNULL)
 

@@ -125,8 +125,9 @@ def _check_app(ref, store, config, engine, seen, known, quick):
                 if find_image(image, engine) is None:
                     text = f"image {image.ref} is not in dockerd; 'composeapps install {ref.app_name}' loads it"
                     _add(result, text, NotFoundError)
-    except ComposeAppsError as err:
-        _add(result, str(err), type(err))
+    except (ComposeAppsError, OSError) as err:
+        text = str(err) if isinstance(err, ComposeAppsError) else f"{err.filename} cannot be read ({err.strerror})"
+        _add(result, text, type(err) if isinstance(err, ComposeAppsError) else CorruptError)
         if not quick:
             _check_named(store, ref, result, seen)
     result["ok"] = not result["problems"]

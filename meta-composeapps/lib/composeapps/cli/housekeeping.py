@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """composeapps prune, rm: giving space back."""
 
+from composeapps import durable
 from composeapps.cli import output
 from composeapps.errors import ComposeAppsError
 
@@ -111,16 +112,17 @@ def _rm(args):
     with lock.exclusive(parts.states.lock_file):
         for name in dict.fromkeys(args.apps):
             try:
-                if keep:
-                    report, gone = removal.remove_app(_installed(name, parts.states), parts.store, parts.states,
-                                                      parts.config, parts.engine, args.volumes, output.notify, keep)
-                elif "@" in name:
-                    ref, gone = parse_pinned(name), None
-                    report = removal.remove_one_version(ref, parts.store, parts.states, parts.config, parts.engine,
-                                                        output.notify)
-                else:
-                    report, gone = removal.remove_app(name, parts.store, parts.states, parts.config, parts.engine,
-                                                      args.volumes, output.notify)
+                with durable.storage_errors(f"removing {name}"):
+                    if keep:
+                        report, gone = removal.remove_app(_installed(name, parts.states), parts.store, parts.states,
+                                                          parts.config, parts.engine, args.volumes, output.notify, keep)
+                    elif "@" in name:
+                        ref, gone = parse_pinned(name), None
+                        report = removal.remove_one_version(ref, parts.store, parts.states, parts.config, parts.engine,
+                                                            output.notify)
+                    else:
+                        report, gone = removal.remove_app(name, parts.store, parts.states, parts.config, parts.engine,
+                                                          args.volumes, output.notify)
             except ComposeAppsError as err:
                 first = first or err
                 results.append({"name": name, "ok": False, "error": str(err)})

@@ -4,6 +4,7 @@
 import contextlib
 import functools
 
+from composeapps import durable
 from composeapps.cli import output
 from composeapps.errors import (
     ComposeAppsError,
@@ -132,7 +133,8 @@ class _Results:
     def add(self, name, finish):
         """Call ``finish`` for an app's result, a mapping, or the error that it raises."""
         try:
-            self._entries.append({**finish(), "ok": True})
+            with durable.storage_errors(f"app {name}"):
+                self._entries.append({**finish(), "ok": True})
         except ComposeAppsError as err:
             self.fail(name, err)
 
@@ -181,13 +183,14 @@ def _bring_up(args, then):
             for wish in wishes:
                 task = None
                 try:
-                    # An app is brought to one version before anything else is done to it.
-                    if wish.name in between:
-                        task = functools.partial(_finish_update, parts, wish)
-                    elif _changes(parts, wish):
-                        task = functools.partial(_change, parts, wish)
-                    else:
-                        steps.append((wish.name, begin(*bringup.place(parts, wish.name, wish.uri, what))))
+                    with durable.storage_errors(f"app {wish.name}"):
+                        # An app is brought to one version before anything else is done to it.
+                        if wish.name in between:
+                            task = functools.partial(_finish_update, parts, wish)
+                        elif _changes(parts, wish):
+                            task = functools.partial(_change, parts, wish)
+                        else:
+                            steps.append((wish.name, begin(*bringup.place(parts, wish.name, wish.uri, what))))
                 except bringup.Damaged as err:
                     output.notify(f"composeapps: {err}")
                     task = functools.partial(bringup.mend, parts, err)
@@ -326,8 +329,9 @@ def _ps(args):
     parts, results, apps, good = _parts(args), _Results(), [], True
     for name in args.apps or parts.states.names():
         try:
-            app, state = _version(parts, name)
-            services = runtime.status(app, parts.engine, parts.config)
+            with durable.storage_errors(f"app {name}"):
+                app, state = _version(parts, name)
+                services = runtime.status(app, parts.engine, parts.config)
         except ComposeAppsError as err:
             results.tell(err)
             continue

@@ -20,7 +20,8 @@ _PATIENCE = 10
 # So many of its last lines are told.
 _LAST = 3
 # The first argument becomes compose's process ID, for the agent that comes after one that was killed.
-_LAUNCH = 'echo $$ > "$1" && shift && exec "$@"'
+# A disk that is too full for the number keeps no app from starting.
+_LAUNCH = '{ echo $$ > "$1"; } 2> /dev/null; shift; exec "$@"'
 
 
 def command(config):

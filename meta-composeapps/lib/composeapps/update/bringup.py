@@ -17,10 +17,10 @@ from composeapps.errors import (
     RolledBackError,
     StorageError,
 )
-from composeapps.installed import install, standin
+from composeapps.installed import install
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import history, journal, rejection
-from composeapps.update import desired, identify, mending, process
+from composeapps.update import desired, identify
 
 
 class Damaged(Exception):
@@ -77,6 +77,8 @@ def _run_what_is_there(parts, ref, what):
         return True
     if state.stopped:
         parts.states.put(name, state._replace(stopped=False))
+    from composeapps.installed import standin
+
     return standin.start(ref, state, parts.store, parts.states, parts.config, parts.engine, parts.notify)
 
 
@@ -123,6 +125,8 @@ def mend(parts, damaged):
     Returns (App, AppState) when all is in place again. Raises CorruptError when the app runs, but could not be
     mended now; RolledBackError when it went back to another version.
     """
+    from composeapps.update import mending
+
     ref = parse_pinned(damaged.state.uri)
     name = ref.app_name
     try:
@@ -146,6 +150,8 @@ def mend(parts, damaged):
 
 
 def _go_back(parts, damaged, reason):
+    from composeapps.update import mending, process
+
     name = parse_pinned(damaged.state.uri).app_name
     factory = desired.factory_set(parts.config)[0].get(name)
     for uri in dict.fromkeys(filter(None, (damaged.state.previous, factory))):
@@ -170,5 +176,7 @@ def change(parts, name, uri):
 
     Returns (App, AppState). Raises what process.update does.
     """
+    from composeapps.update import process
+
     process.update(parts, parse_pinned(uri))
     return place(parts, name)
