@@ -2,6 +2,10 @@
 """Which containers are an app's: those whose label names the app's directory, whatever their project is called."""
 
 from composeapps.engine.labels import ONE_OFF, PROJECT, SERVICE, WORKING_DIR, label, number
+from composeapps.errors import EngineError
+
+# So many characters of a container's last words are told.
+_WORDS = 300
 
 
 def listed(engine, directory):
@@ -28,3 +32,18 @@ def projects(engine, directory):
     """Return the names of the compose projects of an app's containers, sorted."""
     labels = [container.get("Labels") or {} for container in listed(engine, directory)]
     return sorted({each[PROJECT] for each in labels if each.get(PROJECT)})
+
+
+def last_words(engine, container):
+    """Return "; its last words: …" for a container that said something, or of which dockerd does, else ""."""
+    error = (container["State"].get("Error") or "").strip()
+    return f"; its last words: {error[:_WORDS]}" if error else last_line(engine, container["Id"])
+
+
+def last_line(engine, identifier):
+    """Return "; its last words: …" with the last line that a container wrote, "" where there is none."""
+    try:
+        lines = [line.strip() for line in engine.logs(identifier, 5) if line.strip()]
+    except EngineError:
+        lines = []
+    return f"; its last words: {lines[-1][:_WORDS]}" if lines else ""

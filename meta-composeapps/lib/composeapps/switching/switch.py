@@ -240,7 +240,11 @@ class _Work:
                 self._notify(f"{self._project.app_name}: {'starting' if mode == START else 'bringing up'} "
                              f"{', '.join(names)}")
                 self._wait(names)
-                self._project.compose(*_UP, *(("--no-recreate",) if mode == START else ()), *names)
+                try:
+                    self._project.compose(*_UP, *(("--no-recreate",) if mode == START else ()), *names)
+                except EngineError:
+                    waiting.check_failed(self._project, names)
+                    raise
         self._remove_networks()
 
     def _old(self, name):

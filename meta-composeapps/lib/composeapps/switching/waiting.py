@@ -8,6 +8,7 @@ rules (Compose Specification, "depends_on").
 
 import time
 
+from composeapps.engine import owned
 from composeapps.errors import NotRunningError
 from composeapps.switching.definition import COMPLETED, HEALTHY
 
@@ -35,7 +36,7 @@ def for_conditions(project, names, limit, notify=lambda text: None):
     while waiting:
         containers = project.containers()
         for needed, condition in list(waiting):
-            done, problem = _look(condition, containers.get(needed, []), definition.services[needed].replicas)
+            done, problem = _look(project, condition, needed, containers)
             if problem is None and not done and time.monotonic() >= deadline:
                 problem = f"did not become what is waited for ({condition}) within {limit:.0f} s"
             what = f"service {needed}, which {', '.join(names)} must wait for, {problem}"
@@ -52,22 +53,33 @@ def for_conditions(project, names, limit, notify=lambda text: None):
             time.sleep(next(intervals, _LONGEST))
 
 
-def _look(condition, containers, replicas):
-    """Return (whether a condition is true, why it will not come true or None) of a service's containers."""
-    if not containers:
+def check_failed(project, names):
+    """Raise NotRunningError when one of some services failed for which another one of them had to wait."""
+    containers = project.containers()
+    for name in names:
+        for needed, (condition, required) in project.definition.services[name].conditions.items():
+            if required and condition in (HEALTHY, COMPLETED) and containers.get(needed):
+                _done, problem = _look(project, condition, needed, containers)
+                if problem is not None:
+                    raise NotRunningError(f"app {project.app_name}: service {needed}, which {name} must wait for, "
+                                          f"{problem}")
+
+
+def _look(project, condition, needed, containers):
+    """Return (whether a condition of a service is true, why it will not come true or None)."""
+    mine, replicas = containers.get(needed, []), project.definition.services[needed].replicas
+    if not mine:
         return not replicas, "has no container" if replicas else None
+    health = [(each["State"].get("Health") or {}).get("Status") or "none" for each in mine]
+    ended = [each for each in mine if each["State"].get("Status") in ("exited", "dead")]
+    failed = next((each for each in ended if each["State"].get("ExitCode")), None)
+    if failed is not None:
+        words = owned.last_words(project.engine, failed)
+        return False, f"ended with status {failed['State']['ExitCode']}{words}"
     if condition == COMPLETED:
-        ended = [each["State"] for each in containers if each["State"].get("Status") in ("exited", "dead")]
-        failed = next((state.get("ExitCode") for state in ended if state.get("ExitCode")), None)
-        if failed is not None:
-            return False, f"ended with status {failed}"
-        return len(ended) == len(containers), None
-    states = [each["State"] for each in containers]
-    health = [(state.get("Health") or {}).get("Status") or "none" for state in states]
+        return len(ended) == len(mine), None
     if "none" in health:
         return False, "has no healthcheck"
     if "unhealthy" in health:
-        return False, "is unhealthy"
-    if any(state.get("Status") in ("exited", "dead") for state in states):
-        return False, "does not run"
-    return all(each == "healthy" for each in health), None
+        return False, f"is unhealthy{owned.last_words(project.engine, mine[health.index('unhealthy')])}"
+    return (False, "does not run") if ended else (all(each == "healthy" for each in health), None)

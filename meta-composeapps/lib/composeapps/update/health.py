@@ -70,7 +70,7 @@ def _unsteady(app, engine, before, found):
     """Return the sentence about a service whose container was replaced or restarted."""
     identifier = next((each for each in found if before.get(each) != found[each]), next(iter(before), ""))
     service = (found.get(identifier) or before.get(identifier) or ("",))[0]
-    words = _last_line(engine, identifier)
+    words = owned.last_line(engine, identifier)
     return f"app {app.ref.app_name}: service {service} does not keep running, it restarts again and again{words}"
 
 
@@ -93,7 +93,7 @@ def look(app, engine, config, services):
                                          container.get("RestartCount"))
             what, hopeless = _problem(service, container)
             if what is not None and (problem is None or hopeless and not final):
-                problem = f"app {app.ref.app_name}: service {service.name} {what}{_last_words(engine, container)}"
+                problem = f"app {app.ref.app_name}: service {service.name} {what}{owned.last_words(engine, container)}"
                 final = hopeless
     return problem, final, identity
 
@@ -117,17 +117,3 @@ def _problem(service, container):
 
 
 _HEALTH = {"starting": "not healthy yet: its healthcheck did not succeed once"}
-
-
-def _last_words(engine, container):
-    """Return "; its last words: …" for a container that said something, or of which dockerd does."""
-    error = (container["State"].get("Error") or "").strip()
-    return f"; its last words: {error[:300]}" if error else _last_line(engine, container["Id"])
-
-
-def _last_line(engine, identifier):
-    try:
-        lines = [line.strip() for line in engine.logs(identifier, 5) if line.strip()]
-    except EngineError:
-        lines = []
-    return f"; its last words: {lines[-1][:300]}" if lines else ""
