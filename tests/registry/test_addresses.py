@@ -65,6 +65,7 @@ def test_a_login_is_not_shown(secret):
     ("https://gitlab.example.com", "https://registry.example.com:5050", True),
     ("https://example.com", "https://registry.example.com", True),
     ("https://hub.example.com:8443", "https://hub.example.com", True),
+    ("https://auth.quay.io", "https://quay.io", True), ("https://1.10.0.0.5", "https://10.0.0.5", False),
     ("http://127.0.0.1:5001", "http://127.0.0.1:5000", True),
     ("http://hub.example.com", "https://hub.example.com", False),
     ("https://evil.com", "https://registry.example.com", False),

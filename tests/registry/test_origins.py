@@ -127,6 +127,22 @@ def test_challenges_that_cannot_be_met(client, challenges, says):
         client(hub.url).manifest(REF)
 
 
+@pytest.mark.parametrize(("answer", "says"), [
+    (reply(200, b"[]"), "sent no token"), (reply(200, b'{"token": "a\\nb"}'), "sent no token"),
+    (reply(200, b'{"token": "' + b"a" * 99_999 + b'"}'), "sent no token"),
+    (reply(200, b'{"token": 7}'), "sent no token"), (reply(200, b'{"tok', length=99), "ended early"),
+    (reply(503), "HTTP 503"), (reply(403), "refused the login"),
+    (reply(200, b"<html>", ("Content-Type", "text/html")), "sent a web page, as a captive portal does"),
+], ids=["list", "line", "long", "number", "cut", "busy", "refused", "page"])
+def test_token_servers_that_give_none(client, answer, says):
+    def serve(request):
+        return answer if request.target.startswith("/token") else wants('Bearer realm="/token"')(request)
+
+    with Scripted(serve) as hub, pytest.raises(RegistryError, match=says) as caught:
+        client(hub.url).manifest(REF)
+    assert str(caught.value).isprintable()
+
+
 def test_with_a_foreign_service_and_a_password_the_password_goes_to_the_registry(client):
     with Scripted(token, host="localhost") as foreign, Scripted(
             wants(f'Bearer realm="{foreign.url}/t"', 'Basic realm="x"')) as hub:

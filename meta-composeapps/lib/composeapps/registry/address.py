@@ -105,15 +105,17 @@ def login_of(text):
 def belongs_to(service, registry):
     """Tell whether an Origin is a token service of the registry at another Origin, as far as names tell.
 
-    It is where the host is the registry's, or a neighbour's: ``auth.docker.io`` of ``registry-1.docker.io``,
-    ``gitlab.example.com`` of ``registry.example.com``, ``example.com`` of ``registry.example.com``. Never does one
+    It is where the host is the registry's, one below it, or a neighbour's: ``auth.docker.io`` of
+    ``registry-1.docker.io``, ``gitlab.example.com`` and ``example.com`` of ``registry.example.com``. Never does one
     without TLS belong to a registry that has it.
     """
     if registry.scheme == "https" and service.scheme != "https":
         return False
     if service.host == registry.host:
         return True
-    domain = registry.host.partition(".")[2]
-    if "." not in domain or domain.replace(".", "").isdigit() or ":" in registry.host:
+    if registry.host.replace(".", "").isdigit() or ":" in registry.host:
         return False
-    return service.host == domain or service.host.endswith("." + domain)
+    if service.host.endswith("." + registry.host):
+        return True
+    domain = registry.host.partition(".")[2]
+    return "." in domain and (service.host == domain or service.host.endswith("." + domain))

@@ -9,10 +9,10 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from composeapps.errors import RegistryError
+from composeapps.errors import CorruptError, RegistryError
 from composeapps.oci.documents import parse_json
 from composeapps.registry import address as addresses
-from composeapps.registry.failures import message
+from composeapps.registry.failures import is_page, message
 from composeapps.registry.texts import clean
 
 _MOST_ANSWER, _MOST_TOKEN = 1024 * 1024, 48 * 1024
@@ -135,8 +135,14 @@ class Logins:
                                     f"have a login, put one for {host} in REGISTRY_AUTH_FILE")
             known = "refused the login" if login else "wants a login: put one in REGISTRY_AUTH_FILE"
             raise RegistryError(f"{what} {known} for {path} ({text})")
-        answer = parse_json(response.read(_MOST_ANSWER), what)
-        response.close()
+        try:
+            answer = parse_json(response.read(_MOST_ANSWER), what)
+        except CorruptError:
+            if is_page(response):
+                raise ConnectionError(f"{what} sent a web page, as a captive portal does") from None
+            raise RegistryError(f"{what} sent no token") from None
+        finally:
+            response.close()
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str) or not 0 < len(token) <= _MOST_TOKEN or not token.isascii() \
                 or not token.isprintable():
