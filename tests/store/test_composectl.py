@@ -110,7 +110,7 @@ def test_each_removes_what_the_other_has_pulled(place, kind):
     place.theirs.do("pull", old)
     place.theirs.do("pull", new)
     # Without dockerd its images are left, and that is told.
-    assert place.ours("rm", old)[0] == 4
+    assert place.ours("rm", old)[0] == 6
     assert place.theirs.do("ls").split()[-1] == new
     place.theirs.do("check", "--local", new)
     assert place.ours("pull", old)[0] == 0
@@ -260,7 +260,7 @@ def test_their_pull_goes_on_after_we_have_pruned(place, registry, factory_name):
     assert list(place.theirs.store.glob("ingest/*/data"))
     before = stores.files(place.theirs.store)
     # Without dockerd its images are left, and that is told.
-    assert place.ours("prune")[0] == 4
+    assert place.ours("prune")[0] == 6
     assert stores.files(place.theirs.store) == before
     with FaultyProxy(registry.url) as proxy:
         place.theirs.env["COMPOSE_APPS_PROXY"] = f"{proxy.url}/"

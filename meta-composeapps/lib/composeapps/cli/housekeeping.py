@@ -13,8 +13,8 @@ apps that 'compose_apps' in the configuration names and that are not installed y
 apps, their blobs, unfinished downloads, and the images that the agent loaded into dockerd for these
 apps, unless a container is made from them.
 
-The exit status is 4 when something could not be judged for damage; it was kept, and the rest is
-pruned all the same.
+The exit status is 4 when something could not be judged for damage, else 6 when dockerd could not be
+asked for its images; what that concerns was kept, and the rest is pruned all the same.
 
 examples:
   composeapps prune --dry-run
@@ -93,13 +93,18 @@ def _prune(args):
         print(f"{len(report.apps)} versions, {report.blobs} blobs, {report.partials} unfinished downloads and "
               f"{len(report.images)} images {would}removed: {output.human_size(report.bytes)} in the store, "
               f"{output.human_size(report.docker_bytes)} in dockerd")
-    return _problems(report.problems)
+    return _problems([report])
 
 
-def _problems(problems):
-    for problem in problems:
+def _problems(reports):
+    """Print what could not be judged, and what dockerd would not do; return the exit status."""
+    from composeapps.errors import CorruptError, EngineError
+
+    damage, refusals = ([problem for report in reports for problem in getattr(report, kind)]
+                        for kind in ("problems", "of_dockerd"))
+    for problem in (*damage, *refusals):
         output.notify(f"composeapps: {problem}")
-    return 4 if problems else 0
+    return CorruptError.exit_code if damage else EngineError.exit_code if refusals else 0
 
 
 def _rm(args):
@@ -107,7 +112,7 @@ def _rm(args):
     from composeapps.records import lock
     from composeapps.space import removal
 
-    parts, results, first, problems = _parts(args), [], None, []
+    parts, results, first, reports = _parts(args), [], None, []
     keep = args.command == "uninstall"
     with lock.exclusive(parts.states.lock_file):
         for name in dict.fromkeys(args.apps):
@@ -128,7 +133,7 @@ def _rm(args):
                 results.append({"name": name, "ok": False, "error": str(err)})
                 output.notify(f"composeapps: {err}")
                 continue
-            problems += report.problems
+            reports.append(report)
             found = report.dump()
             found.pop("kept")
             results.append({"name": name, "ok": True, **found, "containers": gone.containers if gone else [],
@@ -138,7 +143,7 @@ def _rm(args):
                       f"and {output.human_size(report.docker_bytes)} in dockerd are free")
     if args.json:
         output.print_json(results)
-    status = _problems(problems)
+    status = _problems(reports)
     return first.exit_code if first else status
 
 

@@ -41,7 +41,8 @@ class Report:
     others to the reason; ``blobs`` counts the blobs and ``bytes`` the bytes that they and the apps'
     directories took in the store; ``images`` are names of images in dockerd and ``docker_bytes`` what
     their layers took there, by the layers-meta or an estimate; ``partials`` counts unfinished downloads.
-    ``problems`` are sentences about what could not be judged. ``freed_on`` has the bytes by file system.
+    ``problems`` are sentences about what could not be judged, ``of_dockerd`` those about what it would not do.
+    ``freed_on`` has the bytes by file system.
     """
 
     def __init__(self, problems=None):
@@ -49,11 +50,13 @@ class Report:
         self.blobs = self.bytes = 0
         self.images, self.docker_bytes = [], 0
         self.partials, self.problems, self.freed_on = 0, [] if problems is None else problems, {}
+        self.of_dockerd = []
 
     def dump(self):
         """Return this as JSON-ready data."""
         return {"apps": self.apps, "kept": self.kept, "blobs": self.blobs, "bytes": self.bytes, "images": self.images,
-                "docker_bytes": self.docker_bytes, "partials": self.partials, "problems": self.problems}
+                "docker_bytes": self.docker_bytes, "partials": self.partials,
+                "problems": [*self.problems, *self.of_dockerd]}
 
 
 def protected(store, states, config, engine=None):
@@ -114,7 +117,7 @@ def find_roots(store, states, config, engine, report):
     try:
         roots = Roots(store, states, config, engine)
     except EngineError as err:
-        report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
+        report.of_dockerd.append(f"{err}; its images stay until the next 'composeapps prune'")
         engine, roots = None, Roots(store, states, config, None)
     report.problems += roots.problems
     return roots, engine

@@ -59,7 +59,7 @@ class StaleImages:
             report.images += sorted(removable)
             report.docker_bytes += self._unpacked(engine, removable)
         except EngineError as err:
-            report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
+            report.of_dockerd.append(f"{err}; its images stay until the next 'composeapps prune'")
             return
         with contextlib.suppress(OSError, EngineError):
             device = os.stat(engine.data_root()).st_dev
@@ -78,13 +78,13 @@ class StaleImages:
                     self._remove_digest(engine, uri, identifier)
                 except EngineError as err:
                     left[uri] = self._wanted[uri]
-                    report.problems.append(f"image {name} stays: {err}")
+                    report.of_dockerd.append(f"image {name} stays: {err}")
             for uri, configs in self._wanted.items():
                 if any(identifier in used for identifier in self._found(engine, uri)):
                     left[uri] = configs
         except EngineError as err:
             left = self._wanted
-            report.problems.append(f"{err}; its images stay until the next 'composeapps prune'")
+            report.of_dockerd.append(f"{err}; its images stay until the next 'composeapps prune'")
         report.images = sorted(done)
         self._wanted = left
         self.note()
