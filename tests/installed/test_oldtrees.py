@@ -39,7 +39,7 @@ def exchanged(shelf, new):
     compose = {"docker-compose.yml": new.compose.decode()}
     write(shelf.directory, {**NEW, **compose})
     note(shelf, shelf.directory, members=[*NEW, "conf", "data", "docker-compose.yml"])
-    old = shelf.directory.with_name(f".bundle-{shelf.name}-{shelf.directory.stat().st_ino + 1}")
+    old = shelf.directory.with_name(f".bundle-{shelf.name}-{shelf.directory.stat().st_ino}")
     write(old, {**OLD, "data/db": "rows", "data/seed": "edited", "own/x": "mine", "conf/local": "mine"})
     (old / "data/link").symlink_to("/etc/passwd")
     note(shelf, old, members=[*OLD, "conf", "data"], users=[], kept={"data": (old / "data").stat().st_ino})

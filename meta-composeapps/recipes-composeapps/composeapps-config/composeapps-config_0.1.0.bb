@@ -28,9 +28,10 @@ state_dir = "${COMPOSEAPPS_STATE_DIR}"
 EOF
 
     # A factory reset may leave ${localstatedir} empty: the directories are made at each boot.
+    # Bundles may carry secrets. dockerd reads and mounts what is below as root.
     cat > ${D}${nonarch_libdir}/tmpfiles.d/composeapps.conf << EOF
-d ${COMPOSEAPPS_STORE} 0755 root root -
-d ${COMPOSEAPPS_ROOT} 0755 root root -
+d ${COMPOSEAPPS_STORE} 0700 root root -
+d ${COMPOSEAPPS_ROOT} 0700 root root -
 d ${COMPOSEAPPS_STATE_DIR} 0750 root root -
 EOF
     chmod 0644 ${D}${sysconfdir}/composeapps/config.toml ${D}${nonarch_libdir}/tmpfiles.d/composeapps.conf

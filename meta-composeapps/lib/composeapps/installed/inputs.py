@@ -293,10 +293,8 @@ def prune(placed, root, ref, engine):
         return
     with root.directory(f"{placed.private}/{FILES}") as directory:
         spare = set(os.listdir(directory)) - set(inputs.files)
-        if not spare:
-            return
         prefix = f"{placed.path(FILES)}/"
-        used = {str(mount.get("Source"))[len(prefix):] for container in engine.containers()
+        used = {str(mount.get("Source"))[len(prefix):] for container in (engine.containers() if spare else ())
                 for mount in container.get("Mounts") or () if str(mount.get("Source")).startswith(prefix)}
         for key in spare - used:
             os.unlink(key, dir_fd=directory)

@@ -65,7 +65,8 @@ def _settle_tree(placed, root, tree, engine):
         return found is not None
     if tree.endswith(("-new", f"-{found.st_ino}")):
         return True
-    record = _read(root, f"{tree}.json") or _read(root, f"{tree.rpartition('-')[0]}-{found.st_ino}.json")
+    # The tree has the name that the one in its place had before the exchange; its record has its own number.
+    record = _read(root, f"{tree.rpartition('-')[0]}-{found.st_ino}.json")
     kept = record.get("kept")
     for place, inode in (kept if isinstance(kept, dict) else {}).items():
         if place != "." and isinstance(place, str):

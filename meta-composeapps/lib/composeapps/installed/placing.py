@@ -28,7 +28,8 @@ from composeapps.app import bundle as bundles
 from composeapps.installed import mounts
 from composeapps.installed.placed import found_mark, mark_of
 
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# What a name gives that is not, or not any more, what it was a moment ago.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 _CHUNK = 1024 * 1024
 # A new seed while it and the old one change their names.
 SWAPPED = "swapped"

@@ -302,7 +302,7 @@ def _layers_meta(each, store):
 
 
 def _count_bundle(app, store, config, amounts):
-    """The new bundle is complete before the old one goes, and it is read from a temporary file when it is fetched."""
+    """Each new file is complete before the old one goes; what is fetched is read from a temporary file."""
     from composeapps.app import bundle as bundles
 
     size, estimated = app.bundle.size * UNPACKED, True
