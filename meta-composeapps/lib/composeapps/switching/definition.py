@@ -7,6 +7,7 @@ Specification; update labels: ``composeapps.update.*``, and balena's ``io.balena
 ours is not given.
 """
 
+import bisect
 import hashlib
 import json
 import posixpath
@@ -29,6 +30,8 @@ TIMEOUT_LABELS = ("composeapps.update.handover-timeout", "io.balena.update.hando
 HANDOVER_TIMEOUT = 60.0
 # What a service may wait for of one that it depends on.
 STARTED, HEALTHY, COMPLETED = "service_started", "service_healthy", "service_completed_successfully"
+# What is longer names no file (PATH_MAX).
+_LONGEST_PATH = 4096
 
 _VARIABLE = re.compile(r"\$(?:\$|\{?([A-Za-z_][A-Za-z0-9_]*))")
 
@@ -86,18 +89,29 @@ class Definition(NamedTuple):
 
     def files(self, service):
         """Return {path: what is there} of what a service uses of the bundle."""
-        found, waiting = {}, list(service.paths)
+        found, waiting, seen, names = {}, list(service.paths), set(), sorted(self.members)
         while waiting:
             path = self._followed(waiting.pop())
-            for name, entry in self.members.items():
-                if name not in found and (path in (".", name) or name.startswith(f"{path}/")):
-                    found[name] = entry
+            if path in seen:
+                continue
+            seen.add(path)
+            for name in names if path == "." else self._at(path, names):
+                if name not in found:
+                    entry = found[name] = self.members[name]
                     if entry[0] == "link":
                         waiting.append(posixpath.normpath(posixpath.join(posixpath.dirname(name), entry[-1])))
         return found
 
+    def _at(self, path, names):
+        """Return the members at a path and below it; ``names`` are all, sorted."""
+        # "0" comes next to "/".
+        below = names[bisect.bisect_left(names, f"{path}/"):bisect.bisect_left(names, f"{path}0")]
+        return [path, *below] if path in self.members else below
+
     def _followed(self, path):
         """Return a path of the bundle with the links in its parents resolved."""
+        if len(path) > _LONGEST_PATH:
+            return path
         for _ in range(40):
             parts = path.split("/")
             for count in range(1, len(parts) + 1):
