@@ -191,8 +191,9 @@ def test_a_pinned_file_needs_no_yaml():
         try:
             compose.services(b"services: {}", "it")
         except Exception as err:
-            print(err)
+            print(type(err).__name__, err)
         """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                           env={"PYTHONPATH": ":".join(sys.path)}, check=True)
-    assert done.stdout == "the compose file of it is YAML, and PyYAML is not installed: install python3-pyyaml\n"
+    assert done.stdout == ("ComposeAppsError the compose file of it is YAML, and PyYAML is not installed: "
+                           "install python3-pyyaml\n")

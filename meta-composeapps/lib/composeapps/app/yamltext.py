@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 from composeapps.app import scalars
-from composeapps.errors import UsageError
+from composeapps.errors import ComposeAppsError, UsageError
 
 RESET, OVERRIDE = "!reset", "!override"
 # More than any compose file has; what is read takes at most some tens of megabytes.
@@ -41,7 +41,7 @@ def read(data, what, source=False):
             compose does not hand on as it stands, a date or an infinite number, is refused. Otherwise such
             tags are done as docker compose does them in a file of its own.
 
-    Raises UsageError, with the line where there is one.
+    Raises UsageError, with the line where there is one, and ComposeAppsError where YAML cannot be read at all.
     """
     if len(data) > MAX_TEXT:
         raise UsageError(f"{what} has {len(data)} bytes, more than the {MAX_TEXT} allowed")
@@ -94,7 +94,8 @@ def _documents(data, what, source):
     try:
         import yaml
     except ImportError:
-        raise UsageError(f"{what} is YAML, and PyYAML is not installed: install python3-pyyaml") from None
+        # Nothing is wrong with the file, so nobody may take it for a bad or a damaged one.
+        raise ComposeAppsError(f"{what} is YAML, and PyYAML is not installed: install python3-pyyaml") from None
 
     reader = _Reader(what, source)
     try:
