@@ -92,6 +92,7 @@ def test_the_factory_store_mends_first(device, run, pair, damage, no_registry, f
     status, _, err = run("run", "--installed")
     assert status == 0 and "restoring from" in err
     assert device.problems(pair.name, pair.installed) == []
+    assert "taken from the factory store" in history.entries(device.states, pair.name)[-1]["reason"]
 
 
 def test_what_neither_runs_nor_can_be_mended_goes_back_and_that_is_told(device, run, pair, damage, monkeypatch,
@@ -150,6 +151,23 @@ def test_a_damaged_name_of_a_version_in_the_store_is_written_anew(device, run, p
     status, _, err = run("run", "--installed")
     assert status == 0 and "entry" in err
     assert path.read_text() == pair.installed
+
+
+def test_a_lost_list_of_preloaded_versions_replaces_nothing_and_begins_anew(device, run, pair, factory):
+    new = pair.version(service("list", healthcheck=WELL))
+    assert run("pull", new)[0] == 0
+    for place in (device.states.root, device.states.root / sealed.COPIES):
+        (place / preloaded.RECORD).write_bytes(b"")
+    factory(**{pair.name: new})
+    for told in (True, False):
+        status, _, err = run(*BOOT)
+        assert status == 0 and ("the list of preloaded versions" in err) == told
+        assert device.problems(pair.name, pair.installed) == []
+    later = pair.version(service("later", healthcheck=WELL))
+    assert run("pull", later)[0] == 0
+    factory(**{pair.name: later})
+    assert run(*BOOT)[0] == 0
+    assert device.problems(pair.name, later) == []
 
 
 @pytest.mark.parametrize("content, expected", [(b"", 4), (b'{"apps": {"a b": 1}}', 4), (None, 0)])

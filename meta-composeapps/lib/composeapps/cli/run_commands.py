@@ -17,16 +17,22 @@ from composeapps.errors import (
 
 EXAMPLES = {
     "install": """\
+Another version of an app that is installed is an update, as for 'composeapps run'.
+
 examples:
   composeapps install web
   composeapps install --factory
 """,
     "run": """\
 An app that 'composeapps stop' stopped is left alone by --factory and --installed, and started by its
-name. --factory alone means the very versions that the image was preloaded with. With --installed, an
-app that was updated since stays at its version until an image with another preloaded version comes,
-and one that 'composeapps rm' removed stays away until it is run or installed by its name.
-An update that was cut off in the middle of switching is brought to an end first.
+name. Another version than the installed one, named by its reference, is an update: it has to pass the
+health gate, and the version before comes back when it does not. --factory alone means the very
+versions that the image was preloaded with. With --installed, an app that was updated since stays at
+its version until an image comes with one that this device has not had, and an app that 'composeapps
+rm' removed stays away until it is run or installed by its name.
+An update that was cut off in the middle of switching is brought to an end first. What the store has
+lost of an installed version is taken from the factory store or fetched again; until then the app runs
+with what dockerd has of it (status 4). With --installed it waits for another command that is at work.
 
 examples:
   composeapps run web

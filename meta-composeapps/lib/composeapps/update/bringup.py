@@ -54,7 +54,7 @@ def place(parts, name, uri="", what=KEEP):
     if state is not None:
         ref = parse_pinned(state.uri)
         try:
-            return _from_store(parts, ref)
+            return _from_store(parts, ref, installed=True)
         except (CorruptError, NotFoundError) as err:
             raise Damaged(state, err, None if what == INSTALL else _run_what_is_there(parts, ref, what)) from None
     ref = parse_pinned(uri) if uri else _find(parts, name)
@@ -93,8 +93,9 @@ def _find(parts, name):
     return parse_pinned(factory[name])
 
 
-def _from_store(parts, ref):
-    """Install a version from the store, mended from the factory store where need be."""
+def _from_store(parts, ref, installed=False):
+    """Install a version from the store, mended from the factory store where need be, which is told of an installed one.
+    """
     try:
         return _install(parts, ref)
     except (CorruptError, NotFoundError) as err:
@@ -102,6 +103,10 @@ def _from_store(parts, ref):
 
         if not restore.from_factory(parts.store, parts.config.factory_store, str(ref), parts.notify):
             raise err
+        if installed:
+            history.append(parts.states, {"app": ref.app_name, "action": "repair", "target": str(ref),
+                                          "result": history.REPAIRED,
+                                          "reason": f"{err}; taken from the factory store"}, parts.notify)
     return _install(parts, ref)
 
 

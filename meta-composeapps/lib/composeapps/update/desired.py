@@ -7,7 +7,7 @@ A preloaded version replaces an installed one when this device has not met it be
 
 from typing import NamedTuple
 
-from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
+from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, StorageError
 from composeapps.oci.names import AppName
 from composeapps.records import journal, preloaded, rejection
 from composeapps.store.factoryset import factory_apps
@@ -59,8 +59,22 @@ def at_boot(parts):
         if name not in factory and name not in gone and (found.lost or not found.value.stopped):
             wishes.append(Wish(name))
     wishes += [Wish(name) for name in sorted(left) if name not in factory]
+    _remember(parts, factory)
     # An image without preloaded apps is nothing to complain about.
     return wishes, None if isinstance(problem, NotFoundError) else problem
+
+
+def _remember(parts, factory):
+    """Begin a lost list of the versions that were met anew, with those of the image: a later one's are new again."""
+    found = preloaded.find(parts.states)
+    if not found.lost:
+        return
+    parts.notify(f"the list of preloaded versions: {found.problem}; none of this image replaces an installed one")
+    try:
+        for name, uri in factory.items():
+            preloaded.note(parts.states, name, uri)
+    except StorageError as err:
+        parts.notify(str(err))
 
 
 def _change(parts, name, uri):
