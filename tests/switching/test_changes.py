@@ -161,3 +161,10 @@ def test_a_plan_needs_nothing_but_the_documents_that_were_fetched(shelf):
         shelf.between(old, new)
     found = changes.between(old, new, shelf.store, {new.bundle.digest: data})
     assert [each.name for each in found.touched] == ["web"]
+
+
+def test_what_others_published_with_an_include_is_told(shelf):
+    old, new = shelf.version({"web": _web()}), shelf.version({"web": _web()}, include=[{"path": "more.yml"}])
+    (warning,) = shelf.between(old, new).warnings
+    assert "what is in them is not pinned, not in the store and not started" in warning
+    assert shelf.between(new, old).warnings == ()

@@ -180,6 +180,9 @@ def read(app, bundle, environment=""):
     environment = expected.environment(contents.get(ENVIRONMENT_FILE, environment))
     tops = {kind: _mapping(value.get(kind)) for kind in ("networks", "volumes", "configs", "secrets")}
     warnings, services = [], {}
+    if value.get("include"):
+        warnings.append("the app includes other compose files: what is in them is not pinned, not in the store and not "
+                        "started; publish it with 'composeapps publish', which takes them in")
     for name, service in raw.items():
         services[name] = _service(name, service, pinned[name], tops, environment, contents, warnings)
     networks = {key: _text(entry or {}) for key, entry in tops["networks"].items()}
