@@ -62,3 +62,8 @@ def test_the_command_adds_workers_where_nothing_is_against_them(arguments, sever
     loader.exec_module(command)
     assert command.workers(arguments)[:1] == (["-n"] if several else [])
     assert str(TOP / "scripts" / "test") in command.commands()
+
+
+def test_workers_name_tests_alike():
+    for value, name in ((b"\x1f\x8b\x08\x00s\xa7", "data"), (b"a: b\n", "data"), (b"plain", None), ("\x1f", None)):
+        assert session.pytest_make_parametrize_id(None, value, "data") == name

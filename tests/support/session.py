@@ -38,6 +38,11 @@ def pytest_xdist_make_scheduler(config, log):
     return Groups(config, log) if config.getoption("dist") == "load" else None
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Name a parameter of bytes by its argument: packed data may have the time in it, and workers name tests alike."""
+    return argname if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()) else None
+
+
 def group(nodeid):
     """Return the name of what a test shares with others: its room, or its file."""
     path = PurePath(nodeid.partition("::")[0])
