@@ -35,6 +35,17 @@ def test_a_boot_finishes_what_was_switched_when_the_power_went(device, run, pair
     assert device.states.get(pair.name).previous == pair.installed
 
 
+def test_an_app_between_two_versions_can_be_stopped_and_stays_so(device, run, pair):
+    killed_at(device, "switching:after", "update", pair.other)
+    status, _, err = run("stop", pair.name)
+    assert status == 0 and "goes on without a start" in err, err
+    assert run("update")[0] == 0
+    assert device.installed(pair.name) == pair.other and device.states.get(pair.name).stopped
+    assert not any(each["State"]["Running"] for found in device.containers(pair.name).values() for each in found)
+    assert run("run", pair.name)[0] == 0
+    assert device.problems(pair.name, pair.other) == []
+
+
 def test_what_was_fetched_needs_no_registry_to_go_on(device, run, pair, no_registry):
     killed_at(device, "fetched:after", "update", pair.other)
     no_registry()

@@ -76,6 +76,7 @@ def test_going_back_is_tried_again_until_dockerd_lets_it(device, run, pair, monk
 
 def test_an_update_gives_up_when_another_command_changed_the_app_during_its_download(device, run, pair, registry):
     third = pair.version(service("third"))
+    assert run("pull", pair.other)[0] == 0
     with FaultyProxy(registry.url, hold_after=1, only="/blobs/") as proxy:
         endpoints = {"COMPOSEAPPS_ENDPOINTS": f"{registry.host}={proxy.url}"}
         with device.process("update", third, more=endpoints, stderr=subprocess.PIPE) as update:

@@ -299,6 +299,7 @@ def _stop(args):
     from composeapps.installed import standin
     from composeapps.oci.names import AppName
     from composeapps.oci.reference import parse_pinned
+    from composeapps.records import journal
     from composeapps.switching import runtime
     from composeapps.update import identify
 
@@ -312,13 +313,16 @@ def _stop(args):
             parse_pinned(text).app_name if "@" in text else AppName(text) for text in args.apps]
 
         def stop(name):
-            state = identify.installed(parts, name)
+            state, entry = identify.installed(parts, name), journal.read(parts.states, name)
             if state is None:
                 raise _not_installed(parts, name)
             try:
+                if entry is not None and entry.begun:
+                    raise CorruptError(f"its {entry.kind} to {entry.target} is unfinished, and goes on without a start")
                 app, state = _version(parts, name)
                 runtime.stop(app, state, parts.states, parts.config)
             except (CorruptError, NotFoundError) as err:
+                # Whatever version they are of.
                 output.notify(f"{name}: {err}")
                 standin.stop(parse_pinned(state.uri), state, parts.states, parts.config, parts.engine)
             output.notify(f"{name}: stopped")

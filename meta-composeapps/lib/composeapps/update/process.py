@@ -38,7 +38,14 @@ A file system too full to write the journal: the steps up to ``switching`` are t
 go on without it, since the step on record leads to the same end; only ``committed`` has to be on the disk.
 """
 
-from composeapps.errors import ComposeAppsError, NotFoundError, RolledBackError, UnfinishedError, UpdateLockedError
+from composeapps.errors import (
+    ComposeAppsError,
+    LockedError,
+    NotFoundError,
+    RolledBackError,
+    UnfinishedError,
+    UpdateLockedError,
+)
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal, rejection, repair
 from composeapps.update import advance, identify, mending, retreat
@@ -194,7 +201,8 @@ def run(parts, entry):
     except KeyboardInterrupt:
         _interrupted(work)
         raise
-    except RolledBackError:
+    except (RolledBackError, LockedError):
+        # Who has the lock tells what becomes of the update.
         raise
     except UpdateLockedError as err:
         # One that was found while switching has led back, which is noted already.

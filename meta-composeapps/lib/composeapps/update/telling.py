@@ -3,7 +3,7 @@
 
 import time
 
-from composeapps.errors import LockedError, UnfinishedError
+from composeapps.errors import UnfinishedError
 from composeapps.records import history, journal
 from composeapps.update import callback
 
@@ -39,8 +39,7 @@ class Telling:
         if entry.begun:
             self.call(entry, callback.INSTALL_POST, callback.NEEDS_COMPLETION, str(err))
             return
-        later = isinstance(err, UnfinishedError | LockedError)
-        self.note(entry, "deferred" if later else "failed", str(err), err.exit_code)
+        self.note(entry, "deferred" if isinstance(err, UnfinishedError) else "failed", str(err), err.exit_code)
         message = callback.DOWNLOAD_POST if entry.step == journal.FETCHING else callback.INSTALL_POST
         self.call(entry, message, callback.FAILED, str(err))
 
