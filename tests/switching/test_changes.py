@@ -2,11 +2,13 @@
 """What counts as a change of a service, and what does not; no dockerd is asked."""
 
 import shutil
+import time
 
 import pytest
 
 from composeapps.errors import NotFoundError
-from composeapps.switching import changes
+from composeapps.switching import changes, definition
+from support.device import service
 
 CONF = {"conf/a": "1", "conf/b": "1", "web.env": "A=1\n", ".env": "GREETING=1\nOTHER=1\n"}
 
@@ -168,3 +170,23 @@ def test_what_others_published_with_an_include_is_told(shelf):
     (warning,) = shelf.between(old, new).warnings
     assert "what is in them is not pinned, not in the store and not started" in warning
     assert shelf.between(new, old).warnings == ()
+
+
+def test_a_chain_of_any_length_is_gone_along(shelf):
+    def version(user):
+        chain = {f"s{number}": service(**({"network_mode": f"service:s{number + 1}"} if number < 2000 else {}))
+                 for number in range(2000)}
+        return shelf.version({**chain, "s2000": service(user=user)})
+
+    old, new = version("1"), version("2")
+    begun = time.process_time()
+    assert all(change.kind == "changed" for change in shelf.between(old, new).services)
+    order = definition.from_store(new, shelf.store, shelf.config).ordered()
+    assert order == [f"s{number}" for number in range(2000, -1, -1)]
+    assert time.process_time() - begun < 5
+
+
+def test_the_order_is_that_of_the_file_behind_what_is_needed(shelf):
+    app = shelf.version({"c": service(depends_on=["b", "a"]), "a": service(), "d": service(depends_on=["e"]),
+                         "e": service(depends_on=["d"]), "b": service(depends_on=["absent"])})
+    assert definition.from_store(app, shelf.store, shelf.config).ordered() == ["a", "b", "c", "e", "d"]

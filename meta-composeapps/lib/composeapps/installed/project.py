@@ -38,7 +38,7 @@ class Project:
     def __init__(self, app, images, states, config, engine, definition=None):
         self.app, self.images, self.definition = app, images, definition
         self.engine = engine
-        self._states, self._config = states, config
+        self._states, self._config, self._fingerprints = states, config, {}
         self.directory = app_directory(config, app.ref)
 
     @property
@@ -91,6 +91,12 @@ class Project:
     def _rested_record(self):
         return f"rested/{AppName(self.app_name).file_stem}.json"
 
+    def fingerprint(self, service):
+        """Return the mark of a service's definition, by its name; it is worked out once."""
+        if service not in self._fingerprints:
+            self._fingerprints[service] = self.definition.fingerprint(self.definition.services[service])
+        return self._fingerprints[service]
+
     def network(self, key):
         """Return what dockerd lists of one of the project's networks, or None when it has none."""
         networks = self.engine.networks(f"{PROJECT}={self.name}")
@@ -137,8 +143,7 @@ class Project:
         for service, image in self.images.items():
             services[service] = {"image": image, "pull_policy": "never"}
             if self.definition:
-                mark = self.definition.fingerprint(self.definition.services[service])
-                services[service]["labels"] = {FINGERPRINT: mark}
+                services[service]["labels"] = {FINGERPRINT: self.fingerprint(service)}
         for key in sorted(self.definition.managed_networks()) if self.definition else ():
             present = self.network(key)
             mark = (present.get("Labels") or {}).get(NETWORK_DEFINITION) if present else self.network_definition(key)

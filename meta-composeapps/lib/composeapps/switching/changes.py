@@ -139,17 +139,21 @@ def _reasons(before, after, networks):
     for name, service in after.services.items():
         old = before.services.get(name) if before else None
         reasons[name] = _own_reasons(before, after, old, service, networks) if old else []
-    # What hangs on a changed service changes with it, and so on.
-    while True:
-        more = {}
-        for name, service in after.services.items():
-            if before and name in before.services and not reasons[name]:
-                for needed, how in service.bound_to.items():
-                    if reasons.get(needed) or needed in after.services and needed not in before.services:
-                        more[name] = [f"{how} service {needed}"]
-        if not more:
-            return reasons
-        reasons.update(more)
+    if not before:
+        return reasons
+    # What hangs on a changed or a new service changes with it, and so on.
+    bound = {}
+    for name, service in after.services.items():
+        for needed, how in service.bound_to.items():
+            bound.setdefault(needed, []).append((name, how))
+    waiting = [name for name in after.services if reasons[name] or name not in before.services]
+    while waiting:
+        needed = waiting.pop()
+        for name, how in bound.get(needed, ()):
+            if name in before.services and not reasons[name]:
+                reasons[name] = [f"{how} service {needed}"]
+                waiting.append(name)
+    return reasons
 
 
 def _own_reasons(before, after, old, new, networks):

@@ -147,17 +147,15 @@ class Definition(NamedTuple):
 
     def ordered(self):
         """Return the names of the services, each behind those that it is started after."""
-        result, begun = [], set()
-
-        def visit(name):
-            if name in self.services and name not in begun:
+        result, begun, waiting = [], set(), list(reversed(self.services))
+        while waiting:
+            name = waiting.pop()
+            if name is None:
+                result.append(waiting.pop())
+            elif name in self.services and name not in begun:
                 begun.add(name)
-                for needed in sorted(self.services[name].after):
-                    visit(needed)
-                result.append(name)
-
-        for name in self.services:
-            visit(name)
+                # It comes behind what it needs; the mark stands for that.
+                waiting += [name, None, *sorted(self.services[name].after, reverse=True)]
         return result
 
 

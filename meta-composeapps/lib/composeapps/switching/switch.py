@@ -292,7 +292,7 @@ class _Work:
             return False
         mark = label(container, FINGERPRINT)
         if mark:
-            return mark == self._definition.fingerprint(service)
+            return mark == self._project.fingerprint(name)
         # One that another agent made: what has not changed is left alone.
         if name in self._changed or label(container, compose.CONFIG_HASH) != self._hashes[name]:
             return False
