@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Blobs of an app that is not whole yet outlive a program that removes what no app names."""
 
-from composeapps.store import held
+import os
+
+from composeapps.store import held, partial
 from composeapps.store.store import Store
 from support.images import sha256
 
@@ -31,3 +33,14 @@ def test_what_is_damaged_is_not_taken_back(tmp_path):
     held.path_of(store, DIGEST).write_bytes(DATA[:-1])
     assert not held.take_back(store, DIGEST, len(DATA))
     assert store.size_of(DIGEST) is None and list(store.ingest.iterdir()) == []
+
+
+def test_what_nobody_went_on_with_goes_after_a_week(tmp_path):
+    store = Store(tmp_path)
+    for data in (DATA, DATA * 2):
+        store.add_blob(sha256(data), [data])
+        held.hold(store, sha256(data))
+    os.utime(store.blob_path(DIGEST), (1, 1))
+    partial.collect(store, [])
+    assert [path.name for path in store.ingest.iterdir()] == [held.path_of(store, sha256(DATA * 2)).name]
+    assert store.read(DIGEST) == DATA

@@ -7,6 +7,7 @@ It leaves ``ingest`` alone, so a hard link there is what the next pull takes suc
 
 import contextlib
 import os
+import time
 
 from composeapps.errors import ComposeAppsError
 
@@ -43,3 +44,11 @@ def release(store, digest):
     """Remove the second name of a blob."""
     with contextlib.suppress(OSError):
         path_of(store, digest).unlink(missing_ok=True)
+
+
+def collect(store, keep_seconds):
+    """Remove the second names of blobs that came longer ago than that, by the clock: nobody goes on with their pull."""
+    for path in store.ingest.glob("*" + SUFFIX):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > keep_seconds:
+                path.unlink()

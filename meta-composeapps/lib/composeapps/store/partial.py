@@ -226,6 +226,7 @@ def collect(store, wanted, app="", everything=False):
         if not mark.with_suffix(SUFFIX).exists():
             mark.unlink(missing_ok=True)
     damaged.collect(store, KEEP_SECONDS)
+    held.collect(store, KEEP_SECONDS)
     return count, size
 
 
