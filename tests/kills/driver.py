@@ -34,10 +34,10 @@ def _writing(states, entry, **changes):
     return written
 
 
-def _replacing(temporary, target):
+def _replacing(temporary, target, *how):
     if target.parent.name == "updates" and target.suffix == ".json":
         _die()
-    _replace(temporary, target)
+    _replace(temporary, target, *how)
 
 
 def _removing(states, app):

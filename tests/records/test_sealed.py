@@ -202,7 +202,7 @@ def test_a_disk_with_room_for_one_has_the_new_record_and_no_old_copy(states, mon
 def test_a_file_system_that_refuses_leaves_what_was(states, monkeypatch):
     states.put("web", AppState(URI))
 
-    def refusing(_temporary, _target):
+    def refusing(_temporary, _target, *_how):
         raise OSError(errno.EROFS, "read-only")
 
     monkeypatch.setattr(durable, "replace", refusing)

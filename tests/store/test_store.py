@@ -4,13 +4,16 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
+from composeapps import durable
 from composeapps.app.tree import RegistrySource, StoreSource, load_app
 from composeapps.errors import CorruptError, NotFoundError, StorageError, UsageError
 from composeapps.oci.digests import sha256
@@ -218,6 +221,37 @@ def test_half_an_app_is_no_app(store, client, registry, factory_name):
     assert [str(ref) for ref in store.list_apps()] == [uri]
     (home / "uri").write_text("hub.demo.test/other/app@sha256:" + "0" * 64)
     assert store.list_apps() == [], "an app directory that names another app is no app"
+
+
+def test_what_vouches_for_an_app_comes_when_all_else_is_durable(store, client, registry, factory_name, monkeypatch):
+    """Each directory is synced after the last name in it was made, and before uri.sha256 and uri get theirs."""
+    uri = apps.publish(registry, f"{registry.host}/{factory_name}/web:1", {"web": multi_platform()})
+    app = fill(store, client, uri)
+    shutil.rmtree(store.apps)
+    changed, syncs = set(), []
+    rename, mkdir, sync = os.rename, Path.mkdir, durable.fsync_directory
+
+    def renamed(source, target):
+        if Path(target).name.startswith("uri"):
+            assert not changed, f"{target} vouches for what may not last"
+        rename(source, target)
+        changed.add(Path(target).parent)
+
+    def made(path, *args, **options):
+        mkdir(path, *args, **options)
+        changed.add(path.parent)
+
+    def synced(path):
+        sync(path)
+        syncs.append(Path(path))
+        changed.discard(Path(path))
+
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(Path, "mkdir", made)
+    monkeypatch.setattr(durable, "fsync_directory", synced)
+    store.add_app(app)
+    assert not changed and store.list_apps() == [app.ref] and appdir.problems(store, app) == []
+    assert store.root in syncs and len(syncs) < 20
 
 
 def test_finding_apps(store, client, registry, factory_name):

@@ -23,21 +23,25 @@ def fsync_directory(path):
         os.close(descriptor)
 
 
-def make_directories(path, mode=0o755, above=None):
-    """Create ``path`` and the parents it lacks, those with the mode ``above``, each one durable in its parent."""
+def make_directories(path, mode=0o755, above=None, sync=fsync_directory):
+    """Create ``path`` and the parents it lacks, those with the mode ``above``, each one durable in its parent.
+
+    Here and below, who names many files at once may give a ``sync`` that takes note of the directories, and
+    syncs each of them once, before a name appears that vouches for the others.
+    """
     path = Path(path)
     if path.is_dir():
         return
-    make_directories(path.parent, mode if above is None else above)
+    make_directories(path.parent, mode if above is None else above, sync=sync)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode)
-    fsync_directory(path.parent)
+    sync(path.parent)
 
 
-def replace(temporary, target):
+def replace(temporary, target, sync=fsync_directory):
     """Rename ``temporary`` (already fsynced) to ``target`` and make the name durable."""
     os.rename(temporary, target)
-    fsync_directory(Path(target).parent)
+    sync(Path(target).parent)
 
 
 @contextlib.contextmanager
@@ -57,13 +61,13 @@ def create(path, mode=0o600):
         os.fsync(descriptor)
 
 
-def write_file(path, data, mode=0o644):
+def write_file(path, data, mode=0o644, sync=fsync_directory):
     """Replace the file ``path`` by ``data`` (bytes), atomically and durably.
 
     A killed writer leaves at most a file whose name starts with ``.tmp-``.
     """
     with prepared(path, data, mode) as temporary:
-        replace(temporary, path)
+        replace(temporary, path, sync)
 
 
 @contextlib.contextmanager

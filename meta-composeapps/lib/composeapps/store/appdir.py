@@ -70,13 +70,32 @@ def problems(store, app):
 
 def write(store, app):
     """Write or repair an app's directory, ``uri`` last, since with it the app is there. Raises OSError."""
-    durable.make_directories(store.app_dir(app.ref))
-    for _path, _problem, repair in _faults(store, app, complete=True):
-        repair()
+    pending = {}
+
+    def later(directory):
+        # Those above, too: a writer that was killed may have made them, and left them to the next one.
+        while directory not in pending:
+            pending[directory] = True
+            directory = directory if directory == store.root else directory.parent
+
+    def flush():
+        for directory in pending:
+            durable.fsync_directory(directory)
+        pending.clear()
+
+    durable.make_directories(store.app_dir(app.ref), sync=later)
+    for path, _problem, repair in _faults(store, app, complete=True):
+        if path.name in ("uri", "uri.sha256"):
+            # These vouch for all that comes before them.
+            flush()
+        repair(later)
+    flush()
 
 
 def _faults(store, app, complete=False):
     """Yield (Path, sentence, function that repairs it), each judged when the one before was repaired.
+
+    The function takes what makes names durable, see ``durable.make_directories``.
 
     With ``complete`` a file that only some tools write counts as well when it is missing.
     """
@@ -92,7 +111,7 @@ def _all_faults(store, app, complete):
     for digest, path in ((app.ref.digest, directory / "manifest.json"),
                          (app.bundle.digest, directory / f"{bundle}.tgz")):
         if problem := _link_problem(store, digest, path):
-            yield path, problem, lambda digest=digest, path=path: _link(store, digest, path)
+            yield path, problem, lambda sync, digest=digest, path=path: _link(store, digest, path, sync)
     yield from _file(directory / COMPOSE_FILE, app.compose, lambda data: data == app.compose)
     for image in app.images.values():
         home = directory.joinpath("images", image.ref.host, image.ref.path, image.ref.hex)
@@ -116,9 +135,9 @@ def _all_faults(store, app, complete):
 
 def _file(path, data, good):
     """Yield a fault of a file that should say what ``data`` does; ``good`` judges what is there."""
-    def repair():
-        durable.make_directories(path.parent)
-        durable.write_file(path, data)
+    def repair(sync):
+        durable.make_directories(path.parent, sync=sync)
+        durable.write_file(path, data, sync=sync)
 
     try:
         present = path.read_bytes()
@@ -143,11 +162,11 @@ def _link_problem(store, digest, path):
         return MISSING
 
 
-def _link(store, digest, path):
+def _link(store, digest, path, sync):
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     os.link(store.blob_path(digest), temporary)
-    durable.replace(temporary, path)
+    durable.replace(temporary, path, sync)
 
 
 def _descriptors(store, image):
