@@ -63,7 +63,8 @@ class Fetcher:
         """
         waiting, ended = queue.SimpleQueue(), queue.SimpleQueue()
         for blob in blobs:
-            damaged.check(self._store, blob.descriptor.digest, _name(blob))
+            if self._client.is_remote:
+                damaged.check(self._store, blob.descriptor.digest, _name(blob))
             waiting.put(blob)
         self._clients = [self._client.twin() for _ in range(min(self._parallel, len(blobs)))]
         workers = [threading.Thread(target=self._work, args=(client, waiting, ended), name="fetch")
@@ -124,7 +125,8 @@ class Fetcher:
                         self._disk.finished(part, lambda: self._finished(digest))
                         return
                     self._progress.advance(digest, -part.restart())
-                damaged.note(self._store, digest)
+                if client.is_remote:
+                    damaged.note(self._store, digest)
                 self._progress.note(f"{what} {problem}")
             raise CorruptError(f"{what} {problem} twice: the registry's copy is damaged, "
                                "or something on the way changes it")

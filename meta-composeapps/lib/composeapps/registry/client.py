@@ -74,7 +74,10 @@ class RegistryClient:
     Every method raises RegistryError when the registry cannot be reached or refuses,
     NotFoundError when it lacks what was asked for, and CorruptError when what it sent
     does not match its digest. A client serves one thread; others take its ``twin``.
+    ``is_remote`` tells that what arrives damaged is not to be asked for again and again.
     """
+
+    is_remote = True
 
     def __init__(self, endpoints=None, credentials=None, timeout=60, context=None, environ=None, settings=None,
                  patience=None, receive_buffer=None):
