@@ -2,6 +2,7 @@
 """Ignore files: what .dockerignore means, as moby's own matcher has it."""
 
 import os
+import time
 
 import pytest
 
@@ -49,3 +50,11 @@ def test_names_that_are_not_utf_8(tmp_path):
 def test_patterns_without_end_are_matched_in_time():
     rules = IgnoreRules(("**/" * 200 + "x\n" + "**" * 200 + "y\n").encode())
     assert not rules.ignores("a/" * 200 + "b")
+
+
+@pytest.mark.parametrize("pattern", [b"*a" * 150 + b"c", b"*/" + b"*ab?" * 60 + b"x"])
+def test_stars_without_end_are_matched_in_time(pattern):
+    before = time.process_time()
+    assert not IgnoreRules(pattern).ignores("a" * 250) and not IgnoreRules(pattern).ignores("a" + "/ab" * 80)
+    assert time.process_time() - before < 2
+    assert IgnoreRules(b"*a*b*c").ignores("xaaxbbxcc") and not IgnoreRules(b"*a*b*c").ignores("xa/bc")

@@ -59,9 +59,13 @@ class IgnoreRules:
         return ignored
 
 
+_STAR = "[^/]*"
+
+
 def _regex(pattern):
     """Return a regular expression for a pattern; raises IndexError for one that ends too early."""
-    out, at = "", 0
+    # [wildcard, what follows it up to the next one].
+    parts, at = [["", ""]], 0
     while at < len(pattern):
         char = pattern[at]
         if pattern.startswith("**", at):
@@ -69,23 +73,36 @@ def _regex(pattern):
             while pattern.startswith("**", at):
                 at += 3 if pattern.startswith("**/", at) else 2
             if at >= len(pattern):
-                out += ".*"
+                parts.append([".*", ""])
             elif begun == 0 and at == 2 and not re.search(r"[*?\\[\]]", pattern[at:]):
                 # At the beginning and before plain text it stands for any characters.
-                out += ".*"
+                parts.append([".*", ""])
             else:
-                out += "(?:.*/)?"
+                parts.append(["(?:.*/)?", ""])
         elif char == "*":
-            out, at = out + "[^/]*", at + 1
+            parts.append([_STAR, ""])
+            at += 1
         elif char == "?":
-            out, at = out + "[^/]", at + 1
+            parts[-1][1] += "[^/]"
+            at += 1
         elif char == "[":
             group, at = _group(pattern, at)
-            out += group
+            parts[-1][1] += group
         elif char == "\\":
-            out, at = out + re.escape(pattern[at + 1]), at + 2
+            parts[-1][1] += re.escape(pattern[at + 1])
+            at += 2
         else:
-            out, at = out + re.escape(char), at + 1
+            parts[-1][1] += re.escape(char)
+            at += 1
+    out = ""
+    for number, (wildcard, text) in enumerate(parts):
+        plain = "[" not in text.replace("[^/]", "").replace(r"\[", "")
+        if wildcard == _STAR and plain and number + 1 < len(parts) and parts[number + 1][0] == _STAR:
+            # The first place where the text is will do, since the next star takes what is left: no way back is tried.
+            # Not so with a group, which may take a slash.
+            out += f"(?=(?P<s{number}>{_STAR}?{text}))(?P=s{number})"
+        else:
+            out += wildcard + text
     return out
 
 
