@@ -263,7 +263,9 @@ def test_during_a_download_another_process_sees_how_far_it_is(device, registry):
         with subprocess.Popen(device.argv("update", str(ref)), env=environ, stderr=subprocess.PIPE) as update:
             try:
                 assert proxy.held.wait(60)
-                found = _until(device, update, lambda app: app.download and app.download["bytes"])
+                # The documents, which tell the services, are written beside the first blobs.
+                found = _until(device, update, lambda app: app.download and app.download["bytes"] and all(
+                    each["download_progress"] is not None for each in app.services))
                 seen = found.app
                 assert seen.update_status == "downloading" and seen.update["step"] == "fetching"
                 assert seen.download["uri"] == str(ref) and 0 < seen.download["percent"] < 100
