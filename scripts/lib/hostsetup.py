@@ -53,7 +53,7 @@ FEATURES = {
     "bench": {"skopeo": "skopeo", "ip": "iproute2", "nsenter": "util-linux"},
     "tests": {
         "openssl": "openssl", "unshare": "util-linux", "pivot_root": "util-linux-extra", "depmod": "kmod",
-        "mke2fs": "e2fsprogs",
+        "mke2fs": "e2fsprogs", "fish": "fish", "zsh": "zsh",
     },
 }
 

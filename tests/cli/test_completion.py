@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -82,7 +81,6 @@ def test_bash_splits_at_the_equals_sign(place, words, wanted):
     test_bash(place, " ".join(words), {wanted}, set())
 
 
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not here")
 @pytest.mark.parametrize(("line", "wanted", "unwanted"), CASES)
 def test_fish(place, line, wanted, unwanted):
     done = subprocess.run(["fish", "--no-config", "-c", "source script.fish; complete -C $argv[1]", line], cwd=place,
@@ -143,7 +141,6 @@ def test_bash_on_a_terminal(terminal):
     _type(shell)
 
 
-@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not here")
 def test_zsh_on_a_terminal(terminal, place):
     (place / "functions").mkdir()
     (place / "script.zsh").rename(place / "functions" / "_composeapps")

@@ -70,6 +70,8 @@ def test_a_damaged_bundle_keeps_no_app_from_starting_and_is_fetched_again(device
         status, _, err = run("run", "--installed")
         assert status == 4 and "runs with what dockerd has" in err and "cannot be fetched again now" in err
         assert services_run(device, pair.name) == RUNNING and device.installed(pair.name) == pair.installed
+        status, out, _ = run("status", pair.name)
+        assert status == 8 and "cannot be fetched again now" in out and f"pull --verify {pair.installed}" in out
         # What has no container any more is made from what is unpacked.
         device.remove_containers()
         status, _, err = run("run", "--installed")
@@ -81,6 +83,7 @@ def test_a_damaged_bundle_keeps_no_app_from_starting_and_is_fetched_again(device
     assert status == 0, err
     assert device.problems(pair.name, pair.installed) == []
     last = history.entries(device.states, pair.name)[-1]
+    assert [entry["result"] for entry in history.entries(device.states, pair.name)].count("failed") == 1
     assert (last["result"], last["target"]) == (history.REPAIRED, pair.installed) and "fetched again" in last["reason"]
     assert run("check", pair.installed, "--store-only")[0] == 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Old-style apps: reading a Docker App (``.dockerapp``) or an unpinned compose directory, and finding those that run.
+"""Old-style apps: reading a Docker App (``.dockerapp``) or an unpinned compose directory, and converting it.
 
 Format of a Docker App: one YAML file of three documents, metadata, compose file and parameters,
 or a directory with ``metadata.yml``, ``docker-compose.yml`` and ``parameters.yml``, which older
@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE, beneath, durable
 from composeapps.app import bundle, compose, filerefs, pinning, rendering, yamltext
-from composeapps.app.bundle import MAX_COMPOSE
-from composeapps.errors import NotFoundError, StorageError, UsageError
+from composeapps.errors import NotFoundError, UsageError
 
 SUFFIX = ".dockerapp"
 DOCKERAPP, COMPOSE = "dockerapp", "compose"
@@ -254,62 +253,3 @@ def _sync(directory):
             with open(path, "rb") as stream:
                 os.fsync(stream.fileno())
     durable.fsync_directory(directory)
-
-
-class Installed(NamedTuple):
-    """An old-style app on this device: its ``name``, ``kind``, ``directory``, and how many containers run."""
-
-    name: str
-    kind: str
-    directory: Path
-    running: int
-
-
-def installed(compose_root, states, engine):
-    """Return the old-style apps below the compose root, those without containers too, sorted by name.
-
-    Arguments:
-        compose_root: where the device's apps are unpacked (Path).
-        states: the StateDirectory; what it knows is installed from the store and not old-style.
-        engine: the Engine, or None when dockerd is not to be asked.
-
-    Raises EngineError.
-    """
-    from composeapps.engine.labels import WORKING_DIR
-
-    running = {}
-    for container in engine.containers(WORKING_DIR) if engine is not None else ():
-        if container.get("State") == "running":
-            directory = (container.get("Labels") or {}).get(WORKING_DIR)
-            running[directory] = running.get(directory, 0) + 1
-    known, found = set(states.names()), []
-    try:
-        entries = sorted(os.scandir(compose_root), key=lambda e: e.name)
-    except FileNotFoundError:
-        return []
-    except OSError as err:
-        raise StorageError(f"{compose_root} cannot be read: {err.strerror}") from None
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and entry.name not in known and not entry.name.startswith("."):
-            directory = Path(entry.path)
-            kind = _kind(directory)
-            if kind:
-                found.append(Installed(entry.name, kind, directory, running.get(str(directory), 0)))
-    return found
-
-
-def _kind(directory):
-    """Return DOCKERAPP or COMPOSE for the directory of an old-style app, None for any other."""
-    if any(directory.glob(f"*{SUFFIX}")):
-        return DOCKERAPP
-    try:
-        with beneath.opened(directory) as root:
-            data = root.read(COMPOSE_FILE, MAX_COMPOSE)
-        value = compose.load(data, str(directory))
-    except OSError:
-        return None
-    except UsageError:
-        # Whatever it is, docker compose does not run it.
-        return None
-    images = [str(service.get("image") or "") for service in value["services"].values()]
-    return None if all("@sha256:" in image for image in images) else COMPOSE

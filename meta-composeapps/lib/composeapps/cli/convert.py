@@ -50,7 +50,7 @@ def _convert(args):
     config = output.load_config(args)
     engine, states = Engine(config.docker_host), StateDirectory(config.state_dir)
     if args.list:
-        return _list(args, dockerapp, config, states, engine)
+        return _list(args, config, states, engine)
     path = Path(args.path)
     if not path.exists() and is_name(args.path) and AppName(args.path).below(config.compose_root).is_dir():
         path = AppName(args.path).below(config.compose_root)
@@ -78,8 +78,9 @@ def _convert(args):
     return 0
 
 
-def _list(args, dockerapp, config, states, engine):
+def _list(args, config, states, engine):
     from composeapps.errors import EngineError
+    from composeapps.installed import oldstyle
 
     asked = engine
     try:
@@ -87,7 +88,7 @@ def _list(args, dockerapp, config, states, engine):
     except EngineError as err:
         output.notify(f"composeapps: {err}")
         asked = None
-    found = dockerapp.installed(config.compose_root, states, asked)
+    found = oldstyle.find(config.compose_root, states, asked)
     if args.json:
         output.print_json([{"name": app.name, "kind": app.kind, "directory": str(app.directory),
                             "running": app.running if asked else None} for app in found])

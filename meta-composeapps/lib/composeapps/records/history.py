@@ -33,7 +33,7 @@ RECORD = "history.jsonl"
 KEEP_APP = 20
 KEEP = 400
 MAX_REASON = 2000
-REPAIRED = "repaired"
+REPAIR, REPAIRED, FAILED = "repair", "repaired", "failed"
 GOOD = {"committed", "removed", REPAIRED}
 
 

@@ -31,7 +31,7 @@ _STEPS = {
 }
 # Exit status of an error -> what to do about it.
 _REMEDIES = {
-    4: "'composeapps update {target}' fetches what is damaged again",
+    4: "'composeapps pull --verify {target}' fetches what is damaged again; then run or update the app once more",
     5: "check the network and the login; 'composeapps update {target}' goes on at the byte where it stopped",
     6: "see whether docker.service runs, then 'composeapps update {target}'",
     7: "free space ('composeapps prune'), then 'composeapps update {target}'",

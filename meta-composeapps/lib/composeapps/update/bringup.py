@@ -54,7 +54,10 @@ def place(parts, name, uri="", what=KEEP):
     if state is not None:
         ref = parse_pinned(state.uri)
         try:
-            return _from_store(parts, ref, installed=True)
+            found = _from_store(parts, ref, installed=True)
+            if name in parts.unmended:
+                _note(parts, ref, history.REPAIRED, "all of it is whole again")
+            return found
         except (CorruptError, NotFoundError) as err:
             raise Damaged(state, err, None if what == INSTALL else _run_what_is_there(parts, ref, what)) from None
     ref = parse_pinned(uri) if uri else _find(parts, name)
@@ -104,9 +107,7 @@ def _from_store(parts, ref, installed=False):
         if not restore.from_factory(parts.store, parts.config.factory_store, str(ref), parts.notify):
             raise err
         if installed:
-            history.append(parts.states, {"app": ref.app_name, "action": "repair", "target": str(ref),
-                                          "result": history.REPAIRED,
-                                          "reason": f"{err}; taken from the factory store"}, parts.notify)
+            _note(parts, ref, history.REPAIRED, f"{err}; taken from the factory store")
     return _install(parts, ref)
 
 
@@ -139,19 +140,26 @@ def mend(parts, damaged):
         now = parts.states.get(name)
         if now is None or now.uri != damaged.state.uri:
             raise NotFoundError(f"app {name} was changed by another command meanwhile")
-        history.append(parts.states, {"app": name, "action": "repair", "target": str(ref), "result": history.REPAIRED,
-                                      "reason": f"{damaged.error}; fetched again"}, parts.notify)
+        _note(parts, ref, history.REPAIRED, f"{damaged.error}; fetched again")
         return _install(parts, ref)
     except LockedError as err:
         raise LockedError(f"app {name}: {damaged.error}; {err}") from None
     except ComposeAppsError as err:
         again = f"{damaged.error}, and it cannot be fetched again now: {err}"
+    if name not in parts.unmended:
+        _note(parts, ref, history.FAILED, again, CorruptError.exit_code)
     if damaged.runs is None:
         raise CorruptError(f"app {name}: {again}")
     if damaged.runs:
         raise CorruptError(f"app {name} runs with what dockerd has of {ref}: {again}; 'composeapps pull --verify "
                            f"{ref}' mends it") from None
     return _go_back(parts, damaged, again)
+
+
+def _note(parts, ref, result, reason, code=0):
+    """Write down what became of damage to an installed version: until it is mended, ``status`` tells of it."""
+    history.append(parts.states, {"app": ref.app_name, "action": history.REPAIR, "target": str(ref), "result": result,
+                                  "reason": reason, **({"code": code} if code else {})}, parts.notify)
 
 
 def _go_back(parts, damaged, reason):

@@ -70,6 +70,15 @@ class Parts:
         return StateDirectory(self.config.state_dir)
 
     @cached_property
+    def unmended(self):
+        """The names of the apps of which the last that is known is damage that could not be mended."""
+        from composeapps.records import history
+
+        last = {entry["app"]: entry for entry in history.entries(self.states)}
+        return {name for name, entry in last.items()
+                if entry.get("action") == history.REPAIR and entry.get("result") == history.FAILED}
+
+    @cached_property
     def engine(self):
         """The Engine."""
         from composeapps.engine.client import Engine
