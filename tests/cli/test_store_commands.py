@@ -3,10 +3,12 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 
 from composeapps.cli.main import main
+from composeapps.records.state import AppState, StateDirectory
 from support import apps, stores
 from support.images import make_image
 
@@ -57,6 +59,17 @@ def test_quick_sees_what_is_missing_or_of_another_size(place, capsys, how, quick
     assert run("check", "--quick", "--json") == quick
     assert json.loads(capsys.readouterr().out)[0]["blobs"] == 7
     assert run("check") == whole
+
+
+@pytest.mark.parametrize("lost", ["", "apps", "blobs", "apps/shop/{hex}/uri"])
+def test_what_is_installed_and_not_in_the_store_at_all_is_no_peace(place, tmp_path, capsys, lost):
+    run, _blobs, uri, _image = place
+    StateDirectory(tmp_path / "state").put("shop", AppState(uri, {}, False, ""))
+    gone = tmp_path / "store" / lost.format(hex=uri[-64:])
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert run("check", "--quick") in (3, 4) and run("check") in (3, 4)
+    output = capsys.readouterr().out
+    assert "shop: FAILED" in output and f"'composeapps pull {uri}'" in output
 
 
 def test_quick_reads_no_stray_blobs(place):

@@ -41,7 +41,7 @@ def _check(args):
 
     config = output.load_config(args)
     store, states = Store(config.store), StateDirectory(config.state_dir)
-    refs = [store.find_app(name, states) for name in args.apps] or store.list_apps()
+    refs = [store.find_app(name, states) for name in args.apps] or [*store.list_apps(), *_lost(states, store)]
     known = _known(states, config)
     results, seen = [], set()
     for ref in refs:
@@ -69,6 +69,19 @@ def _check(args):
 def _result(name, uri, installed):
     return {"name": name, "uri": uri, "installed": installed, "ok": False, "blobs": 0, "size": 0, "problems": [],
             "exit_code": 0}
+
+
+def _lost(states, store):
+    """Return the installed versions that are no apps in the store at all."""
+    from composeapps.oci.reference import parse_pinned
+
+    lost = []
+    for state in filter(None, map(states.get, states.names())):
+        with contextlib.suppress(ComposeAppsError):
+            ref = parse_pinned(state.uri)
+            if not (store.app_dir(ref) / "uri").exists():
+                lost.append(ref)
+    return lost
 
 
 def _known(states, config):
@@ -127,6 +140,8 @@ def _check_app(ref, store, config, engine, seen, known, quick):
                     _add(result, text, NotFoundError)
     except (ComposeAppsError, OSError) as err:
         text = str(err) if isinstance(err, ComposeAppsError) else f"{err.filename} cannot be read ({err.strerror})"
+        if isinstance(err, NotFoundError) and store.size_of(ref.digest) is None:
+            text = f"{ref} is not in the store {store.root}: 'composeapps pull {ref}' fetches it"
         _add(result, text, type(err) if isinstance(err, ComposeAppsError) else CorruptError)
         if not quick:
             _check_named(store, ref, result, seen)
