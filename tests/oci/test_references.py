@@ -71,3 +71,13 @@ def test_references_that_are_too_long(text, says):
 def test_the_longest_reference():
     text = f"{'h' * 250}.test/{'a' * 255}:{'t' * 128}@{DIGEST}"
     assert str(parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["bob:hunter2@hub.example.com/f/web:1", f"https://bob:hunter2@hub.example.com/f/web@{DIGEST}",
+                                  f"bob:hun/ter2@x@hub.example.com/f/web@{DIGEST}", "hunter2@hub.example.com/web",
+                                  "bob:hunter2\n@hub.example.com/f/web"])
+def test_a_login_before_the_host_is_refused_and_not_repeated(text):
+    for parser in (parse, parse_pinned):
+        with pytest.raises(UsageError, match=r"'hub\.example\.com/.*docker login") as caught:
+            parser(text)
+        assert "ter2" not in str(caught.value) and "bob" not in str(caught.value)

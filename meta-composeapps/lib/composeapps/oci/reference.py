@@ -19,6 +19,8 @@ _OTHER_NAMES = ("index.docker.io",)
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PATH = re.compile(f"{COMPONENT}(?:/{COMPONENT})*")
+# What stands before an "@" that a path follows: the login of an address, whatever characters it has.
+_LOGIN = re.compile(r".*@(?=[^@]*/)", re.DOTALL)
 _LONGEST, _LONGEST_NAME = 1000, 255
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 
@@ -78,6 +80,10 @@ def parse(text, *, what="reference"):
     """
     if len(text) > _LONGEST:
         raise UsageError(f"{what} {shown(text)} has {len(text)} characters, more than the {_LONGEST} allowed")
+    if login := _LOGIN.match(text):
+        # What is refused is shown, and logged: not with a password.
+        raise UsageError(f"{what} '{text[login.end():]}' was given with a login before it: leave that out; "
+                         "'docker login' writes down a registry's login")
     remote, at, digest = text.partition("@")
     if at and not is_digest(digest):
         raise UsageError(f"{what} '{text}': '{digest}' is not a digest of the form sha256:<64 hex digits>")
