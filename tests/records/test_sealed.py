@@ -108,6 +108,9 @@ def test_a_state_of_another_app_or_without_a_version_is_damaged(states):
 def test_what_failed_is_known_by_the_history_when_its_own_record_is_lost(states):
     for target, result in ((URI, "rolled-back"), (OTHER, "rolled-back"), (URI, "rolled-back"), (OTHER, "committed")):
         history.append(states, {"app": "web", "target": target, "result": result, "reason": "why"})
+    # What the device was to blame for is no failure here either.
+    for target in (URI, OTHER):
+        history.append(states, {"app": "web", "target": target, "result": "rolled-back", "excused": True})
     (states.root / "failures.json").write_text("{")
     found = rejection.failures(states)
     assert set(found) == {URI} and found[URI].count == 2 and rejection.rejected(states, URI, 2)

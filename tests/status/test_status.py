@@ -458,6 +458,17 @@ def test_each_error_of_an_update_has_a_remedy_of_its_own(bare):
     assert len(set(seen.values())) == len(seen) and "prune" in seen[12] and "--force" in seen[13]
 
 
+def test_nobody_is_told_to_publish_a_version_anew_for_what_the_device_did(bare):
+    bare.states.put("web", AppState(URI))
+    remedies = []
+    for more in ({}, {"excused": True}):
+        history.append(bare.states, {"app": "web", "source": URI, "target": NEXT, "result": "rolled-back", "code": 14,
+                                     "reason": "unpacking the bundle (x): the file system is read-only", **more})
+        remedies.append(bare.app()[1].last_error["remedy"])
+    assert ["publish" in each for each in remedies] == [True, False]
+    assert all(f"'composeapps update {NEXT}'" in each for each in remedies)
+
+
 def test_a_rejected_version_is_told_as_such_until_it_is_allowed(bare):
     bare.states.put("web", AppState(URI))
     for number in range(3):

@@ -130,6 +130,16 @@ def test_a_wrong_file_is_refused(store, tmp_path):
     assert everything(store.root) == []
 
 
+@pytest.mark.parametrize(("number", "words"), [
+    (errno.EROFS, r"adding it \(new-0 to conf\): the file system is read-only: mount it for writing"),
+    (errno.EPERM, r"adding it \(new-0 to conf\): operation not permitted: .*chattr -i"),
+    (errno.EIO, r"adding it \(new-0 to conf\): Input/output error"),
+])
+def test_a_refusal_names_both_names_of_a_rename_and_what_to_do(number, words):
+    with pytest.raises(StorageError, match=words), durable.storage_errors("adding it"):
+        raise OSError(number, os.strerror(number), "new-0", None, "conf")
+
+
 @pytest.mark.root
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk):
     store = Store(small_disk / "store")

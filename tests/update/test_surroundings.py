@@ -7,7 +7,7 @@ import pytest
 
 from composeapps.engine import faults
 from composeapps.errors import EngineError
-from composeapps.records import journal, rejection
+from composeapps.records import journal, rejection, sealed
 from composeapps.switching import switch
 from composeapps.update import retreat
 from support.faults import FaultyProxy
@@ -35,6 +35,11 @@ def test_what_the_device_lacks_leads_back_and_counts_for_nothing(device, run, pa
     status, _, err = run("update", pair.other)
     assert status == 14 and words in err
     assert device.problems(pair.name, pair.installed) == []
+    assert pair.other not in rejection.failures(device.states)
+    # Nor when the history is all that is left to tell.
+    for path in (device.states.root / rejection.RECORD, sealed.copy_of(device.states.root, rejection.RECORD)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"?")
     assert pair.other not in rejection.failures(device.states)
     assert run("update", pair.other)[0] == 0
 

@@ -129,13 +129,16 @@ def storage_errors(what):
     try:
         yield
     except OSError as err:
-        where = f" ({err.filename})" if err.filename else ""
+        # A rename's second name is the place that it was for.
+        names = [str(name) for name in (err.filename, err.filename2) if name]
+        where = f" ({' to '.join(names)})" if names else ""
         remedies = {
             errno.ENOSPC: "the file system is full: free space and try again, nothing was changed",
             errno.EDQUOT: "the quota is used up: free space and try again, nothing was changed",
-            errno.EROFS: "the file system is read-only",
+            errno.EROFS: "the file system is read-only: mount it for writing, then try again",
             errno.EACCES: "permission denied: run it as a user that may write there",
-            errno.EPERM: "operation not permitted: run it as a user that may write there",
+            errno.EPERM: "operation not permitted: run it as a user that may write there; of a file that nobody may "
+                         "change ('lsattr' tells) 'chattr -i' makes one that can be",
         }
         remedy = remedies.get(err.errno, err.strerror or str(err))
         raise StorageError(f"{what}{where}: {remedy}") from err

@@ -15,6 +15,7 @@ Keys of an entry; every one but ``time`` and ``app`` may be missing:
              "repaired" when a damaged record or version of it was put right
 ``reason``   one sentence, when it did not succeed
 ``code``     the exit status that this error has
+``excused``  true when it went back for something that the version is not to blame for
 ``attempt``  which try of this target it was, from 1
 ``started``  when it began; tells one run from another
 """

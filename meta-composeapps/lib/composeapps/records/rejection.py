@@ -61,7 +61,7 @@ def _of_history(states):
         uri = str(entry.get("target") or "")
         if entry.get("result") == "committed":
             found.pop(uri, None)
-        elif entry.get("result") == "rolled-back" and uri:
+        elif entry.get("result") == "rolled-back" and uri and entry.get("excused") is not True:
             before = found.pop(uri, Failures(uri))
             found[uri] = Failures(uri, before.count + 1, str(entry.get("reason") or ""))
     return found

@@ -34,7 +34,7 @@ _REMEDIES = {
     4: "'composeapps pull --verify {target}' fetches what is damaged again; then run or update the app once more",
     5: "check the network and the login; 'composeapps update {target}' goes on at the byte where it stopped",
     6: "see whether docker.service runs, then 'composeapps update {target}'",
-    7: "free space ('composeapps prune'), then 'composeapps update {target}'",
+    7: "see to that file system (if it is full: 'composeapps prune'), then 'composeapps update {target}'",
     9: "wait for the other command",
     12: "free space ('composeapps prune --dry-run' tells how much it would), then 'composeapps update {target}'",
     13: "wait until the container releases its lock, or override it: 'composeapps update --force {target}'",
@@ -42,6 +42,8 @@ _REMEDIES = {
     15: "publish a version that works, or 'composeapps allow {target}' and update again",
     16: "'composeapps update' goes on with it",
 }
+# The same of a version that the device is to blame for.
+_EXCUSED = "see to what it says of the device, then 'composeapps update {target}'"
 _REMEDY = "'composeapps update {target}' tries it again"
 
 
@@ -272,7 +274,8 @@ def _last_error(device, name, journal):
         return None
     target, code = str(entry.get("target") or ""), entry.get("code")
     code = code if isinstance(code, int) else 1
-    remedy = _REMEDIES.get(code, _REMEDY).format(target=target or name)
+    remedy = _EXCUSED if entry.get("excused") is True else _REMEDIES.get(code, _REMEDY)
+    remedy = remedy.format(target=target or name)
     return {"time": str(entry.get("time") or ""), "uri": target, "result": str(entry["result"]),
             "text": str(entry.get("reason") or "no reason was recorded"), "code": code, "remedy": remedy}
 

@@ -27,10 +27,14 @@ class Telling:
             raise UnfinishedError(f"{entry.app}: {put_off}; the next 'composeapps update' asks again")
 
     def note(self, entry, result, reason="", code=None):
-        """Write into the history what came of it; ``code`` is the exit status of an error."""
+        """Write into the history what came of it; ``code`` is the exit status of an error.
+
+        A version that went back through no fault of its own is ``excused``.
+        """
         known = {"app": entry.app, "action": entry.kind, "source": entry.source, "target": entry.target,
                  "result": result, "reason": reason, "code": code, "attempt": entry.attempt or None,
-                 "started": _timestamp(entry.started)}
+                 "started": _timestamp(entry.started),
+                 "excused": True if result == "rolled-back" and not entry.counts else None}
         history.append(self._parts.states, {key: value for key, value in known.items() if value not in ("", None)},
                        self._parts.notify)
 
