@@ -9,6 +9,7 @@ unpacks it, root on a device: the publisher's number may be somebody else's ther
 """
 
 import contextlib
+import errno
 import io
 import os
 import posixpath
@@ -146,6 +147,13 @@ def _describe(tar, name, path, app_dir):
     if stat.S_ISLNK(mode):
         target = os.readlink(path)
         # One that stays inside by its words may leave by way of another one.
+        try:
+            path.stat()
+        except OSError as err:
+            # The system follows 40 links of a chain, Python as many as its stack holds.
+            if err.errno == errno.ELOOP:
+                raise UsageError(f"{path} is a link that leads over too many others, or to itself: "
+                                 "a bundle cannot hold it") from None
         if not _stays_inside(name, target) or not Path(os.path.realpath(path)).is_relative_to(
                 os.path.realpath(app_dir)):
             raise UsageError(f"{path} is a link to '{target}', outside {app_dir}: a bundle cannot hold it")
