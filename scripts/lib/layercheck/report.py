@@ -72,4 +72,4 @@ def show(results, extra, stream):
     console.print()
     console.print(table)
     for path in extra:
-        console.print(f"joined to each combination: {path}", markup=False)
+        console.print(f"joined to each combination: {path}", markup=False, soft_wrap=True)
