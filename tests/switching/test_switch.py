@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Switching between versions with a real dockerd: only what differs is touched, and nothing is lost."""
 
+import subprocess
+
 import pytest
 
 from composeapps.engine.labels import FINGERPRINT, label
@@ -189,6 +191,18 @@ def test_what_was_left_alone_but_does_not_run_is_started(device):
     down = device.only("down")["Id"]
     device.apply(old, device.version({"down": service(), "gone": service(), "a": service(user="1")}))
     assert set(device.runs()) == {"down", "gone", "a"} and device.only("down")["Id"] == down
+
+
+def test_what_somebody_paused_goes_on(device, daemon):
+    old = device.version({"web": service(), "db": service()})
+    device.apply(None, old)
+    before = {name: device.only(name)["Id"] for name in ("web", "db")}
+    for version in (old, device.version({"web": service(), "db": service(user="1")})):
+        for name in before:
+            subprocess.run([device.docker, "--host", daemon.host, "pause", device.only(name)["Id"]], check=True)
+        device.apply(old, version)
+        assert all(device.only(name)["State"]["Status"] == "running" for name in before)
+        assert device.only("web")["Id"] == before["web"]
 
 
 def test_containers_that_another_agent_made_are_left_alone(device):

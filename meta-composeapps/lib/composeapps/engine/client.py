@@ -98,6 +98,10 @@ class Engine:
         if self._json("POST", f"/containers/{quote(container)}/start")[0] == 404:
             raise EngineError(f"dockerd has no container {container[:12]} any more")
 
+    def unpause(self, container):
+        """Let a paused container go on; raises EngineError for one that is not paused."""
+        self._json("POST", f"/containers/{quote(container)}/unpause")
+
     def rename(self, container, name):
         """Give a container another name; raises EngineError when that is taken."""
         self._json("POST", f"/containers/{quote(container)}/rename?{urlencode({'name': name})}")

@@ -168,9 +168,14 @@ class _Work:
         self._rested, self._awaited = rested, self._definition.awaited()
 
     def tidy(self):
-        """Remove or rename the containers that an interrupted compose left under a temporary name."""
+        """Remove or rename the containers that an interrupted compose left under a temporary name.
+
+        Those that somebody paused go on: compose takes them for running ones, and they hear no signal.
+        """
         for found in self._project.containers().values():
             for container in found:
+                if container["State"].get("Status") == "paused":
+                    self._engine.unpause(container["Id"])
                 match = _TEMPORARY.fullmatch(container["Name"])
                 if match is None:
                     if container["State"].get("Status") in ("removing", "dead"):
