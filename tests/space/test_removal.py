@@ -11,6 +11,7 @@ import pytest
 from composeapps.cli.main import main
 from composeapps.engine.client import Engine
 from composeapps.oci.reference import parse_pinned
+from composeapps.records import history
 from composeapps.records.state import StateDirectory
 from composeapps.store.store import Store
 from support import apps, stores
@@ -230,3 +231,13 @@ def test_nothing_of_an_app_is_begun_to_be_removed_while_dockerd_is_away(device, 
     assert device.run("--docker-host", f"unix://{device.root}/none.sock", "rm", "shop") == 6
     assert "cannot be reached" in capsys.readouterr().err
     assert stores.files(device.root / "store") == before and not device.states.removals()
+
+
+def test_the_failed_update_of_an_app_that_was_removed_is_history(device):
+    app = device.add("shop", ["one"])
+    assert device.run("install", app.uri) == 0
+    history.append(StateDirectory(device.root / "state"),
+                   {"app": "shop", "target": app.uri, "result": "rolled-back", "reason": "it is ill", "code": 14})
+    assert device.run("status") == 8
+    assert device.run("uninstall", "shop") == 0 and device.run("status") == 8
+    assert device.run("rm", "shop") == 0 and device.run("status") == 0

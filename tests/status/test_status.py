@@ -493,6 +493,18 @@ def test_an_app_whose_first_installation_failed_is_not_forgotten(bare):
     assert bare.status().apps == []
 
 
+def test_an_app_of_which_only_a_failure_is_left_can_be_removed(bare):
+    _failed(bare.states, 3, target=URI)
+    journal.write(bare.states, journal.new("db", "", URI.replace("/web@", "/db@")), step=journal.FETCHING)
+    for name in ("web", "db"):
+        # What is only in the store, or is not there at all, is not uninstalled.
+        assert bare.run("uninstall", name).returncode == 3
+        done = bare.run("rm", name)
+        assert done.returncode == 0, done.stderr
+        assert bare.run("rm", name).returncode == 3
+    assert bare.status().apps == [] and bare.run("status").returncode == 0
+
+
 def test_only_the_apps_that_are_named(bare):
     for name in ("web", "db"):
         bare.states.put(name, AppState(URI.replace("/web@", f"/{name}@")))

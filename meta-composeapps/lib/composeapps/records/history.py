@@ -24,7 +24,7 @@ import hashlib
 import json
 import time
 
-from composeapps import durable
+from composeapps import beneath, durable
 from composeapps.errors import StorageError
 from composeapps.records import sealed
 
@@ -35,7 +35,8 @@ KEEP_APP = 20
 KEEP = 400
 MAX_REASON = 2000
 REPAIR, REPAIRED, FAILED = "repair", "repaired", "failed"
-GOOD = {"committed", "removed", REPAIRED}
+REMOVED = "removed"
+GOOD = {"committed", REMOVED, REPAIRED}
 
 
 def path(states):
@@ -97,7 +98,7 @@ def read(states):
     best = []
     for place in (path(states), sealed.copy_of(states.root, RECORD)):
         try:
-            with open(place, "rb") as stream:
+            with beneath.open_regular(place) as stream:
                 lines = stream.read(sealed.MAX_SIZE).splitlines()
         except OSError:
             continue

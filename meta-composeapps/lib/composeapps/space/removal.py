@@ -21,6 +21,7 @@ from composeapps.installed import appfiles, install, naming
 from composeapps.installed.placed import Placed
 from composeapps.oci.names import AppName
 from composeapps.oci.reference import parse_pinned
+from composeapps.records import history
 from composeapps.space import staleimages
 from composeapps.space.prune import Plan, Report, Roots, find_roots
 
@@ -56,6 +57,11 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     # Which version is the factory's cannot be told while their list is unreadable.
     doomed = [] if roots.everything or keep else [path for path in versions if path.name not in factory]
     if not (note or installed or doomed):
+        if not keep and _remembered(states, name):
+            # All that there is of it is what status tells of an update that failed.
+            _forget_update(states, name)
+            _note_removed(states, name, notify)
+            return Report(), teardown.Gone()
         if versions and keep:
             raise NotFoundError(f"app '{name}' is not installed: there is nothing of it but in the store")
         if versions:
@@ -99,6 +105,8 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
         plan.carry_out(notify)
         if reachable:
             stale.remove(engine, report)
+    if not keep:
+        _note_removed(states, name, notify)
     if factory:
         states.note_removal(name, {})
     else:
@@ -154,6 +162,20 @@ def _texts(note, key):
 def _projects(name, directory, config, states, engine):
     compose_file = Placed(config.compose_root, name).compose_file()
     return naming.all_of(name, directory, compose_file, states, engine)
+
+
+def _remembered(states, name):
+    """Tell whether the journal or the history has an update of an app that did not come to its end."""
+    from composeapps.records import journal
+
+    last = history.entries(states, name)[-1:]
+    return journal.read(states, name) is not None or any(each.get("result") not in history.GOOD for each in last)
+
+
+def _note_removed(states, name, notify):
+    """End what ``status`` tells of the app's last update."""
+    if _remembered(states, name):
+        history.append(states, {"app": name, "action": "remove", "result": history.REMOVED}, notify)
 
 
 def _forget_update(states, name):
