@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,9 +20,9 @@ from composeapps.errors import CorruptError, NotFoundError, StorageError, UsageE
 from composeapps.oci.digests import sha256
 from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import parse
-from composeapps.store import appdir
+from composeapps.store import appdir, damaged, inventory, partial
 from composeapps.store.store import Store
-from support import apps
+from support import apps, stores
 from support.images import make_image, multi_platform
 
 DATA = b"some bytes" * 1000
@@ -299,3 +300,72 @@ def test_a_blob_that_cannot_be_read_is_a_damaged_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store, "_check_size", bad_sector)
     assert "cannot be read (Input/output error)" in store.verify(digest, 1)
+
+
+@pytest.fixture
+def in_time():
+    """Have a test fail that waits for ever."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+
+
+KINDS = {"pipe": os.mkfifo, "directory": lambda path: (path / "deep").mkdir(parents=True),
+         "link": lambda path: path.symlink_to("nowhere"), "circle": lambda path: path.symlink_to(path.name),
+         "socket": lambda path: socket_at(path), "file": Path.touch}
+
+
+def socket_at(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        # Its address may not be as long as the path is.
+        here = os.getcwd()
+        os.chdir(path.parent)
+        server.bind(path.name)
+        os.chdir(here)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["apps/shop/*/uri", "apps/shop/*/uri.sha256", "apps/shop/*/manifest.json",
+                                   "apps/shop/*/*.tgz", "apps/shop/*/docker-compose.yml", "apps/shop/*/images",
+                                   "apps/shop/*/images/**/index.json", "apps/shop/*", "apps", "blobs/sha256/MANIFEST",
+                                   "blobs/sha256", "ingest", "ingest/MANIFEST.part", "ingest/MANIFEST.json",
+                                   "ingest/MANIFEST.damaged"])
+def test_whatever_a_damaged_file_system_made_of_a_file_is_looked_at_without_waiting_and_put_right(
+        tmp_path, in_time, kind, place):
+    image = make_image({"a": "layer"})
+    pinned = f"hub.demo.test/f/x@{image.digest}"
+    compose = apps.compose_text({"web": pinned})
+    uri = stores.write(tmp_path / "store", "hub.demo.test/f/shop", apps.make_app(compose, {}, [image]), {pinned: image},
+                       compose=compose)
+    store, ref = Store(tmp_path / "store"), parse(uri)
+    content = {path.name: path.read_bytes() for path in store.blobs.iterdir()}
+    pattern = place.replace("MANIFEST", ref.hex)
+    path = next(iter(sorted(store.root.glob(pattern))), store.root / pattern)
+    directory = path.is_dir()
+    if path.exists():
+        shutil.rmtree(path) if directory else path.unlink()
+    path.parent.mkdir(exist_ok=True)
+    KINDS[kind](path)
+    # Whoever looks at it comes to an end.
+    assert set(map(str, store.list_apps())) <= {uri}
+    store.has_app(ref)
+    store.image_layout(parse(pinned))
+    inventory.take(store, ref)
+    damaged.check(store, ref.digest, "it")
+    for digest in content:
+        store.verify(f"sha256:{digest}")
+    # Who fetches it again gets a whole one.
+    for digest, data in content.items():
+        file = partial.Partial(store, f"sha256:{digest}", len(data), "shop")
+        if store.verify(f"sha256:{digest}") is None:
+            file.remove()
+            file.close()
+        else:
+            file.restart()
+            file.append(data)
+            file.finish()
+    app = load_app(StoreSource(store), ref, AMD64)
+    store.add_app(app)
+    assert appdir.problems(store, app) == [] and list(map(str, store.list_apps())) == [uri]
+    assert all(value is None for value in store.verify_all({f"sha256:{each}": None for each in content}).values())

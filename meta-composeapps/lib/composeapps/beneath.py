@@ -15,6 +15,26 @@ NO_REPLACE, EXCHANGE = 1, 2
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+def open_regular(path):
+    """Return a regular file of the agent's own, open for reading in binary; links are followed.
+
+    A damaged file system may have made anything of it: nothing is waited for. Raises OSError, EISDIR or ENXIO for what
+    is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EISDIR if stat.S_ISDIR(kind) else errno.ENXIO, "is not a regular file", str(path))
+
+
+def read_regular(path):
+    """Return the content (bytes) of what ``open_regular`` opens."""
+    with open_regular(path) as stream:
+        return stream.read()
+
+
 def read_at(directory, name, limit):
     """Return the content (bytes) of a regular file.
 

@@ -9,6 +9,7 @@ until the directory's fsync returns either may be what a reboot finds.
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 
 from composeapps.errors import StorageError
@@ -83,6 +84,39 @@ def prepared(path, data, mode=0o644):
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def make_way(path, top):
+    """Take away what a damaged file system left in the place of a file, or of the directories below ``top`` above it.
+
+    For places that are the agent's own: what goes is a file in a directory's place, and in that of ``path`` what is no
+    regular file, a directory with all that is in it. Raises OSError.
+    """
+    path, top = Path(path), Path(top)
+    for above in reversed(path.parents):
+        if top in above.parents and (found := _found(above)) and not stat.S_ISDIR(found):
+            above.unlink()
+    found = _found(path)
+    if not found or stat.S_ISREG(found):
+        return
+    if stat.S_ISDIR(found) and not path.is_symlink():
+        import shutil
+
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _found(path):
+    """Return the mode of what has a name, links followed, or of a link that leads nowhere; 0 for nothing.
+
+    It is looked at once: others may be making it.
+    """
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_mode
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return os.lstat(path).st_mode
+    return 0
 
 
 def remove_file(path):

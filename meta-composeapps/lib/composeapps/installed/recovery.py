@@ -7,7 +7,7 @@ file that lies unpacked and against the labels of the app's containers.
 
 import contextlib
 
-from composeapps import COMPOSE_FILE
+from composeapps import COMPOSE_FILE, beneath
 from composeapps.app import compose
 from composeapps.engine import owned
 from composeapps.engine.labels import FINGERPRINT, SERVICE
@@ -88,7 +88,7 @@ def _labelled(name, config, engine):
 def _score(ref, store, config, labelled):
     """Return how much speaks for a version, more for more."""
     try:
-        text = (store.app_dir(ref) / COMPOSE_FILE).read_bytes()
+        text = beneath.read_regular(store.app_dir(ref) / COMPOSE_FILE)
     except OSError:
         text = None
     score = 0

@@ -9,7 +9,7 @@ version has as well.
 
 from typing import NamedTuple
 
-from composeapps import COMPOSE_FILE
+from composeapps import COMPOSE_FILE, beneath
 from composeapps.app import compose
 from composeapps.engine import owned
 from composeapps.errors import ComposeAppsError
@@ -95,11 +95,11 @@ def _compose(ref, store, config):
     """Return the compose file that lies unpacked, None when it is not the version's, as far as that can be told."""
     placed, found = inputs.of(config, ref)
     if found is not None:
-        return placed.path(f"{inputs.FILES}/{found.compose}").read_bytes()
+        return beneath.read_regular(placed.path(f"{inputs.FILES}/{found.compose}"))
     text = placed.compose_file()
     if text is None:
         return None
     try:
-        return text if (store.app_dir(ref) / COMPOSE_FILE).read_bytes() == text else None
+        return text if beneath.read_regular(store.app_dir(ref) / COMPOSE_FILE) == text else None
     except OSError:
         return text

@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from composeapps import beneath
 from composeapps.oci.names import AppName
 from composeapps.sizes import human_size
 
@@ -328,7 +329,7 @@ def snapshot_path(state_dir, name):
 def read_snapshot(state_dir, name):
     """Return what a Snapshot of app ``name`` says now, or None when nobody fetches it. Takes no lock."""
     try:
-        value = json.loads(snapshot_path(state_dir, name).read_bytes())
+        value = json.loads(beneath.read_regular(snapshot_path(state_dir, name)))
         os.kill(int(value["pid"]), 0)
     except PermissionError:
         return value

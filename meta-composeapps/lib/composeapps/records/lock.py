@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from composeapps import durable
+from composeapps import beneath, durable
 from composeapps.errors import LockedError
 
 
@@ -87,7 +87,7 @@ def subjects_of(path):
     if found is None or found[0] == os.getpid():
         return []
     try:
-        return Path(path).read_text(errors="replace").splitlines()[1:]
+        return beneath.read_regular(path).decode(errors="replace").splitlines()[1:]
     except OSError:
         return []
 
@@ -98,7 +98,7 @@ def holder(path):
     Nothing is locked for that, not even for a moment: a command that starts meanwhile gets the lock.
     """
     try:
-        with open(path, "rb") as stream:
+        with beneath.open_regular(path) as stream:
             inode = os.fstat(stream.fileno()).st_ino
             words = next(iter(stream.read(200).decode(errors="replace").splitlines()), "").strip()
         # The kernel takes long over the list of all locks, and a process that is gone holds none.

@@ -66,7 +66,7 @@ def _compose_of(store, digest, directory):
 def updating(store):
     """Return (pinned references, digests of blobs) that an unfinished update of composectl has to do with."""
     try:
-        with open(store.root / "updates.db", "rb") as stream:
+        with beneath.open_regular(store.root / "updates.db") as stream:
             data = stream.read(_MAX_DATABASE)
     except OSError:
         return set(), set()

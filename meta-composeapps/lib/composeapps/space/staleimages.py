@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 
-from composeapps import durable
+from composeapps import beneath, durable
 from composeapps.engine.names import digest_of, tag_of
 from composeapps.errors import EngineError
 from composeapps.oci.digests import is_digest
@@ -46,7 +46,7 @@ class StaleImages:
 
     def _noted(self):
         try:
-            value = json.loads(self._file.read_bytes())
+            value = json.loads(beneath.read_regular(self._file))
             return {uri: [c for c in configs if is_digest(c)] for uri, configs in value.items()
                     if isinstance(configs, list) and parse_pinned(uri)}
         except Exception:  # noqa: BLE001 - a note that cannot be read costs space, nothing else

@@ -9,6 +9,7 @@ place. docs/status.schema.json describes the result, docs/agent.md explains it.
 import os
 import time
 
+from composeapps import beneath
 from composeapps.errors import ComposeAppsError, EngineError, NotFoundError, UsageError
 from composeapps.oci.digests import is_digest
 from composeapps.oci.documents import parse_json
@@ -155,7 +156,7 @@ class _Device:
         try:
             if value is None:
                 # Nobody is at it any more, unless nobody can read it.
-                parse_json(path.read_bytes(), str(path))
+                parse_json(beneath.read_regular(path), str(path))
                 return
             blobs = {str(blob["digest"]): (int(blob["received"]), int(blob["size"])) for blob in value["blobs"]}
             blobs = {digest: (self._received(digest, *counts), counts[1]) for digest, counts in blobs.items()}

@@ -18,16 +18,19 @@ this only the host in ``uri`` is nowhere else, so it gets a digest of its own.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 
-from composeapps import COMPOSE_FILE, durable
+from composeapps import COMPOSE_FILE, beneath, durable
 from composeapps.errors import CorruptError
 from composeapps.oci.digests import is_digest, stream_sha256
 from composeapps.oci.parsing import dump_json, parse_json
 
 MISSING = "is missing"
 LAYOUT = {"imageLayoutVersion": "1.0.0"}
+# What reading ends with where something else stands in the place of a file, or of its directory.
+_OTHERWISE = {errno.EISDIR, errno.ENXIO, errno.ENOTDIR, errno.ELOOP}
 _INDEX_KEYS = {"schemaVersion", "mediaType", "manifests"}
 # What composectl notes of a manifest that no index describes: one of the services that have it.
 _SERVICE_NAME, _SERVICE_HASH = "org.foundries.app.service.name", "io.compose-spec.config-hash"
@@ -44,7 +47,7 @@ def compose_file(store, digest, directory):
     The former is not verified. Raises CorruptError, NotFoundError.
     """
     with contextlib.suppress(OSError):
-        return (directory / COMPOSE_FILE).read_bytes()
+        return beneath.read_regular(directory / COMPOSE_FILE)
     from composeapps.app import bundle as bundles
     from composeapps.oci.documents import parse_document
 
@@ -83,6 +86,7 @@ def write(store, app):
             durable.fsync_directory(directory)
         pending.clear()
 
+    durable.make_way(store.app_dir(app.ref) / "uri", store.root)
     durable.make_directories(store.app_dir(app.ref), sync=later)
     for path, _problem, repair in _faults(store, app, complete=True):
         if path.name in ("uri", "uri.sha256"):
@@ -112,7 +116,7 @@ def _all_faults(store, app, complete):
                          (app.bundle.digest, directory / f"{bundle}.tgz")):
         if problem := _link_problem(store, digest, path):
             yield path, problem, lambda sync, digest=digest, path=path: _link(store, digest, path, sync)
-    yield from _file(directory / COMPOSE_FILE, app.compose, lambda data: data == app.compose)
+    yield from _file(store, directory / COMPOSE_FILE, app.compose, lambda data: data == app.compose)
     for image in app.images.values():
         home = directory.joinpath("images", image.ref.host, image.ref.path, image.ref.hex)
         known = _descriptors(store, image)
@@ -120,31 +124,36 @@ def _all_faults(store, app, complete):
         manifests = {variant.descriptor.digest: variant.descriptor.dump() for variant in image.variants}
         manifests.update((digest, item) for digest, item in known.items() if _has(store, item))
         index = dump_json({"schemaVersion": 2, "manifests": list(manifests.values())})
-        yield from _file(home / "index.json", index,
+        yield from _file(store, home / "index.json", index,
                          lambda data, image=image, known=known: _lists(data, app, image, known))
         layout = home / "oci-layout"
         if complete or layout.exists():
-            yield from _file(layout, dump_json(LAYOUT), lambda data: _json(data) == LAYOUT)
+            yield from _file(store, layout, dump_json(LAYOUT), lambda data: _json(data) == LAYOUT)
     uri = str(app.ref).encode()
     digest = f"{hashlib.sha256(uri).hexdigest()}  uri\n".encode()
     checksum = directory / "uri.sha256"
     if complete or checksum.exists():
-        yield from _file(checksum, digest, lambda data: data == digest)
-    yield from _file(directory / "uri", uri, lambda data: data.strip() == uri)
+        yield from _file(store, checksum, digest, lambda data: data == digest)
+    yield from _file(store, directory / "uri", uri, lambda data: data.strip() == uri)
 
 
-def _file(path, data, good):
+def _file(store, path, data, good):
     """Yield a fault of a file that should say what ``data`` does; ``good`` judges what is there."""
     def repair(sync):
+        durable.make_way(path, store.root)
         durable.make_directories(path.parent, sync=sync)
         durable.write_file(path, data, sync=sync)
 
     try:
-        present = path.read_bytes()
+        present = beneath.read_regular(path)
     except FileNotFoundError:
         yield path, MISSING, repair
         return
-    if not good(present):
+    except OSError as err:
+        if err.errno not in _OTHERWISE:
+            raise
+        present = None
+    if present is None or not good(present):
         yield path, "is damaged", repair
 
 
@@ -155,16 +164,21 @@ def _link_problem(store, digest, path):
         with contextlib.suppress(FileNotFoundError):
             if path.samefile(blob):
                 return None
-        with open(path, "rb") as stream:
+        with beneath.open_regular(path) as stream:
             same = stream_sha256(stream) == digest
         return None if same else "is damaged"
     except FileNotFoundError:
         return MISSING
+    except OSError as err:
+        if err.errno not in _OTHERWISE:
+            raise
+        return "is damaged"
 
 
 def _link(store, digest, path, sync):
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     temporary.unlink(missing_ok=True)
+    durable.make_way(path, store.root)
     os.link(store.blob_path(digest), temporary)
     durable.replace(temporary, path, sync)
 

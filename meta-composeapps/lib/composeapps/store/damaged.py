@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 
-from composeapps import durable
+from composeapps import beneath, durable
 from composeapps.errors import CorruptError
 
 SUFFIX = ".damaged"
@@ -68,7 +68,7 @@ def collect(store, keep_seconds):
 def _read(path):
     """Return (how often, when last); what cannot be read counts as never."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(beneath.read_regular(path))
         return max(int(value["times"]), 0), float(value["last"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0, 0.0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The factory set: which apps, in which versions, the device's image was preloaded with."""
 
+from composeapps import beneath
 from composeapps.errors import CorruptError
 from composeapps.oci.documents import parse_json
 from composeapps.oci.names import AppName, is_name
@@ -13,7 +14,7 @@ def factory_apps(config):
     """
     path = config.factory_file
     try:
-        data = path.read_bytes()
+        data = beneath.read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as err:

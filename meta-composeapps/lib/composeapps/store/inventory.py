@@ -9,7 +9,7 @@ document, so that fields which this package does not know are heeded too.
 
 import re
 
-from composeapps import COMPOSE_FILE
+from composeapps import COMPOSE_FILE, beneath
 from composeapps.app import bundle as bundles
 from composeapps.app.layersmeta import architectures, usages
 from composeapps.app.tree import LAYERS_META
@@ -100,7 +100,7 @@ class _Reader:
         listed = {f"{path.parent.parent.relative_to(self._directory / 'images')}@sha256:{path.parent.name}"
                   for path in places}
         try:
-            named = set(_references((self._directory / COMPOSE_FILE).read_bytes()))
+            named = set(_references(beneath.read_regular(self._directory / COMPOSE_FILE)))
         except OSError:
             named = set()
         if not named or named != listed:
@@ -167,7 +167,7 @@ class _Reader:
         """Return the descriptors of the manifests that the app's directory lists for an image, or None."""
         path = self._directory.joinpath("images", ref.host, ref.path, ref.hex, "index.json")
         try:
-            value = _parse(path.read_bytes())
+            value = _parse(beneath.read_regular(path))
         except OSError:
             return None
         return known_descriptors(value, "manifests") or None
@@ -208,7 +208,7 @@ class _Reader:
 
 def is_document(path, limit=4 * 1024 * 1024):
     """Tell whether a file may be a JSON document, by its size and its first byte."""
-    with open(path, "rb") as stream:
+    with beneath.open_regular(path) as stream:
         return stream.read(1) in (b"{", b"[", b"") and path.stat().st_size <= limit
 
 

@@ -19,7 +19,7 @@ import os
 import time
 from pathlib import Path
 
-from composeapps import durable
+from composeapps import beneath, durable
 from composeapps.errors import LockedError, StorageError
 from composeapps.store import damaged, held
 
@@ -59,6 +59,7 @@ class Partial:
         self._synced = 0
         with self._storage():
             store.make_private()
+            durable.make_way(self._path, store.root)
             self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115 - until finish or close
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,7 +142,7 @@ class Partial:
         with self._storage():
             os.fchmod(self._file.fileno(), 0o644)
             os.fsync(self._file.fileno())
-            durable.replace(self._path, self._store.blob_path(self.digest))
+            self._store.give_name(self._path, self._store.blob_path(self.digest))
             held.hold(self._store, self.digest)
             self._mark.unlink(missing_ok=True)
         self._file.close()
@@ -187,7 +188,7 @@ def received(store, digest):
 
 def _read_mark(path):
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(beneath.read_regular(path))
         return {"boot": str(value["boot"]), "synced": max(int(value["synced"]), 0), "app": str(value["app"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

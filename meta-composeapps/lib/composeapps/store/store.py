@@ -24,7 +24,7 @@ import os
 import threading
 from pathlib import Path
 
-from composeapps import durable
+from composeapps import beneath, durable
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.digests import is_digest, stream_sha256
 from composeapps.oci.documents import MAX_DOCUMENT
@@ -64,7 +64,7 @@ class Store:
         """Return a blob's size in bytes, or None when it is not in the store. Does not read it."""
         try:
             return self.blob_path(digest).stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def chunks(self, digest, size=None):
@@ -106,14 +106,14 @@ class Store:
         return self._open(digest)
 
     def _open(self, digest):
-        with self._reading(digest), contextlib.suppress(FileNotFoundError):
-            return open(self.blob_path(digest), "rb")
+        with self._reading(digest), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return beneath.open_regular(self.blob_path(digest))
         # skopeo leaves an app's manifest and bundle in the app's directory alone.
         number = digest.partition(":")[2]
         for _name, found, directory in self.app_directories():
             for path in (directory / f"{number}.tgz", *([directory / "manifest.json"] if found == number else ())):
                 with contextlib.suppress(OSError):
-                    return open(path, "rb")
+                    return beneath.open_regular(path)
         raise NotFoundError(f"blob {digest} is not in the store {self.root}")
 
     @contextlib.contextmanager
@@ -239,7 +239,7 @@ class Store:
                     if "sha256:" + hasher.hexdigest() != digest:
                         raise CorruptError(f"blob {digest} came with the wrong content "
                                            f"(its digest is sha256:{hasher.hexdigest()})")
-                durable.replace(temporary, target)
+                self.give_name(temporary, target)
 
     def add_file(self, path, digest, size=None):
         """Take a file over as a blob: by a hard link where the file systems are one, else by copying.
@@ -267,7 +267,12 @@ class Store:
                     stream.seek(0)
                     self.add_blob(digest, iter(lambda: stream.read(CHUNK), b""), size)
                 else:
-                    durable.replace(temporary, target)
+                    self.give_name(temporary, target)
+
+    def give_name(self, temporary, target):
+        """Rename a file that is whole and durable to a blob's name; raises OSError."""
+        durable.make_way(target, self.root)
+        durable.replace(temporary, target)
 
     def make_private(self):
         """Make the store's directories; what is in them, bundles with secrets perhaps, is for its owner alone.
@@ -275,10 +280,12 @@ class Store:
         The files themselves keep the mode that they have elsewhere: they may be links to a build's downloads.
         """
         for directory in (self.blobs.parent, self.ingest, self.apps):
+            durable.make_way(directory / "x", self.root)
             durable.make_directories(directory, 0o700, 0o755)
             status = os.stat(directory)
             if status.st_mode & 0o077 and status.st_uid == os.geteuid():
                 os.chmod(directory, 0o700)
+        durable.make_way(self.blobs / "x", self.root)
         durable.make_directories(self.blobs, 0o700)
 
     @contextlib.contextmanager
@@ -310,7 +317,7 @@ class Store:
     def has_app(self, ref):
         """Tell whether an app's version is complete in the store, as its writer vouched. Reads no blob."""
         try:
-            return (self.app_dir(ref) / "uri").read_bytes().strip().decode(errors="replace") == str(ref)
+            return beneath.read_regular(self.app_dir(ref) / "uri").strip().decode(errors="replace") == str(ref)
         except OSError:
             return False
 
@@ -329,7 +336,7 @@ class Store:
     def app_at(self, directory):
         """Return the Reference of the app whose directory this is, None when its ``uri`` does not say so."""
         with contextlib.suppress(OSError, UsageError, UnicodeDecodeError):
-            ref = parse_pinned((directory / "uri").read_bytes().strip().decode())
+            ref = parse_pinned(beneath.read_regular(directory / "uri").strip().decode())
             if self.app_dir(ref) == directory:
                 return ref
         return None
@@ -358,7 +365,7 @@ class Store:
         for _name, _number, directory in self.app_directories():
             path = directory.joinpath("images", ref.host, ref.path, ref.hex, "index.json")
             with contextlib.suppress(OSError):
-                return path.read_bytes()
+                return beneath.read_regular(path)
         return None
 
     def find_app(self, name, states=None):
