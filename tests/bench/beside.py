@@ -23,6 +23,7 @@ from pathlib import Path
 import hostsetup
 from bench.disk import disk
 from bench.figures import BenchError, compare
+from bench.hub import COMPOSE
 from bench.loads import MOUNTPOINT, engine_of
 from bench.pulls import MB, cost, push_image
 from composeapps.app.publish import publish
@@ -41,14 +42,6 @@ LOOPBACK, ELSEWHERE = "127.0.0.1", "198.51.100.1"
 SIZES = tuple(size * MB for size in (60, 40, 25, 15, 7, 3))
 HALF = (0, 3, 6)
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from composeapps.cli.main import main; sys.exit(main())"
-COMPOSE = """\
-services:
-  web:
-    image: {image}
-    command: ["/bin/busybox", "sleep", "360000"]
-    network_mode: none
-    stop_signal: SIGKILL
-"""
 
 
 @dataclass(frozen=True)
