@@ -73,13 +73,17 @@ def test_what_is_damaged_is_left_out_and_said(states, damage):
     assert [entry["app"] for entry in history.read(states)[0]] == ["web", "db"] and history.read(states)[1] == ""
 
 
-def test_a_history_that_is_no_file_is_said(states):
-    history.path(states).mkdir(parents=True)
+def test_a_history_that_cannot_be_written_is_said(states):
+    states.root.write_text("a file in the directory's place")
     notes = []
     history.append(states, {"app": "web", "result": "committed"}, notes.append)
-    assert len(notes) == 1 and "history" in notes[0]
-    # What could be written is the second copy.
-    assert len(history.entries(states)) == 1 and "cannot be read" in history.read(states)[1]
+    assert len(notes) == 1 and "history" in notes[0] and history.entries(states) == []
+
+
+def test_a_directory_in_the_place_of_the_history_is_replaced(states):
+    history.path(states).mkdir(parents=True)
+    add(states)
+    assert len(history.entries(states)) == 1 and history.read(states)[1] == ""
 
 
 @pytest.mark.root

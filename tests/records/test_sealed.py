@@ -5,6 +5,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 
 import pytest
 
@@ -117,6 +118,21 @@ def test_what_failed_is_known_by_the_history_when_its_own_record_is_lost(states)
     # Without the record there is nothing that was lost.
     (states.root / "failures.json").unlink()
     assert rejection.failures(states) == {}
+
+
+@pytest.mark.parametrize("place", ["apps", "copies", "copies/apps", "apps/web.json", "copies/apps/web.json"])
+@pytest.mark.parametrize("kind", ["file", "directory", "pipe"])
+def test_a_record_is_written_whatever_a_damaged_file_system_left_in_its_place(states, place, kind):
+    states.put("web", AppState(URI))
+    path = states.root / place
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if kind == "directory":
+        (path / "deep").mkdir(parents=True)
+    else:
+        path.touch() if kind == "file" else os.mkfifo(path)
+    states.put("web", AppState(OTHER))
+    for each in ("apps/web.json", "copies/apps/web.json"):
+        assert json.loads((states.root / each).read_bytes())["uri"] == OTHER
 
 
 class Cut(Exception):

@@ -134,6 +134,7 @@ def test_a_wrong_file_is_refused(store, tmp_path):
 @pytest.mark.parametrize(("number", "words"), [
     (errno.EROFS, r"adding it \(new-0 to conf\): the file system is read-only: mount it for writing"),
     (errno.EPERM, r"adding it \(new-0 to conf\): operation not permitted: .*chattr -i"),
+    (errno.ENOTDIR, r"adding it \(new-0 to conf\): Not a directory: something else stands .*move that away"),
     (errno.EIO, r"adding it \(new-0 to conf\): Input/output error"),
 ])
 def test_a_refusal_names_both_names_of_a_rename_and_what_to_do(number, words):

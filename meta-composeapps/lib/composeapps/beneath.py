@@ -26,7 +26,9 @@ def open_regular(path):
     if stat.S_ISREG(kind):
         return open(descriptor, "rb")
     os.close(descriptor)
-    raise OSError(errno.EISDIR if stat.S_ISDIR(kind) else errno.ENXIO, "is not a regular file", str(path))
+    if stat.S_ISDIR(kind):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.ENXIO, "is not a regular file", str(path))
 
 
 def read_regular(path):

@@ -166,6 +166,7 @@ def storage_errors(what):
         # A rename's second name is the place that it was for.
         names = [str(name) for name in (err.filename, err.filename2) if name]
         where = f" ({' to '.join(names)})" if names else ""
+        in_the_way = f"{err.strerror}: something else stands in its place; move that away, then try again"
         remedies = {
             errno.ENOSPC: "the file system is full: free space and try again, nothing was changed",
             errno.EDQUOT: "the quota is used up: free space and try again, nothing was changed",
@@ -173,6 +174,7 @@ def storage_errors(what):
             errno.EACCES: "permission denied: run it as a user that may write there",
             errno.EPERM: "operation not permitted: run it as a user that may write there; of a file that nobody may "
                          "change ('lsattr' tells) 'chattr -i' makes one that can be",
+            errno.ENOTDIR: in_the_way, errno.EISDIR: in_the_way, errno.ELOOP: in_the_way, errno.ENXIO: in_the_way,
         }
         remedy = remedies.get(err.errno, err.strerror or str(err))
         raise StorageError(f"{what}{where}: {remedy}") from err

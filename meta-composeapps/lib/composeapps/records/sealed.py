@@ -120,9 +120,11 @@ def write(root, name, data):
     A file system that has room for one only gets one: an old copy does not stay beside a new record.
     """
     path, copy = Path(root, name), copy_of(root, name)
+    durable.make_way(path, root)
     durable.make_directories(path.parent)
     with durable.prepared(path, data) as ready:
         try:
+            durable.make_way(copy, root)
             durable.make_directories(copy.parent)
             durable.write_file(copy, data)
         except OSError:

@@ -37,6 +37,8 @@ READ = 256 * 1024
 
 # What reading a blob ends with when the medium or the file system has lost it.
 _DAMAGES = {errno.EIO, errno.EISDIR, errno.ELOOP, errno.EUCLEAN, errno.ENXIO}
+# What a name ends with that is not there, or below something that is no directory.
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 class Store:
@@ -64,7 +66,9 @@ class Store:
         """Return a blob's size in bytes, or None when it is not in the store. Does not read it."""
         try:
             return self.blob_path(digest).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as err:
+            if err.errno not in _ABSENT:
+                raise
             return None
 
     def chunks(self, digest, size=None):
@@ -348,7 +352,9 @@ class Store:
         """
         try:
             entries = sorted(os.scandir(below or self.apps), key=lambda e: e.name)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as err:
+            if err.errno not in _ABSENT:
+                raise
             return
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
