@@ -54,7 +54,8 @@ def app(tmp_path):
 
 
 def index(data, *wanted):
-    return bundle.index(io.BytesIO(data), "the bundle", wanted)
+    contents = bundle.read(io.BytesIO(data), "the bundle", wanted)
+    return contents.index, contents.texts(wanted)[0]
 
 
 def test_round_trip_keeps_links_modes_and_empty_files(app):
@@ -225,7 +226,7 @@ def test_what_only_costs_memory_is_refused_at_once(begin):
     stream = io.BufferedReader(_Endless(begin, 700_000_000))
     tracemalloc.start()
     with pytest.raises(CorruptError, match="^the bundle"):
-        bundle.index(stream, "the bundle")
+        bundle.read(stream, "the bundle")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8_000_000

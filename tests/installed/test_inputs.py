@@ -106,7 +106,7 @@ def _index(shelf, app):
     from composeapps.app import bundle
 
     with shelf.store.open(app.bundle.digest) as packed:
-        return bundle.index(packed, "the bundle")[0]
+        return bundle.read(packed, "the bundle").index
 
 
 def _link(target):

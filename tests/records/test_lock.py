@@ -65,3 +65,31 @@ def test_an_error_within_finds_the_lock_taken_again(tmp_path):
         with pytest.raises(KeyError), held.released():
             raise KeyError
         assert held.is_held
+
+
+@pytest.mark.root
+def test_who_holds_it_is_not_told_on_the_flash(tmp_path, other):
+    path = tmp_path / "lock"
+    holder = other(path)
+    assert path.stat().st_size == 0 and lock.holder(path)[0] == holder.pid
+    with pytest.raises(LockedError, match=f"process {holder.pid} "), lock.exclusive(path):
+        pass
+    (said,) = (place for place in lock.RUNTIME.iterdir() if f"process {holder.pid} " in place.read_text())
+    holder.communicate("\n")
+    assert not said.exists() and lock.holder(path) is None
+
+
+def test_where_there_is_no_other_place_the_file_tells(tmp_path, other, monkeypatch):
+    (tmp_path / "file").touch()
+    path = tmp_path / "lock"
+    monkeypatch.setattr(lock, "RUNTIME", tmp_path / "file" / "none")
+    with lock.exclusive(path):
+        assert path.read_text().startswith("process ")
+    holder = other(path, "a version")
+    # What an agent that was killed said before is not believed.
+    monkeypatch.setattr(lock, "RUNTIME", tmp_path / "run")
+    lock.RUNTIME.mkdir()
+    lock._said_in(path.stat()).write_text("process 1 (composeapps run)\n")
+    assert lock.holder(path)[0] == holder.pid and lock.subjects_of(path) == ["a version"]
+    with pytest.raises(LockedError, match=f"process {holder.pid} "), lock.exclusive(path):
+        pass

@@ -15,13 +15,24 @@ NO_REPLACE, EXCHANGE = 1, 2
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+def unnoted(path, flags, directory=None, mode=0o600):
+    """Open a file for reading as os.open does, and have the file system take no note of the time where it lets us.
+
+    It only lets the file's owner, and root.
+    """
+    try:
+        return os.open(path, flags | os.O_NOATIME, mode, dir_fd=directory)
+    except PermissionError:
+        return os.open(path, flags, mode, dir_fd=directory)
+
+
 def open_regular(path):
     """Return a regular file of the agent's own, open for reading in binary; links are followed.
 
     A damaged file system may have made anything of it: nothing is waited for. Raises OSError, EISDIR or ENXIO for what
     is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    descriptor = unnoted(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind):
         return open(descriptor, "rb")
@@ -53,7 +64,7 @@ def read_at(directory, name, limit):
         raise OSError(errno.EINVAL, "is not a regular file", name)
     if found.st_size > limit:
         raise OSError(errno.EFBIG, f"has {found.st_size} bytes", name)
-    descriptor = os.open(name, FILE, dir_fd=directory)
+    descriptor = unnoted(name, FILE, directory)
     try:
         data = os.read(descriptor, limit + 1)
         while len(data) < found.st_size and (more := os.read(descriptor, limit)):
@@ -67,7 +78,7 @@ def open_file(directory, name):
     """Return a descriptor of a regular file for reading; raises OSError (EINVAL for what is none)."""
     if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", name)
-    descriptor = os.open(name, FILE, dir_fd=directory)
+    descriptor = unnoted(name, FILE, directory)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)

@@ -10,6 +10,7 @@ unpacks it, root on a device: the publisher's number may be somebody else's ther
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import posixpath
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from composeapps import COMPOSE_FILE
 from composeapps.app.ignorefile import IgnoreRules
 from composeapps.errors import CorruptError, NotFoundError, UsageError
-from composeapps.oci.digests import stream_sha256
+from composeapps.oci.digests import sha256, stream_sha256
 
 IGNORE_FILE = ".composeappignores"
 # What docker compose looks for, in its order; beside the pinned file they would be taken in its place, or added.
@@ -35,6 +36,12 @@ MAX_MEMBERS = 100_000
 FILE, DIRECTORY, LINK = "file", "directory", "link"
 
 _CHUNK = 1024 * 1024
+# What is unpacked at once.
+_PIECE = 128 * 1024
+_GZIP = b"\x1f\x8b"
+# Of an environment file that is read, of each of the others that are kept, and of all of those.
+MAX_TEXT = 256 * 1024
+_SMALL, _ROOM = 16 * 1024, 1024 * 1024
 
 
 def create(app_dir, compose, out, listing=None):
@@ -178,8 +185,8 @@ class Member(NamedTuple):
     """What a bundle has under a name.
 
     ``kind`` is one of FILE, DIRECTORY and LINK; ``mode`` the permissions, without those that lend a file's owner.
-    A directory that the archive only implies has mode -1. A file has its ``digest`` and ``size``, and ``source`` is
-    the number of the archive's entry that has the content; a link has its ``target``.
+    A directory that the archive only implies is IMPLIED, with mode -1. A file has its ``digest`` and ``size``, and
+    ``source`` is the number of the archive's entry that has the content; a link has its ``target``.
     """
 
     kind: str
@@ -188,6 +195,10 @@ class Member(NamedTuple):
     size: int = 0
     source: int = -1
     target: str = ""
+
+
+# A directory that the archive does not have, and that leads to what it has.
+IMPLIED = Member(DIRECTORY)
 
 
 def members(stream, what):
@@ -205,10 +216,7 @@ def members(stream, what):
     import tarfile
 
     total, count, kinds, files = 0, 0, {}, {}
-    magic = stream.read(2)
-    stream.seek(-len(magic), os.SEEK_CUR)
-    mode = "r|gz" if magic == b"\x1f\x8b" else "r|"
-    with _readable(what), tarfile.open(fileobj=stream, mode=mode, tarinfo=_bounded_header(what)) as tar:
+    with _readable(what), tarfile.open(fileobj=_Archive(stream), mode="r:", tarinfo=_bounded_header(what)) as tar:
         for info in tar:
             # The archive keeps all that it has read otherwise.
             tar.members = []
@@ -247,6 +255,69 @@ def _readable(what):
         if isinstance(err, OSError) and err.errno is not None:
             raise
         raise CorruptError(f"{what} is not a readable .tgz: {err}") from None
+
+
+class _Archive:
+    """The archive that a bundle packs: a file that is read forwards, as ``tarfile`` does for members in their order.
+
+    Its own way to read a stream copies all that it has in memory for each header.
+    """
+
+    def __init__(self, stream):
+        import zlib
+
+        self._stream, self._piece, self._at, self._position = stream, b"", 0, 0
+        self._inflate, self._new = None, functools.partial(zlib.decompressobj, zlib.MAX_WBITS | 16)
+        magic = stream.read(2)
+        stream.seek(-len(magic), os.SEEK_CUR)
+        if magic == _GZIP:
+            self._inflate = self._new()
+
+    def tell(self):
+        return self._position
+
+    def seek(self, position):
+        """Go on to a later place."""
+        if position < self._position:
+            raise ValueError("its members are not in order")
+        while position > self._position and self._have():
+            count = min(position - self._position, len(self._piece) - self._at)
+            self._at, self._position = self._at + count, self._position + count
+
+    def read(self, size):
+        """Return so many bytes, fewer at the end."""
+        found, wanted = [], size
+        while wanted and self._have():
+            part = self._piece[self._at:self._at + wanted]
+            self._at, wanted = self._at + len(part), wanted - len(part)
+            found.append(part)
+        self._position += size - wanted
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _have(self):
+        """Have a piece of which something is left; return False at the end."""
+        if self._at == len(self._piece):
+            self._piece, self._at = self._next(), 0
+        return bool(self._piece)
+
+    def _next(self):
+        if self._inflate is None:
+            return self._stream.read(_PIECE)
+        while True:
+            if self._inflate.eof:
+                # Several may follow each other, and what is none ends it, as for other readers.
+                packed = self._inflate.unused_data
+                packed += b"" if len(packed) > 1 else self._stream.read(_PIECE)
+                if not packed.startswith(_GZIP):
+                    return b""
+                self._inflate = self._new()
+            else:
+                packed = self._inflate.unconsumed_tail or self._stream.read(_PIECE)
+            piece = self._inflate.decompress(packed, _PIECE)
+            if piece:
+                return piece
+            if not packed and not self._inflate.eof:
+                raise EOFError("it is cut off")
 
 
 class _Content:
@@ -335,37 +406,84 @@ def _check_member(info, name, kinds, what):
     kinds[name] = kind
 
 
-def index(stream, what, wanted=(), limit=MAX_COMPOSE):
-    """Return ({name: Member}, {name: content}) of a bundle.
+class Contents(NamedTuple):
+    """What one pass over a bundle finds.
+
+    ``index`` is {name: Member}, directories that the archive only implies are in it. ``modes`` has the permissions
+    of those members that the archive says otherwise than their Member, since they lend their owner. ``kept`` is
+    {name: bytes} of small files: the compose file, and others while there are not too many.
+    """
+
+    index: dict
+    modes: dict
+    kept: dict
+
+    def texts(self, names):
+        """Return ({name: bytes} of those of some names that were kept, the names of those that are files and were not).
+        """
+        files = [name for name in names if name in self.index and self.index[name].kind == FILE
+                 and self.index[name].size <= MAX_TEXT]
+        return ({name: self.kept[name] for name in files if name in self.kept},
+                {name for name in files if name not in self.kept})
+
+
+def read(stream, what, wanted=()):
+    """Return the Contents of a bundle.
 
     Arguments:
         stream, what: as ``members`` has them.
-        wanted: the names of files whose content (bytes) is returned, up to ``limit`` bytes each.
+        wanted: the names of files that are kept in any case, up to MAX_TEXT bytes each.
 
-    Directories that the archive only implies are in it. Raises CorruptError.
+    Raises CorruptError.
     """
-    found, contents = {}, {}
+    found, modes, kept, room = {}, {}, {}, _ROOM
     for place, (info, content) in enumerate(members(stream, what)):
         # Nobody is to run a file with the rights of its owner, who is root here.
         mode = info.mode & (0o1777 if info.isdir() else 0o777)
-        contents.pop(info.name, None)
+        if mode != info.mode & 0o7777 and not info.issym():
+            modes[info.name] = info.mode & 0o7777
+        else:
+            modes.pop(info.name, None)
+        kept.pop(info.name, None)
         if info.isdir():
             found[info.name] = Member(DIRECTORY, mode)
         elif info.issym():
             found[info.name] = Member(LINK, target=info.linkname)
         elif info.islnk():
             found[info.name] = found[info.linkname]
-            if info.linkname in contents:
-                contents[info.name] = contents[info.linkname]
-        else:
-            if info.name in wanted and info.size <= limit:
-                contents[info.name] = content.read()
-                content = io.BytesIO(contents[info.name])
+            if info.linkname in kept:
+                kept[info.name] = kept[info.linkname]
+        elif info.size > _PIECE and not (info.name == COMPOSE_FILE or info.name in wanted):
             found[info.name] = Member(FILE, mode, stream_sha256(content), info.size, place)
+        else:
+            digest, data = _small(info, content)
+            found[info.name] = Member(FILE, mode, digest, info.size, place)
+            if data is not None and (info.name == COMPOSE_FILE or info.name in wanted):
+                kept[info.name] = data
+            elif data is not None and len(data) <= min(room, _SMALL):
+                kept[info.name], room = data, room - len(data)
     for name in list(found):
         while (name := posixpath.dirname(name)) and name not in found:
-            found[name] = Member(DIRECTORY)
-    return found, contents
+            found[name] = IMPLIED
+    return Contents(found, modes, kept)
+
+
+def _small(info, content):
+    """Return (digest, content) of a file, None as the latter where it is larger than what is ever kept."""
+    if info.size > (MAX_COMPOSE if info.name == COMPOSE_FILE else MAX_TEXT):
+        return stream_sha256(content), None
+    data = content.read()
+    return sha256(data), data
+
+
+def compose_of(contents, what):
+    """Return the compose file (bytes) in the Contents of a bundle; raises as ``read_compose`` does."""
+    member = contents.index.get(COMPOSE_FILE)
+    if member is None or member.kind != FILE:
+        raise NotFoundError(f"{what} has no {COMPOSE_FILE} at its root")
+    if COMPOSE_FILE not in contents.kept:
+        raise _compose_too_large(member.size, what)
+    return contents.kept[COMPOSE_FILE]
 
 
 def read_compose(stream, what):
@@ -377,8 +495,12 @@ def read_compose(stream, what):
     for info, content in members(stream, what):
         if info.name == COMPOSE_FILE and content is not None:
             if info.size > MAX_COMPOSE:
-                raise CorruptError(f"{what}: {COMPOSE_FILE} has {info.size} bytes, more than the {MAX_COMPOSE} allowed")
+                raise _compose_too_large(info.size, what)
             found = content.read()
     if found is None:
         raise NotFoundError(f"{what} has no {COMPOSE_FILE} at its root")
     return found
+
+
+def _compose_too_large(size, what):
+    return CorruptError(f"{what}: {COMPOSE_FILE} has {size} bytes, more than the {MAX_COMPOSE} allowed")

@@ -7,10 +7,12 @@ reference and digest. Format: composectl v96.
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
+from composeapps import COMPOSE_FILE
 from composeapps.app import bundle as bundles
-from composeapps.errors import CorruptError, NotFoundError
+from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
 from composeapps.oci.digests import is_digest, sha256
 from composeapps.oci.documents import (
     MAX_DOCUMENT,
@@ -36,6 +38,11 @@ MAX_MANIFEST = 50 * 1024
 MAX_BUNDLE = bundles.MAX_BUNDLE * 65 // 64
 # In place of platforms: whatever of an image the source holds.
 PRESENT = "present"
+# What is wanted of every bundle besides the compose file.
+_KEPT = (".env",)
+# How much of a bundle is read: all, so that its contents are known; all, for the compose file in it; nothing where the
+# store has the compose file beside it.
+WHOLE, CHECKED, UNREAD = "whole", "checked", "unread"
 
 
 class Blob(NamedTuple):
@@ -91,7 +98,7 @@ class Image(NamedTuple):
 
 
 class App(NamedTuple):
-    """An app's version with all that it refers to."""
+    """An app's version with all that it refers to; ``contents`` are the bundle's where all of it was read."""
 
     ref: Reference
     manifest: Document
@@ -100,6 +107,7 @@ class App(NamedTuple):
     layers_meta: Descriptor | None
     compose: bytes
     images: dict
+    contents: bundles.Contents | None = None
 
     def blobs(self):
         """Yield every Blob of the app once, those of the app itself first."""
@@ -125,7 +133,7 @@ class StoreSource:
     """Reads an app's documents from a Store."""
 
     def __init__(self, store):
-        self._store = store
+        self._store, self._app = store, None
 
     def present(self, digest):
         """Tell whether a manifest is there."""
@@ -133,19 +141,33 @@ class StoreSource:
 
     def document(self, ref, digest):
         """Return a manifest or an index (bytes), verified."""
-        return self._store.read(digest)
+        # The first one that is asked for is an app's own, and others may lie in its directory.
+        self._app = self._app or ref
+        return self._store.read(digest, near=self._app)
 
     def blob(self, ref, digest, size):
         """Return a small blob (bytes), verified."""
-        return self._store.read(digest, size)
+        return self._store.read(digest, size, near=self._app)
 
     def open(self, ref, digest, size):
         """Return a blob of any size as a binary file, verified."""
-        return self._store.open(digest, size)
+        return self._store.open(digest, size, self._app)
+
+    def compose(self, ref, index):
+        """Return the compose file (bytes) that an app's directory has, as the bundle's index (a Descriptor) names it.
+
+        None when it is not there or another one: then the bundle says.
+        """
+        try:
+            listed = json.loads(self._store.read(index.digest, index.size, near=self._app))[COMPOSE_FILE]
+            data = self._store.compose_of(ref, bundles.MAX_COMPOSE)
+        except (ComposeAppsError, OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return data if data is not None and sha256(data) == listed else None
 
     def layout(self, ref):
         """Return the index.json that an app's directory has for an image (bytes), or None."""
-        return self._store.image_layout(ref)
+        return self._store.image_layout(ref, self._app)
 
 
 class RegistrySource:
@@ -189,7 +211,7 @@ class RegistrySource:
         return self._seen[digest]
 
 
-def load_app(source, ref, platforms=None, images=None, configs=True):
+def load_app(source, ref, platforms=None, images=None, configs=True, reading=CHECKED):
     """Read an app.
 
     Arguments:
@@ -200,6 +222,7 @@ def load_app(source, ref, platforms=None, images=None, configs=True):
         images: the services' pinned References where they are known; read from the compose file
             (which takes PyYAML, unless it is JSON) by default.
         configs: see ``load_image``.
+        reading: how much of the bundle is read: WHOLE, CHECKED, or, by a StoreSource, UNREAD.
 
     Raises CorruptError for what is no app, NotFoundError for a blob that is missing or a platform
     that an image lacks, and what the source raises.
@@ -214,8 +237,16 @@ def load_app(source, ref, platforms=None, images=None, configs=True):
     bundle = manifest.layers[0]
     if bundle.size > MAX_BUNDLE:
         raise CorruptError(f"{what}: its bundle has {bundle.size} bytes, more than the {MAX_BUNDLE} allowed")
-    with source.open(ref, bundle.digest, bundle.size) as packed:
-        compose = bundles.read_compose(packed, f"the bundle of {what}")
+    index, compose, contents = _bundle_index(bundle, what), None, None
+    if reading == UNREAD and index is not None:
+        compose = source.compose(ref, index)
+    if compose is None:
+        with source.open(ref, bundle.digest, bundle.size) as packed:
+            if reading == WHOLE:
+                contents = bundles.read(packed, f"the bundle of {what}", _KEPT)
+                compose = bundles.compose_of(contents, f"the bundle of {what}")
+            else:
+                compose = bundles.read_compose(packed, f"the bundle of {what}")
     if images is None:
         from composeapps.app.compose import service_images
 
@@ -223,7 +254,28 @@ def load_app(source, ref, platforms=None, images=None, configs=True):
     loaded = {str(image): load_image(source, image, platforms, configs) for image in images}
     if platforms is None:
         loaded = restricted(loaded, common_platforms(loaded))
-    return App(ref, manifest, bundle, _bundle_index(bundle, what), _layers_meta(manifest), compose, loaded)
+    return App(ref, manifest, bundle, index, _layers_meta(manifest), compose, loaded, contents)
+
+
+def whole(app, store):
+    """Return an App with the contents of its bundle, read from a Store unless they are known; raises as load_app."""
+    if app.contents is not None:
+        return app
+    with store.open(app.bundle.digest, app.bundle.size, app.ref) as packed:
+        return app._replace(contents=bundles.read(packed, f"the bundle of app {app.ref}", _KEPT))
+
+
+def texts(app, store, names):
+    """Return {name: content (bytes)} of those of some files that a ``whole`` App's bundle has, up to MAX_TEXT each."""
+    found, rest = app.contents.texts(names)
+    if rest:
+        # One that is a hard link has its content under another name.
+        index = app.contents.index
+        sources = {index[name].source for name in rest}
+        wanted = {name for name, member in index.items() if member.source in sources}
+        with store.open(app.bundle.digest, app.bundle.size, app.ref) as packed:
+            found.update(bundles.read(packed, f"the bundle of app {app.ref}", wanted).texts(rest)[0])
+    return found
 
 
 def load_image(source, ref, platforms=None, configs=True):

@@ -43,12 +43,12 @@ def _check(args):
     store, states = Store(config.store), StateDirectory(config.state_dir)
     refs = [store.find_app(name, states) for name in args.apps] or [*store.list_apps(), *_lost(states, store)]
     known = _known(states, config)
-    results, seen = [], set()
+    results, seen, verified = [], set(), {}
     for ref in refs:
         state = states.get(ref.app_name)
         installed = state is not None and state.uri == str(ref) and not args.store_only
-        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None, seen, known,
-                                  args.quick))
+        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None, seen, verified,
+                                  known, args.quick))
     if not args.apps:
         rest = _check_rest(store, refs, seen, known, args.quick)
         results += [rest] if rest["problems"] else []
@@ -101,23 +101,27 @@ def _known(states, config):
     return known
 
 
-def _check_app(ref, store, config, engine, seen, known, quick):
+def _check_app(ref, store, config, engine, seen, verified, known, quick):
     """Check one app.
 
-    ``engine`` is None for an app that is not installed; ``seen`` gets the digests that were looked at; ``known`` is
-    what ``_known`` returned; ``quick`` leaves out what has to be read for its content's sake alone.
+    ``engine`` is None for an app that is not installed; ``seen`` gets the digests that were looked at, ``verified``
+    {(digest, size): what Store.verify says} of those that were read, which are not read again; ``known`` is what
+    ``_known`` returned; ``quick`` leaves out what has to be read for its content's sake alone.
     """
+    from composeapps.app.tree import CHECKED, WHOLE
     from composeapps.installed.install import bundle_problems, find_image, load_from_store
     from composeapps.store import appdir
 
     result = _result(ref.app_name, str(ref), engine is not None)
     try:
-        app = load_from_store(store, ref)
+        app = load_from_store(store, ref, reading=CHECKED if quick or engine is None else WHOLE)
+        # Its bundle was verified before it was read.
+        verified[app.bundle.digest, app.bundle.size] = None
         wanted = {blob.descriptor.digest: blob.descriptor.size for blob in app.blobs()
                   if not blob.optional or store.size_of(blob.descriptor.digest) is not None}
         result["blobs"], result["size"] = len(wanted), sum(wanted.values())
         seen.update(wanted)
-        problems = _sizes(store, wanted) if quick else store.verify_all(wanted)
+        problems = _sizes(store, wanted) if quick else _verified(store, wanted, verified)
         for digest in wanted:
             if problem := problems[digest]:
                 missing = store.size_of(digest) is None
@@ -147,6 +151,13 @@ def _check_app(ref, store, config, engine, seen, known, quick):
             _check_named(store, ref, result, seen)
     result["ok"] = not result["problems"]
     return result
+
+
+def _verified(store, wanted, verified):
+    """Return {digest: None, or a sentence} for {digest: size in bytes}; what other apps have, too, is read once."""
+    found = store.verify_all({digest: size for digest, size in wanted.items() if (digest, size) not in verified})
+    verified.update(((digest, wanted[digest]), problem) for digest, problem in found.items())
+    return {digest: verified[digest, size] for digest, size in wanted.items()}
 
 
 def _sizes(store, wanted):

@@ -83,6 +83,7 @@ def _not_installed(parts, name):
 
 def _version(parts, name):
     """Return (App, AppState) of an installed app; raises NotFoundError, and CorruptError for a record that is lost."""
+    from composeapps.app.tree import UNREAD
     from composeapps.installed.install import load_from_store
     from composeapps.oci.reference import parse_pinned
 
@@ -91,7 +92,7 @@ def _version(parts, name):
         raise CorruptError(f"app {name}: {found.problem}; 'composeapps run {name}' finds it anew")
     if found.value is None:
         raise _not_installed(parts, name)
-    return load_from_store(parts.store, parse_pinned(found.value.uri)), found.value
+    return load_from_store(parts.store, parse_pinned(found.value.uri), reading=UNREAD), found.value
 
 
 def _wishes(args, parts):
@@ -263,10 +264,10 @@ def _beside(action, others):
 
         yield begin
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from composeapps.threads import Pool
 
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        yield lambda *values: pool.submit(action, *values).result
+    with Pool(4) as pool:
+        yield lambda *values: pool.begin(action, *values)
 
 
 def _raise(err):

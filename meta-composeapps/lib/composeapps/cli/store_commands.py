@@ -54,6 +54,7 @@ def _ls(args):
 
 def _show(args):
     from composeapps.app import compose
+    from composeapps.app.tree import UNREAD
     from composeapps.installed.install import load_from_store
     from composeapps.records.state import StateDirectory
 
@@ -65,7 +66,7 @@ def _show(args):
         sys.stdout.flush()
         sys.stdout.buffer.write(store.read(ref.digest))
         return
-    app = load_from_store(store, ref)
+    app = load_from_store(store, ref, reading=UNREAD)
     if args.compose:
         # As it was published, which may be in UTF-16.
         print(app.compose.decode(errors="replace"), end="")

@@ -12,7 +12,7 @@ import stat
 
 from composeapps import beneath, durable
 from composeapps.app import bundle as bundles
-from composeapps.app import compose
+from composeapps.app import compose, tree
 from composeapps.errors import CorruptError
 from composeapps.installed import expected, inputs, mounts, oldtrees
 from composeapps.installed.placed import KEPT, Placed, Record, found_mark
@@ -25,10 +25,10 @@ _DEPTH = 40
 class _Wanted:
     """What a version's bundle says: its ``index``, its ``environment`` (text or None), its compose file's ``value``."""
 
-    def __init__(self, app, packed):
-        self.app, self._packed, self._what = app, packed, f"the bundle of app {app.ref}"
-        self.index, contents = bundles.index(packed, self._what, (expected.ENVIRONMENT_FILE,), expected.LARGEST)
-        data = contents.get(expected.ENVIRONMENT_FILE)
+    def __init__(self, app, store):
+        self.app, self._store, self._what = tree.whole(app, store), store, f"the bundle of app {app.ref}"
+        self.index = self.app.contents.index
+        data = tree.texts(self.app, store, (expected.ENVIRONMENT_FILE,)).get(expected.ENVIRONMENT_FILE)
         self.environment = data.decode(errors="replace") if data is not None else None
         self.value = compose.pinned(app.compose, f"app {app.ref}")
 
@@ -39,10 +39,10 @@ class _Wanted:
         """Yield (what ``wanted`` has for it, content) of the archive's entries whose number is in ``wanted``."""
         if not wanted:
             return
-        self._packed.seek(0)
-        for number, (_info, content) in enumerate(bundles.members(self._packed, self._what)):
-            if number in wanted:
-                yield wanted[number], content
+        with self._store.open(self.app.bundle.digest, self.app.bundle.size, self.app.ref) as packed:
+            for number, (_info, content) in enumerate(bundles.members(packed, self._what)):
+                if number in wanted:
+                    yield wanted[number], content
 
 
 def problems(app, store, config):
@@ -51,8 +51,7 @@ def problems(app, store, config):
     What a user has changed where a service may write is none. Raises CorruptError, NotFoundError, OSError.
     """
     placed = Placed(config.compose_root, app.ref.app_name)
-    with store.open(app.bundle.digest, app.bundle.size) as packed:
-        wanted = _Wanted(app, packed)
+    wanted = _Wanted(app, store)
     if not placed.root.is_dir():
         return [f"{placed.directory} is missing"]
     with beneath.opened(placed.root) as root:
@@ -74,8 +73,8 @@ def place(app, store, config, engine=None, old=None, notify=lambda text: None):
     Raises CorruptError, NotFoundError, EngineError; OSError when the file system refuses.
     """
     placed = Placed(config.compose_root, app.ref.app_name)
-    with store.open(app.bundle.digest, app.bundle.size) as packed, placed.opened() as root:
-        wanted = _Wanted(app, packed)
+    wanted = _Wanted(app, store)
+    with placed.opened() as root:
         oldtrees.settle(placed, root, engine)
         record, before = _record(placed, wanted, engine)
         if before is None and old is not None and old.ref != app.ref:
@@ -112,7 +111,7 @@ def _write(placed, root, wanted, plan, work):
     plan.write_own(lacking)
     _write_contents(wanted, work, plan, lacking)
     work.finish()
-    plan.note()
+    plan.note(bool(lacking))
 
 
 def _write_contents(wanted, work, plan, lacking):
@@ -156,8 +155,7 @@ def _adopted(placed, record, old, store):
     from composeapps.errors import ComposeAppsError
 
     try:
-        with store.open(old.bundle.digest, old.bundle.size) as packed:
-            index, _contents = bundles.index(packed, f"the bundle of app {old.ref}")
+        index = tree.whole(old, store).contents.index
     except ComposeAppsError:
         return record
     known = record.with_index(index)
@@ -193,8 +191,8 @@ def _prepare(app, config, placed, engine):
     """Have ready what docker compose reads, and leave the app's directory as it is."""
     from composeapps.store.store import Store
 
-    with Store(config.store).open(app.bundle.digest, app.bundle.size) as packed, placed.opened() as root:
-        wanted = _Wanted(app, packed)
+    wanted = _Wanted(app, Store(config.store))
+    with placed.opened() as root:
         record, before = _record(placed, wanted, engine)
         plan = _plan(placed, root, wanted, record)
         _write(placed, root, wanted, plan, Work(placed, root, record, wanted.index))
@@ -208,8 +206,8 @@ def adopt(app, store, config):
     """
     placed = Placed(config.compose_root, app.ref.app_name)
     if placed.read() is None and os.path.isdir(placed.directory):
-        with store.open(app.bundle.digest, app.bundle.size) as packed, placed.opened() as root:
-            wanted = _Wanted(app, packed)
+        wanted = _Wanted(app, store)
+        with placed.opened() as root:
             record, _before = _record(placed, wanted, None)
             root.make_directories(placed.private, 0o700)
             placed.write(root, record.with_index(wanted.index))

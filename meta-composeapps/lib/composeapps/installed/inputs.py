@@ -181,12 +181,17 @@ class Plan:
                     stream.write(chunk)
             beneath.rename(directory, "new", directory, key)
 
-    def note(self):
-        """Write down what the version has, when all of it is there. Raises OSError."""
-        self._root.sync(f"{self._placed.private}/{FILES}")
+    def note(self, changed=True):
+        """Write down what the version has, when all of it is there; ``changed`` says that some was written.
+
+        What is noted already was on the disk then. Raises OSError.
+        """
         data = json.dumps(self.inputs._asdict()).encode() + b"\n"
         path = f"{self._placed.private}/{VERSIONS}/{self._app.ref.hex}.json"
-        if _read(self._root, path) != data:
+        noted = _read(self._root, path) == data
+        if changed or not noted:
+            self._root.sync(f"{self._placed.private}/{FILES}")
+        if not noted:
             self._root.write(path, data, 0o600)
 
 

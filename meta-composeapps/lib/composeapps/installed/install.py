@@ -7,16 +7,19 @@ an installation that was cut off is finished by running it again.
 
 from composeapps import durable
 from composeapps.app import compose
-from composeapps.app.tree import StoreSource, load_app
+from composeapps.app.tree import WHOLE, StoreSource, load_app
 from composeapps.engine import loading, names
 from composeapps.errors import CorruptError
 from composeapps.oci.platforms import host_platform
 from composeapps.records.state import AppState
 
 
-def load_from_store(store, ref, platform=None):
-    """Read an app from a Store for this machine's platform, or the one given."""
-    return load_app(StoreSource(store), ref, [platform or host_platform()])
+def load_from_store(store, ref, platform=None, reading=WHOLE):
+    """Read an app from a Store for this machine's platform, or the one given; ``reading`` is as ``load_app`` has it.
+
+    A bundle is read here once, for all that a command wants to know of it.
+    """
+    return load_app(StoreSource(store), ref, [platform or host_platform()], reading=reading)
 
 
 def install(app, store, engine, config, states, notify=lambda text: None):

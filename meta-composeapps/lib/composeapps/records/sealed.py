@@ -18,7 +18,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from composeapps import durable
+from composeapps import beneath, durable
 
 COPIES = "copies"
 CHECKSUM = "checksum"
@@ -98,7 +98,7 @@ def _read(path, parse):
     """Return (value, "") of a file, (None, "") when there is none, (None, what is wrong with it)."""
     try:
         # A pipe in its place must not be waited for.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        with open(path, "rb", opener=lambda name, flags: beneath.unnoted(name, flags | os.O_NONBLOCK)) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 return None, "is no file"
             data = stream.read(MAX_SIZE + 1)
@@ -163,8 +163,8 @@ def mend(root, name, parse=parse):
     problem = f"{path} {damage or 'was missing'}: it is made anew from its second copy" if value is None else (
         f"{copy} {copy_damage}: it is made anew from {path}" if copy_damage else "")
     with contextlib.suppress(OSError):
-        data = source.read_bytes()
-        if value is None or other is None or data != target.read_bytes():
+        data = beneath.read_regular(source)
+        if value is None or other is None or data != beneath.read_regular(target):
             durable.make_directories(target.parent)
             durable.write_file(target, data)
     return problem

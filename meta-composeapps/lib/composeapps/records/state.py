@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from composeapps import durable
+from composeapps import beneath, durable
 from composeapps.errors import UsageError
 from composeapps.oci.names import AppName, from_file_stem
 from composeapps.oci.reference import parse_pinned
@@ -98,7 +98,7 @@ class StateDirectory:
             durable.make_directories(path.parent)
             data = json.dumps(document, indent=1).encode() + b"\n"
             # A start of what is there already needs no room on the disk.
-            if not path.is_file() or path.read_bytes() != data:
+            if not path.is_file() or beneath.read_regular(path) != data:
                 durable.write_file(path, data)
         return path
 

@@ -363,10 +363,11 @@ def _arriving(device, target, download):
     """Return the App that is being fetched, None when nobody fetches it or its documents are not here yet."""
     if download is None or download["uri"] != target:
         return None
+    from composeapps.app.tree import UNREAD
     from composeapps.installed.install import load_from_store
 
     try:
-        return load_from_store(device.store, parse_pinned(target))
+        return load_from_store(device.store, parse_pinned(target), reading=UNREAD)
     except (ComposeAppsError, OSError):
         return None
 

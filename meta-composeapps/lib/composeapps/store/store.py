@@ -24,7 +24,7 @@ import os
 import threading
 from pathlib import Path
 
-from composeapps import beneath, durable
+from composeapps import COMPOSE_FILE, beneath, durable
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.digests import is_digest, stream_sha256
 from composeapps.oci.documents import MAX_DOCUMENT
@@ -71,32 +71,33 @@ class Store:
                 raise
             return None
 
-    def chunks(self, digest, size=None):
+    def chunks(self, digest, size=None, near=None):
         """Yield a blob's content, verifying it on the way.
 
         Arguments:
             digest: the blob's digest.
             size: its size in bytes where known.
+            near: the Reference of an app whose directory may have it in place of the blobs.
 
         Raises NotFoundError when it is missing; CorruptError, after the last chunk at the
         latest, when it is not what its name says.
         """
-        with self._open(digest) as stream:
+        with self._open(digest, near) as stream:
             yield from self._verified(stream, digest, size)
 
-    def read(self, digest, size=None, limit=MAX_DOCUMENT):
-        """Return a small blob (bytes), verified; raises CorruptError above ``limit`` bytes too."""
+    def read(self, digest, size=None, limit=MAX_DOCUMENT, near=None):
+        """Return a small blob (bytes), verified, as ``chunks`` does; raises CorruptError above ``limit`` bytes too."""
         present = self.size_of(digest)
         if present is not None and present > limit:
             raise CorruptError(f"blob {digest} in {self.root} has {present} bytes, more than the {limit} allowed")
-        return b"".join(self.chunks(digest, size))
+        return b"".join(self.chunks(digest, size, near))
 
-    def open(self, digest, size=None):
+    def open(self, digest, size=None, near=None):
         """Return a binary file over a blob that was verified just now.
 
-        It stays readable when the blob is removed meanwhile. Raises as ``chunks`` does.
+        It stays readable when the blob is removed meanwhile. Arguments and errors are those of ``chunks``.
         """
-        stream = self._open(digest)
+        stream = self._open(digest, near)
         try:
             self._check(stream, digest, size)
             stream.seek(0)
@@ -109,12 +110,12 @@ class Store:
         """Return a binary file over a blob, whatever is in it, for who verifies it; raises NotFoundError."""
         return self._open(digest)
 
-    def _open(self, digest):
+    def _open(self, digest, near=None):
         with self._reading(digest), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return beneath.open_regular(self.blob_path(digest))
         # skopeo leaves an app's manifest and bundle in the app's directory alone.
         number = digest.partition(":")[2]
-        for _name, found, directory in self.app_directories():
+        for _name, found, directory in self._directories(near):
             for path in (directory / f"{number}.tgz", *([directory / "manifest.json"] if found == number else ())):
                 with contextlib.suppress(OSError):
                     return beneath.open_regular(path)
@@ -325,6 +326,15 @@ class Store:
         except OSError:
             return False
 
+    def compose_of(self, ref, limit):
+        """Return the compose file (bytes) beside an app's bundle, unverified; None when it is larger than ``limit``.
+
+        Raises OSError.
+        """
+        with beneath.open_regular(self.app_dir(ref) / COMPOSE_FILE) as stream:
+            data = stream.read(limit + 1)
+        return data if len(data) <= limit else None
+
     def app_dir(self, ref):
         """Return the directory of an app's version; ``ref`` carries a digest."""
         return ref.app_name.below(self.apps) / ref.hex
@@ -366,9 +376,22 @@ class Store:
                 else:
                     yield from self.app_directories(entry.path)
 
-    def image_layout(self, ref):
-        """Return the index.json that an app's directory has for an image (bytes), None without one."""
-        for _name, _number, directory in self.app_directories():
+    def _directories(self, near):
+        """Yield what ``app_directories`` does, that of the app ``near`` (a Reference or None) first.
+
+        So a store of many apps is gone through only for what is not where it should be.
+        """
+        if near is not None:
+            with contextlib.suppress(UsageError):
+                yield near.app_name, near.hex, self.app_dir(near)
+        yield from self.app_directories()
+
+    def image_layout(self, ref, near=None):
+        """Return the index.json that an app's directory has for an image (bytes), None without one.
+
+        The app whose Reference is ``near`` is asked first.
+        """
+        for _name, _number, directory in self._directories(near):
             path = directory.joinpath("images", ref.host, ref.path, ref.hex, "index.json")
             with contextlib.suppress(OSError):
                 return beneath.read_regular(path)
@@ -380,6 +403,13 @@ class Store:
         Of several versions a name means the one that is installed according to ``states``, a StateDirectory.
         Raises NotFoundError, which lists what there is, or UsageError when several versions fit.
         """
+        if "@" in name:
+            # Its directory says whether it is there.
+            with contextlib.suppress(UsageError):
+                asked = parse_pinned(name)
+                found = self.app_at(self.app_dir(asked))
+                if found is not None and name in (str(found), f"{found.repository}@{found.digest}"):
+                    return found
         apps = self.list_apps()
         fitting = [ref for ref in apps if name in (ref.app_name, str(ref), f"{ref.repository}@{ref.digest}")]
         if len(fitting) == 1:

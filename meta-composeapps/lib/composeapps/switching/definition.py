@@ -16,10 +16,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from composeapps.app import bundle as bundles
-from composeapps.app import compose, filerefs, interpolation
+from composeapps.app import compose, filerefs, interpolation, tree
 from composeapps.installed import expected, inputs
 from composeapps.installed.expected import ENVIRONMENT_FILE
-from composeapps.oci.digests import stream_sha256
 
 DOWNLOAD_THEN_KILL, KILL_THEN_DOWNLOAD = "download-then-kill", "kill-then-download"
 DELETE_THEN_DOWNLOAD, HAND_OVER = "delete-then-download", "hand-over"
@@ -32,6 +31,8 @@ HANDOVER_TIMEOUT = 60.0
 STARTED, HEALTHY, COMPLETED = "service_started", "service_healthy", "service_completed_successfully"
 # What is longer names no file (PATH_MAX).
 _LONGEST_PATH = 4096
+# So much text of what services mount is kept at least once it was made, in characters.
+_LISTED = 2 * 1024 * 1024
 
 _VARIABLE = re.compile(r"\$(?:\$|\{?([A-Za-z_][A-Za-z0-9_]*))")
 
@@ -66,6 +67,14 @@ class Service(NamedTuple):
     conditions: dict = MappingProxyType({})
     container_name: str = ""
     volumes: frozenset = frozenset()
+
+
+class Members(dict):
+    """{path: what is there} of a bundle; ``listed`` keeps what Definition made of it for places, as text."""
+
+    def __init__(self, *values):
+        super().__init__(*values)
+        self.listed = {}
 
 
 class Definition(NamedTuple):
@@ -127,13 +136,26 @@ class Definition(NamedTuple):
     def fingerprint(self, service):
         """Return what identifies a service's definition and all that it refers to: 64 hex digits."""
         parts = [
-            service.image, service.config_hash, service.text, sorted(self.files(service).items()),
             [(name, self.environment.get(name)) for name in sorted(service.variables)],
             [(key, self.networks.get(key)) for key in sorted(service.networks)],
             [(kind, key, self.resources.get((kind, key))) for kind, key in sorted(service.resources)],
             *([key, self.volume_names[key]] for key in sorted(service.volumes & self.volume_names.keys())),
         ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        # As json.dumps has it of a list with all of them; services that mount the same have its text made once.
+        texts = [*map(json.dumps, (service.image, service.config_hash, service.text)), self._listed(service),
+                 *map(json.dumps, parts)]
+        return hashlib.sha256(f"[{', '.join(texts)}]".encode()).hexdigest()
+
+    def _listed(self, service):
+        """Return the JSON text of what a service uses of the bundle."""
+        known = getattr(self.members, "listed", {})
+        text = known.get(service.paths)
+        if text is None:
+            text = json.dumps(sorted(self.files(service).items()))
+            if sum(map(len, known.values())) > _LISTED:
+                known.clear()
+            known[service.paths] = text
+        return text
 
     def managed_networks(self):
         """Return the keys of the networks that services are attached to and that compose makes."""
@@ -169,12 +191,31 @@ def read(app, bundle, environment=""):
 
     Raises CorruptError for a compose file or a bundle that is none.
     """
+    what = f"the bundle of app {app.ref}"
+    wanted = _wanted(compose.pinned(app.compose, f"app {app.ref}")["services"])
+    contents = bundles.read(bundle, what, wanted)
+    return _described(app, contents, contents.texts(wanted)[0], environment)
+
+
+def from_store(app, store, config):
+    """Return the Definition of an App whose bundle is in the store, on a device; raises NotFoundError too."""
+    app = tree.whole(app, store)
+    wanted = _wanted(compose.pinned(app.compose, f"app {app.ref}")["services"])
+    return _described(app, app.contents, tree.texts(app, store, wanted), inputs.owners_environment(config, app.ref))
+
+
+def _wanted(services):
+    """Return the names of the bundle's files that say what variables are."""
+    return {ENVIRONMENT_FILE} | {path for service in services.values() for path in _environment_files(service)}
+
+
+def _described(app, found, texts, environment):
+    """Return the Definition; ``found`` are the Contents of the bundle, ``texts`` its files that are ``_wanted``."""
     what = f"app {app.ref}"
     pinned = {service.name: service for service in compose.services(app.compose, what)}
     value = compose.pinned(app.compose, what)
     raw = value["services"]
-    wanted = {ENVIRONMENT_FILE} | {path for service in raw.values() for path in _environment_files(service)}
-    members, contents = _read_bundle(bundle, wanted, f"the bundle of {what}")
+    members, contents = _members(found), {name: data.decode(errors="replace") for name, data in texts.items()}
     environment = expected.environment(contents.get(ENVIRONMENT_FILE, environment))
     tops = {kind: _mapping(value.get(kind)) for kind in ("networks", "volumes", "configs", "secrets")}
     warnings, services = [], {}
@@ -190,12 +231,6 @@ def read(app, bundle, environment=""):
         {(kind, key): _text(entry) for kind in ("configs", "secrets") for key, entry in tops[kind].items()},
         environment, members, value.get("name") if isinstance(value.get("name"), str) else "", tuple(warnings),
         {key: name for key, entry in tops["volumes"].items() if (name := _volume_name(key, entry, environment))})
-
-
-def from_store(app, store, config):
-    """Return the Definition of an App whose bundle is in the store, on a device; raises NotFoundError too."""
-    with store.open(app.bundle.digest, app.bundle.size) as bundle:
-        return read(app, bundle, inputs.owners_environment(config, app.ref))
 
 
 def _service(name, value, pinned, tops, environment, contents, warnings):
@@ -346,26 +381,12 @@ def _passed_on(environment):
     return {str(entry) for entry in _list(environment) if "=" not in str(entry)}
 
 
-def _read_bundle(bundle, wanted, what):
-    """Return ({path: (type, mode, digest or target)}, {path: text} of what is ``wanted``)."""
-    members, contents = {}, {}
-    for info, content in bundles.members(bundle, what):
-        mode = info.mode & 0o7777
-        if info.isdir():
-            members[info.name] = ("directory", mode, "")
-        elif info.issym():
-            members[info.name] = ("link", 0, info.linkname)
-        elif info.islnk():
-            members[info.name] = members[info.linkname]
-            if info.name in wanted and info.linkname in contents:
-                contents[info.name] = contents[info.linkname]
-        elif info.name in wanted and info.size <= expected.LARGEST:
-            data = content.read()
-            contents[info.name] = data.decode(errors="replace")
-            members[info.name] = ("file", mode, "sha256:" + hashlib.sha256(data).hexdigest())
-        else:
-            members[info.name] = ("file", mode, stream_sha256(content))
-    return members, contents
+def _members(contents):
+    """Return {path: (type, mode, digest or target)} of what the archive of a bundle has, none of what it only implies.
+    """
+    return Members((name, ("link", 0, member.target) if member.kind == bundles.LINK
+                    else (member.kind, contents.modes.get(name, member.mode), member.digest))
+                   for name, member in contents.index.items() if member != bundles.IMPLIED)
 
 
 def _text(value):

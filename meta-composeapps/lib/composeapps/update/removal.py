@@ -2,6 +2,7 @@
 """Taking an app away that was never committed: its first version failed, so there is none to go back to."""
 
 from composeapps import durable
+from composeapps.app.tree import UNREAD
 from composeapps.engine import teardown
 from composeapps.errors import CorruptError, NotFoundError
 from composeapps.installed import appfiles, install, naming
@@ -19,7 +20,7 @@ def take_away(parts, ref):
     """
     directory = install.app_directory(parts.config, ref)
     try:
-        compose_file = install.load_from_store(parts.store, ref).compose
+        compose_file = install.load_from_store(parts.store, ref, reading=UNREAD).compose
     except (CorruptError, NotFoundError):
         compose_file = None
     teardown.take_down(parts.engine, directory, naming.all_of(
