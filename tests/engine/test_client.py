@@ -38,7 +38,7 @@ def dockerd(tmp_path):
                     for piece in reply(method.decode(), path.decode()):
                         connection.sendall(piece)
 
-    def start(reply, version="1.44"):
+    def start(reply, version="1.44", tells=False):
         path, heard = str(tmp_path / f"{len(listeners)}.sock"), []
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(path)
@@ -48,6 +48,8 @@ def dockerd(tmp_path):
         def first(method, path):
             if path == "/_ping":
                 return [_answer(b"OK", **({"Api_Version": version} if version else {}))]
+            if tells and tuple(map(int, path.split("/")[1][1:].split("."))) > tuple(map(int, version.split("."))):
+                return [_answer(b'{"message": "client version is too new"}', 400, Api_Version=version)]
             answer = reply(method, path)
             return [answer] if isinstance(answer, bytes) else answer
 
@@ -70,11 +72,19 @@ def _impatient(monkeypatch):
 ])
 def test_the_newest_version_that_both_know_is_spoken_and_asked_for_once(dockerd, version, spoken):
     engine, heard = dockerd(lambda method, path: _answer(b"[]"), version)
+    assert engine.api == Engine(engine.host).api == f"/{spoken}"
     engine.containers()
-    engine.images()
     Engine(engine.host).images()
     assert {line.split("/")[1] for line in heard} - {"_ping"} == {spoken}
-    assert heard.count("GET /_ping") == (1 if version else 3)
+    assert heard.count("GET /_ping") == (1 if version else 2)
+
+
+@pytest.mark.parametrize("version, spoken", [("1.52", "v1.44"), ("1.44", "v1.44"), ("1.43", "v1.43"), ("1.9", "v1.9")])
+def test_a_dockerd_tells_what_it_speaks_with_its_first_answer(dockerd, version, spoken):
+    engine, heard = dockerd(lambda method, path: _answer(b"[]", Api_Version=version), version, tells=True)
+    for ask in (engine.containers, engine.images, Engine(engine.host).networks):
+        assert ask() == []
+    assert [line.split("/")[1] for line in heard] == [*(["v1.44"] if spoken != "v1.44" else []), *[spoken] * 3]
 
 
 def test_what_a_dockerd_does_not_know_for_a_moment_is_asked_again_but_not_for_ever(dockerd):
@@ -85,11 +95,11 @@ def test_what_a_dockerd_does_not_know_for_a_moment_is_asked_again_but_not_for_ev
         return _answer(b'{"message": "just ending"}', 500) if left[0] > 0 else _answer(b'{"Id": "1"}')
 
     engine, heard = dockerd(reply)
-    assert engine.container("one") == {"Id": "1"} and len(heard) == 4
+    assert engine.container("one") == {"Id": "1"} and len(heard) == 3
     left[0] = 1000
     with pytest.raises(EngineError, match="just ending"):
         engine.remove("containers", "one")
-    assert len(heard) == 8
+    assert len(heard) == 7
 
 
 def test_an_answer_of_any_length_takes_no_more_memory_than_it_may(dockerd, monkeypatch):

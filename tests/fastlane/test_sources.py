@@ -19,7 +19,7 @@ RECIPE = (LAYER / "recipes-composeapps/composeapps/composeapps_0.1.0.bb").read_t
 OWNERS = {
     "python3-asyncio": "asyncio concurrent",
     "python3-compression": "bz2 gzip lzma tarfile zipfile zlib",
-    "python3-core": "__future__ abc argparse array ast atexit bisect binascii collections contextlib copy "
+    "python3-core": "__future__ _thread abc argparse array ast atexit bisect binascii collections contextlib copy "
                     "dataclasses enum errno fcntl fnmatch functools glob grp importlib io itertools locale math "
                     "operator os pathlib platform posixpath pwd re select selectors shutil signal stat string "
                     "struct subprocess sys textwrap time traceback types typing warnings weakref",

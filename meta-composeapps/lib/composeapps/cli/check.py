@@ -36,6 +36,7 @@ def configure(name, parser):
 
 def _check(args):
     from composeapps.engine.client import Engine
+    from composeapps.engine.look import Look
     from composeapps.records.state import StateDirectory
     from composeapps.store.store import Store
 
@@ -43,12 +44,11 @@ def _check(args):
     store, states = Store(config.store), StateDirectory(config.state_dir)
     refs = [store.find_app(name, states) for name in args.apps] or [*store.list_apps(), *_lost(states, store)]
     known = _known(states, config)
-    results, seen, verified = [], set(), {}
+    results, seen, verified, engine = [], set(), {}, Look(Engine(config.docker_host))
     for ref in refs:
         state = states.get(ref.app_name)
         installed = state is not None and state.uri == str(ref) and not args.store_only
-        results.append(_check_app(ref, store, config, Engine(config.docker_host) if installed else None, seen, verified,
-                                  known, args.quick))
+        results.append(_check_app(ref, store, config, engine if installed else None, seen, verified, known, args.quick))
     if not args.apps:
         rest = _check_rest(store, refs, seen, known, args.quick)
         results += [rest] if rest["problems"] else []

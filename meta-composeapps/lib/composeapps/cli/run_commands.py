@@ -167,7 +167,7 @@ class _Results:
         return self.status
 
 
-def _bring_up(args, then):
+def _bring_up(args, parts, then):
     """Bring each app that is asked for to where it should be; one that fails does not keep the others from it.
 
     ``then``, called with an app's App, AppState and whether it was named by itself, gives its result. It runs beside
@@ -177,7 +177,7 @@ def _bring_up(args, then):
     from composeapps.records import journal, repair
     from composeapps.update import bringup
 
-    parts, results, later = _parts(args), _Results(), []
+    results, later = _Results(), []
     boot = getattr(args, "installed", False)
     what = bringup.INSTALL if args.command == "install" else bringup.KEEP if args.factory or boot else bringup.START
     with contextlib.closing(parts), parts.locked(wait=boot):
@@ -208,6 +208,8 @@ def _bring_up(args, then):
             for name, finish in steps:
                 results.add(name, finish)
         for name, task in later:
+            # These take their time, and change what was looked at.
+            parts.look.forget()
             results.add(name, lambda task=task: then(*task()))
         if problem:
             results.tell(problem)
@@ -275,7 +277,7 @@ def _raise(err):
 
 
 def _install(args):
-    return _bring_up(args, lambda app, state: {"name": app.ref.app_name, "uri": state.uri})
+    return _bring_up(args, _parts(args), lambda app, state: {"name": app.ref.app_name, "uri": state.uri})
 
 
 def _run(args):
@@ -289,11 +291,11 @@ def _run(args):
             output.notify(f"{name}: stays stopped, as 'composeapps stop' left it")
             return {"name": name, "uri": state.uri, "state": "stopped"}
         output.notify(f"{name}: starting")
-        runtime.start(app, state, parts.states, parts.config)
+        runtime.start(app, state, parts.states, parts.config, parts.look)
         output.notify(f"{name}: started")
         return {"name": name, "uri": state.uri, "state": "started"}
 
-    return _bring_up(args, start)
+    return _bring_up(args, parts, start)
 
 
 def _stop(args):
@@ -329,8 +331,13 @@ def _stop(args):
             output.notify(f"{name}: stopped")
             return {"name": name, "uri": state.uri, "state": "stopped"}
 
-        for name in names:
-            results.add(name, functools.partial(stop, name))
+        if len(names) > 1:
+            with _beside(stop, True) as begin:
+                for name, finish in [(name, begin(name)) for name in names]:
+                    results.add(name, finish)
+        else:
+            for name in names:
+                results.add(name, functools.partial(stop, name))
     return results.end(args)
 
 
@@ -342,7 +349,7 @@ def _ps(args):
         try:
             with durable.storage_errors(f"app {name}"):
                 app, state = _version(parts, name)
-                services = runtime.status(app, parts.engine, parts.config)
+                services = runtime.status(app, parts.look, parts.config)
         except ComposeAppsError as err:
             results.tell(err)
             continue

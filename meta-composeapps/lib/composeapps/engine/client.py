@@ -6,7 +6,8 @@ start-up several times our budget.
 
 The version of the API is the newest that both sides know, which dockerd says in a header of each answer:
 ``NEWEST`` is old enough for every dockerd of today (Docker 29.0 takes 1.44 and later, Docker 20.10 up to 1.41),
-and what is asked for here has been the same since 1.41.
+and what is asked for here has been the same since 1.41. So the first thing is asked for in that version, and
+only a dockerd that does not take it is asked which one it does.
 """
 
 import base64
@@ -19,6 +20,8 @@ from composeapps.engine import unixhttp
 from composeapps.errors import EngineError, LoadRefusedError, UsageError
 
 NEWEST = (1, 44)
+_FIRST = f"/v{NEWEST[0]}.{NEWEST[1]}"
+_BAD_REQUEST = 400
 # What a tar archive is made of.
 _BLOCK = 512
 # Seconds between two tries of what dockerd answers with 500: of a container that is just ending it knows
@@ -54,19 +57,23 @@ class Engine:
 
     @property
     def api(self):
-        """The first part of all paths, with the version of the API; the first time dockerd is asked for it."""
+        """The first part of all paths, with the version of the API; dockerd is asked for it if it has not said so."""
         if self._path not in _paths:
-            _status, headers, _data = self._exchange("GET", "/_ping", limit=0)
-            said = headers.get("api-version")
-            if said is None:
-                return f"/v{_common('')}"
-            _paths[self._path] = f"/v{_common(said)}"
-        return _paths[self._path]
+            self._learn(self._exchange("GET", "/_ping", limit=0))
+        return _paths.get(self._path, _FIRST)
+
+    def _learn(self, answer):
+        if "api-version" in answer[1]:
+            _paths[self._path] = f"/v{_common(answer[1]['api-version'])}"
 
     def image(self, name):
         """Return what dockerd tells of an image, by ID or by reference, or None when it has none."""
         status, answer = self._json("GET", f"/images/{quote(name, safe=':@/')}/json")
         return None if status == 404 else answer
+
+    def image_id(self, name):
+        """Return the ID of an image, or None when dockerd has none."""
+        return (self.image(name) or {}).get("Id")
 
     def data_root(self):
         """Return dockerd's data directory, as dockerd sees it."""
@@ -81,8 +88,8 @@ class Engine:
         query = urlencode({"all": "1", **_labelled(label)})
         return self._json("GET", f"/containers/json?{query}")[1]
 
-    def networks(self, label):
-        """Return the networks that have a label."""
+    def networks(self, label=None):
+        """Return the networks that have a label, all by default."""
         return self._json("GET", f"/networks?{urlencode(_labelled(label))}")[1]
 
     def volumes(self, label):
@@ -160,6 +167,23 @@ class Engine:
         status, answer = self._json("GET", f"/containers/{quote(identifier)}/json")
         return None if status == 404 else answer
 
+    def described(self, entry, inspect=()):
+        """Return what dockerd tells of a container that it lists, or None when it is gone; see Look.described."""
+        return self.container(entry["Id"])
+
+    def recently_ended(self, seconds):
+        """Return the IDs of the containers that were sent a signal, ended or were paused in the last seconds."""
+        now = time.time()
+        query = urlencode({"since": f"{now - seconds:.9f}", "until": f"{now:.9f}", "filters": json.dumps(
+            {"type": ["container"], "event": ["kill", "die", "oom", "pause"]})})
+        status, _headers, data = self._request("GET", f"/events?{query}")
+        try:
+            if status >= 400:
+                raise ValueError(status)
+            return frozenset(str(json.loads(line)["Actor"]["ID"]) for line in data.splitlines() if line.strip())
+        except (ValueError, RecursionError, TypeError, KeyError):
+            raise EngineError(f"dockerd at {self.host} does not tell what ended lately: HTTP {status}") from None
+
     def logs(self, identifier, count):
         """Return the last ``count`` lines that a container wrote, none where its log driver keeps nothing."""
         query = urlencode({"stdout": "1", "stderr": "1", "tail": str(count)})
@@ -201,10 +225,20 @@ class Engine:
     def _request(self, method, path, limit=None):
         """Ask for something; all that is asked for in this way can be asked for again."""
         for pause in (*_PAUSES, None):
-            answer = self._exchange(method, self.api + path, limit=limit)
+            answer = self._versioned(method, path, limit)
             if answer[0] != 500 or pause is None:
                 return answer
             time.sleep(pause)
+
+    def _versioned(self, method, path, limit):
+        known = self._path in _paths
+        answer = self._exchange(method, _paths.get(self._path, _FIRST) + path, limit=limit)
+        if not known:
+            self._learn(answer)
+            # Which is what an older dockerd says to a version that it does not know.
+            if answer[0] == _BAD_REQUEST and self.api != _FIRST:
+                return self._exchange(method, self.api + path, limit=limit)
+        return answer
 
     def _exchange(self, method, path, headers=None, body=None, **options):
         try:

@@ -13,8 +13,13 @@ def listed(engine, directory):
     return engine.containers(f"{WORKING_DIR}={directory}")
 
 
-def containers(engine, directory):
+def containers(engine, directory, inspect=()):
     """Return {service: [container, …]} of the app in a directory, as dockerd describes each, by their numbers.
+
+    Arguments:
+        engine: the Engine, or a Look, for which the list is enough of what runs.
+        directory: the app's.
+        inspect: services of which a Look is not to be content with the list.
 
     Those of ``docker compose run`` are nobody's, and left out. Each has dockerd's short text on its state
     under "Said". Raises EngineError.
@@ -22,7 +27,7 @@ def containers(engine, directory):
     found = {}
     for entry in listed(engine, directory):
         # The list lags behind a container's own state for a moment after each change.
-        container = engine.container(entry["Id"])
+        container = engine.described(entry, inspect)
         if container is not None and label(container, ONE_OFF).lower() != "true":
             found.setdefault(label(container, SERVICE), []).append({**container, "Said": entry.get("Status") or ""})
     return {service: sorted(each, key=number) for service, each in found.items()}

@@ -111,7 +111,12 @@ def is_finished(container):
     """Tell whether a container did its work: it ended with status 0, and its restart policy lets it rest."""
     state = container["State"]
     return state.get("Status") == "exited" and state.get("ExitCode") == 0 and may_rest(container) \
-        and not str(state.get("StartedAt") or "").startswith(_NEVER)
+        and was_started(container)
+
+
+def was_started(container):
+    """Tell whether a container ever was started."""
+    return not str(container["State"].get("StartedAt") or "").startswith(_NEVER)
 
 
 def may_rest(container):

@@ -8,7 +8,7 @@ an installation that was cut off is finished by running it again.
 from composeapps import durable
 from composeapps.app import compose
 from composeapps.app.tree import WHOLE, StoreSource, load_app
-from composeapps.engine import loading, names
+from composeapps.engine import loading, look, names
 from composeapps.errors import CorruptError
 from composeapps.oci.platforms import host_platform
 from composeapps.records.state import AppState
@@ -59,7 +59,7 @@ def load_images(app, store, engine, notify=lambda text: None, certain=False):
     on the disk. Raises CorruptError or NotFoundError for damage in the store, EngineError, StorageError.
     """
     name = app.ref.app_name
-    ids, loaded = {}, not certain
+    ids, loaded, engine = {}, not certain, look.at(engine)
     for key, image in app.images.items():
         ids[key] = find_image(image, engine)
         if ids[key] is None:
@@ -80,7 +80,7 @@ def _name_of(image, identifier, engine):
 
     A stock dockerd notes no digests of what it loads.
     """
-    found = engine.image(str(image.ref))
+    found = engine.listed_image(names.digest_of(image.ref))
     return str(image.ref) if found is not None and found["Id"] == identifier else identifier
 
 
@@ -102,10 +102,11 @@ def find_image(image, engine):
     """Return an image's ID in dockerd, or None when dockerd lacks it.
 
     dockerd's graph-driver store knows it by the digest of its config; the containerd store does
-    not, so there the tag and the layers decide.
+    not, so there the tag and the layers decide. What is not listed is asked for by itself.
     """
-    variant = image.variants[0]
-    found = engine.image(variant.document.config.digest)
+    variant, engine = image.variants[0], look.at(engine)
+    digest = variant.document.config.digest
+    found = engine.listed_image(digest) or engine.image(digest)
     if found is None:
         found = engine.image(names.tag_of(image.ref))
         wanted = list(variant.config.diff_ids)

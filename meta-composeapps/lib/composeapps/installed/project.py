@@ -30,7 +30,7 @@ class Project:
         images: {service: name of its image in dockerd}.
         states: the StateDirectory.
         config: the Config.
-        engine: the Engine.
+        engine: the Engine, or a Look for finding out how things are.
         definition: the app's switching.definition.Definition; without it containers get no fingerprint,
             which will do for what creates none.
     """
@@ -67,12 +67,14 @@ class Project:
         """Make the project's name the app's own; raises UsageError when it is another's, EngineError, StorageError."""
         naming.claim(self.app_name, self.directory, self.name, self._states, self.engine)
 
-    def containers(self):
+    def containers(self, certain=False):
         """Return {service: [container, …]} of the app, each as dockerd describes it, by their numbers.
 
-        Raises EngineError.
+        A Look tells of those that run what is listed; ``certain`` has it inspect each. Raises EngineError.
         """
-        return owned.containers(self.engine, self.directory)
+        inspect = {name for name, service in self.definition.services.items() if certain or service.shares} \
+            if self.definition else ()
+        return owned.containers(self.engine, self.directory, inspect)
 
     def note_rested(self):
         """Write down which containers did their work, as long as they can be told from those that are to be stopped.
@@ -118,6 +120,10 @@ class Project:
             ["--ansi", "never", "--progress", "plain", "--project-name", self.name,
              "--project-directory", str(self.directory), *files, "--file", str(override)],
             arguments, self.directory, self._lock_file(), self.time_limit, f"app {self.app_name}")
+
+    def check_mounts(self):
+        """Raise CorruptError when a place that is mounted at a start is a link that a container made, StorageError."""
+        appfiles.compose_arguments(self.app, self._config, self.engine)
 
     @functools.cached_property
     def time_limit(self):

@@ -22,6 +22,7 @@ import shutil
 import stat
 
 from composeapps import durable
+from composeapps.engine import look
 from composeapps.errors import ComposeAppsError, EngineError
 from composeapps.oci.reference import parse_pinned
 from composeapps.space import others, staleimages
@@ -93,7 +94,7 @@ def prune(store, states, config, engine, dry_run=False, keep=(), keep_digests=()
     Returns the Report. Raises StorageError when the file system refuses.
     """
     report = Report()
-    roots, engine = find_roots(store, states, config, engine, report)
+    roots, engine = find_roots(store, states, config, look.at(engine) if engine is not None else None, report)
     for uri in keep:
         roots.add(uri, ASKED)
     plan = Plan(store, roots, config, report, keep_digests)
@@ -134,7 +135,7 @@ class Roots:
         self._updates(states)
         self._shortlist(store, states, config)
         if engine is not None:
-            self._containers(store, engine)
+            self._containers(store, look.at(engine))
         self._others(store, states, config)
 
     def add(self, uri, why):

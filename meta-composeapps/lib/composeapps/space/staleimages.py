@@ -13,6 +13,7 @@ import json
 import os
 
 from composeapps import beneath, durable
+from composeapps.engine import look
 from composeapps.engine.names import digest_of, tag_of
 from composeapps.errors import EngineError
 from composeapps.oci.digests import is_digest
@@ -31,7 +32,7 @@ class StaleImages:
 
     def __init__(self, states, lost, kept):
         self._file = states.root / "stale-images.json"
-        self._facts = lost
+        self._facts, self._kept = lost, kept
         self._wanted = {**self._noted(), **{uri: sorted(filter(None, facts.configs)) for uri, facts in lost.items()}}
         for uri in kept:
             self._wanted.pop(uri, None)
@@ -54,6 +55,7 @@ class StaleImages:
 
     def count(self, engine, report):
         """Add what would be removed to a prune.Report. Raises nothing: a dockerd that fails keeps its images."""
+        engine = look.at(engine)
         try:
             removable = self._removable(engine)
             report.images += sorted(removable)
@@ -61,13 +63,17 @@ class StaleImages:
         except EngineError as err:
             report.of_dockerd.append(f"{err}; its images stay until the next 'composeapps prune'")
             return
+        if not report.docker_bytes:
+            return
         with contextlib.suppress(OSError, EngineError):
             device = os.stat(engine.data_root()).st_dev
             report.freed_on[device] = report.freed_on.get(device, 0) + report.docker_bytes
 
     def remove(self, engine, report):
         """Remove the images; ``report.images`` is then what was removed. Raises OSError for the note alone."""
-        done, left = [], {}
+        done, left, engine = [], {}, look.at(engine)
+        # What was looked at before may have changed since.
+        engine.forget()
         try:
             removable = self._removable(engine)
             used = _used(engine)
@@ -108,7 +114,7 @@ class StaleImages:
         """Return {image ID: name} of an app's image in dockerd: none, or the one that has its tag and is it."""
         ref = parse_pinned(uri)
         name = tag_of(ref)
-        found = engine.image(name)
+        found = engine.listed_image(name)
         if found is None:
             return {}
         same = found["Id"] in self._wanted.get(uri, ()) or digest_of(ref) in (found.get("RepoDigests") or [])
@@ -118,6 +124,8 @@ class StaleImages:
         """Return the bytes of the layers that no other image in dockerd has."""
         from composeapps.space import check as space
 
+        if not removable:
+            return 0
         gone = {identifier for _uri, identifier in removable.values()}
         names = {}
         for image in engine.images():
@@ -125,8 +133,15 @@ class StaleImages:
                 name for name in image.get("RepoTags") or [] if name != "<none>:<none>")
         gone = {identifier for identifier in gone if names.get(identifier, set()) <= set(removable)}
         others, size, seen = set(), 0, set()
+        # What the images of apps that stay consist of need not be asked for.
+        known = {config: [[content for _digest, _size, content in variant] for variant in facts.variants]
+                 for facts in self._kept.values() for config in facts.configs}
         for identifier in set(names) - gone:
-            others.update(chains(((engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []))
+            if identifier in known and all(map(all, known[identifier])):
+                for contents in known[identifier]:
+                    others.update(chains(contents))
+            else:
+                others.update(chains(((engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []))
         for uri, facts in self._facts.items():
             if not any(uri == wanted and identifier in gone for wanted, identifier in removable.values()):
                 continue
@@ -141,11 +156,11 @@ class StaleImages:
 
 def identifiers(found, engine):
     """Return the IDs in dockerd of the images that an Inventory names."""
-    result = set()
+    result, engine = set(), look.at(engine)
     for uri, facts in found.images.items():
         result.update(filter(None, facts.configs))
         ref = parse_pinned(uri)
-        image = engine.image(tag_of(ref))
+        image = engine.listed_image(tag_of(ref))
         if image is not None and digest_of(ref) in (image.get("RepoDigests") or []):
             result.add(image["Id"])
     return result

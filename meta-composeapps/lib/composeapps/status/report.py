@@ -80,13 +80,14 @@ class _Device:
 
     def __init__(self, config):
         from composeapps.engine.client import Engine
+        from composeapps.engine.look import Look
         from composeapps.records import journal, preloaded, rejection
         from composeapps.records.state import StateDirectory
         from composeapps.store.store import Store
 
         self.config, self.problems = config, []
         self.states, self.store = StateDirectory(config.state_dir), Store(config.store)
-        self._engine, self._engine_failed = Engine(config.docker_host, timeout=ENGINE_TIMEOUT), False
+        self._engine, self._engine_failed = Look(Engine(config.docker_host, timeout=ENGINE_TIMEOUT)), False
         # Asked twice: an update that begins or ends meanwhile must not look like one that nobody goes on with.
         before = self._holder()
         self.files = {kind: self._files(kind) for kind in ("apps", "updates", "progress")}

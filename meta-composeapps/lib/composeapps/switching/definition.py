@@ -34,6 +34,9 @@ _LONGEST_PATH = 4096
 # So much text of what services mount is kept at least once it was made, in characters.
 _LISTED = 2 * 1024 * 1024
 
+# The keys of services with which compose has more to do at a start than to start a container.
+_AT_EACH_START = ("post_start", "pre_start", "provider", "models", "extends")
+
 _VARIABLE = re.compile(r"\$(?:\$|\{?([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -47,7 +50,8 @@ class Service(NamedTuple):
     says how; ``after`` are the services that it is started after. It has ``replicas`` containers when it
     is ``active``, which its profiles decide. ``conditions`` maps the services that ``depends_on`` names to
     (the condition, whether they must be there); ``container_name`` is "" where compose makes one up;
-    ``volumes`` are the keys of its named volumes.
+    ``volumes`` are the keys of its named volumes. It ``shares`` IPC, processes or volumes with another container,
+    and compose ``prepares`` it at each start: that runs hooks, or writes files into it.
     """
 
     name: str
@@ -67,6 +71,8 @@ class Service(NamedTuple):
     conditions: dict = MappingProxyType({})
     container_name: str = ""
     volumes: frozenset = frozenset()
+    shares: bool = False
+    prepares: bool = False
 
 
 class Members(dict):
@@ -252,7 +258,10 @@ def _service(name, value, pinned, tops, environment, contents, warnings):
         frozenset(_depends_on(value)) | frozenset(_bound_to(value)),
         expected.replicas(pinned.replicas, environment), expected.is_active(pinned.profiles, environment),
         _conditions(value, environment), interpolation.replaced(value.get("container_name") or "", environment),
-        _volumes(value))
+        _volumes(value),
+        bool(value.get("volumes_from")) or any(":" in str(value.get(key) or "") for key in ("ipc", "pid")),
+        any(key in value for key in _AT_EACH_START)
+        or any(_mapping(tops[kind].get(key)).keys() & {"content", "environment"} for kind, key in resources))
 
 
 def _strategy(name, value, labels, warnings):

@@ -39,8 +39,14 @@ class ServiceStatus(NamedTuple):
         return well and self.current and not self.lacking
 
 
-def start(app, state, states, config):
+def start(app, state, states, config, engine=None):
     """Start an installed app's services, or bring them to the installed version; return when they started.
+
+    Arguments:
+        app, state: the App and its AppState.
+        states: the StateDirectory; its lock is held by the caller.
+        config: the Config.
+        engine: the Engine, or a Look that several apps share.
 
     Only what is missing, is not running or is of another version is touched; what did its work rests. Raises
     EngineError with compose's own last words, CorruptError or NotFoundError when the store has lost the app's
@@ -48,7 +54,7 @@ def start(app, state, states, config):
     """
     from composeapps.switching import switch
 
-    project = project_of(app, state, states, config)
+    project = project_of(app, state, states, config, engine)
     switch.start(project, project.rested() if state.stopped else None)
     if state.stopped:
         states.put(app.ref.app_name, state._replace(stopped=False))
@@ -67,15 +73,15 @@ def stop(app, state, states, config):
     project.compose("stop")
 
 
-def project_of(app, state, states, config):
-    """Return the Project of an installed app, ready to be started."""
+def project_of(app, state, states, config, engine=None):
+    """Return the Project of an installed app, ready to be started; the arguments are those of ``start``."""
     from composeapps.engine.client import Engine
     from composeapps.installed.project import Project
     from composeapps.store.store import Store
     from composeapps.switching import definition
 
     described = definition.from_store(app, Store(config.store), config)
-    return Project(app, state.images, states, config, Engine(config.docker_host), described)
+    return Project(app, state.images, states, config, engine or Engine(config.docker_host), described)
 
 
 def status(app, engine, config):

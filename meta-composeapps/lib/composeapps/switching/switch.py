@@ -20,6 +20,7 @@ import re
 import time
 
 from composeapps.app import compose
+from composeapps.engine import look
 from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, WORKING_DIR, label, number
 from composeapps.errors import EngineError, UsageError
 from composeapps.installed import expected, install
@@ -35,6 +36,8 @@ _UP = ("up", "--detach", "--no-deps", "--no-build", "--quiet-pull")
 _ASIDE = "composeapps-"
 # A recreated container's name until the old one is gone.
 _TEMPORARY = re.compile(r"/?([0-9a-f]{12})_(.+)")
+# So many containers are started at a time.
+_STARTS = 8
 # Seconds that dockerd may take to finish a removal that it has begun.
 _REMOVAL = 30
 # After a compose that was cut off: how often all is gone through until nothing is left to be done, and the
@@ -139,13 +142,27 @@ def start(project, rested=None, notify=lambda text: None):
         rested: of an app that was stopped the IDs of the containers that had done their work; else None.
         notify: called with a line of text at each step that takes time.
 
-    Locks are not looked at, and nothing is handed over. Raises EngineError.
+    Locks are not looked at, and nothing is handed over. Where the project's engine is a Look it tells whether the app
+    is as it should be, or has containers that only have to be started. All else is found out without it, since its
+    lists may lag; how much what has just been stopped shows. Raises EngineError, NotRunningError.
     """
-    work = _Work(project, None, True, False, notify, rested)
-    project.claim()
-    work.tidy()
-    _check_names(project)
-    work.run()
+    seen = project.engine
+    if isinstance(seen, look.Look):
+        project.claim()
+        found = _Work(project, None, True, False, notify, rested).to_start()
+        project.engine = seen.engine
+        if found is not None and _Work(project, None, True, False, notify, rested).start(*found):
+            return
+        seen.forget()
+    try:
+        work = _Work(project, None, True, False, notify, rested)
+        project.claim()
+        work.tidy()
+        _check_names(project)
+        work.run()
+    finally:
+        if project.engine is not seen:
+            seen.forget()
 
 
 class _Work:
@@ -167,20 +184,34 @@ class _Work:
         self._cut_off = project.was_cut_off()
         self._rested, self._awaited = rested, self._definition.awaited()
 
+    def to_start(self):
+        """Return (the services, in order, of which containers are to be started, the project's containers).
+
+        None when something else is to be done as well. Nothing is touched. A Look is enough for that.
+        """
+        if self._cut_off:
+            return None
+        containers = self._project.containers(certain=self._rested is not None)
+        # The fingerprint of a container covers the networks that it is attached to.
+        if any(map(_is_untidy, itertools.chain(*containers.values()))) or any(self._leavers(containers)) \
+                or any(self._borrowed(containers)) or any(self._misnamed(containers)):
+            return None
+        modes = self._modes(containers)
+        return ([name for name, _mode in modes], containers) if all(mode == START for _name, mode in modes) else None
+
     def tidy(self):
         """Remove or rename the containers that an interrupted compose left under a temporary name.
 
         Those that somebody paused go on: compose takes them for running ones, and they hear no signal.
         """
         for found in self._project.containers().values():
-            for container in found:
+            for container in filter(_is_untidy, found):
+                match = _TEMPORARY.fullmatch(container["Name"])
                 if container["State"].get("Status") == "paused":
                     self._engine.unpause(container["Id"])
-                match = _TEMPORARY.fullmatch(container["Name"])
-                if match is None:
-                    if container["State"].get("Status") in ("removing", "dead"):
-                        _remove(self._engine, container)
-                elif any(each["Id"].startswith(match[1]) for each in found):
+                    if match is None:
+                        continue
+                if match is None or any(each["Id"].startswith(match[1]) for each in found):
                     _remove(self._engine, container)
                 else:
                     try:
@@ -216,16 +247,22 @@ class _Work:
 
     def _left(self):
         """Return [(service, how it gets to where it should be), …] in order, without those that are there."""
-        containers = self._project.containers()
+        return self._modes(self._project.containers())
+
+    def _modes(self, containers):
         return [(name, mode) for name in self._definition.ordered()
                 if (mode := self._mode(name, containers)) is not None]
 
-    def _run(self):
+    def _leavers(self, containers):
+        """Yield the containers of services that there are no more."""
         gone = {change.name for change in self._changes.of(differences.REMOVED)} if self._changes else set()
-        for name, found in self._project.containers().items():
+        for name, found in containers.items():
             if name in gone or name not in self._definition.services:
-                for container in found:
-                    self._end(container)
+                yield from found
+
+    def _run(self):
+        for container in self._leavers(self._project.containers()):
+            self._end(container)
         self._replace_networks()
         self._rename()
         for name, mode in self._left():
@@ -244,6 +281,8 @@ class _Work:
             else:
                 self._notify(f"{self._project.app_name}: {'starting' if mode == START else 'bringing up'} "
                              f"{', '.join(names)}")
+                if mode == START and self.start(names, self._project.containers()):
+                    continue
                 self._wait(names)
                 try:
                     self._project.compose(*_UP, *(("--no-recreate",) if mode == START else ()), *names)
@@ -251,6 +290,56 @@ class _Work:
                     waiting.check_failed(self._project, names)
                     raise
         self._remove_networks()
+
+    def start(self, names, containers):
+        """Start containers of some services without docker compose, each after those that it depends on.
+
+        Arguments:
+            names: the services, in order.
+            containers: the project's; those that do not run as inspecting them told.
+
+        Returns False when compose has to do it, or the rest of it: it makes containers, and has its own to do at some
+        starts. Raises NotRunningError, EngineError, and what Project.check_mounts does.
+        """
+        wanted = {name: [each for each in containers.get(name, ()) if self._needs_start(name, each)] for name in names}
+        for name in names:
+            service, current = self._definition.services[name], containers.get(name, [])
+            # One that never was started may lack what compose does before.
+            if service.prepares or len(current) != (service.replicas if service.active else len(current)) or any(
+                    each["State"].get("Status") != "exited" or not expected.was_started(each)
+                    for each in wanted[name]):
+                return False
+        if names:
+            self._project.check_mounts()
+        try:
+            for batch in self._batches(names):
+                self._wait(batch)
+                self._start_all([each for name in batch for each in wanted[name]])
+        except EngineError as err:
+            self._notify(f"{self._project.app_name}: {err}")
+            return False
+        return True
+
+    def _batches(self, names):
+        """Yield services that can be started at a time, in order."""
+        batch = []
+        for name in names:
+            if self._definition.services[name].after & set(batch):
+                yield batch
+                batch = []
+            batch.append(name)
+        yield batch
+
+    def _start_all(self, containers):
+        if len(containers) < 2:
+            for container in containers:
+                self._engine.start(container["Id"])
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max_workers=_STARTS) as pool:
+            for started in [pool.submit(self._engine.start, each["Id"]) for each in containers]:
+                started.result()
 
     def _old(self, name):
         return [each for each in self._project.containers().get(name, []) if not self._is_current(name, each)]
@@ -302,7 +391,7 @@ class _Work:
         if name in self._changed or label(container, compose.CONFIG_HASH) != self._hashes[name]:
             return False
         if name not in self._ids:
-            self._ids[name] = (self._engine.image(self._project.images[name]) or {}).get("Id")
+            self._ids[name] = self._engine.image_id(self._project.images[name])
         return container.get("Image") == self._ids[name]
 
     def _needs_start(self, name, container):
@@ -329,21 +418,29 @@ class _Work:
         One that is to be replaced goes by a name of its own until then. What an interrupted run left so is
         named again, also on the way back.
         """
-        containers = self._project.containers()
+        for container in self._borrowed(self._project.containers()):
+            self._engine.rename(container["Id"], f"{_ASIDE}{container['Id'][:12]}")
+        for container, proper in self._misnamed(self._project.containers()):
+            self._engine.rename(container["Id"], proper)
+
+    def _borrowed(self, containers):
+        """Yield the containers that have a name which another service's is to have."""
         owners = _owners(self._project)
         for name, found in containers.items():
             for container in found:
                 if owners.get(_name(container), name) != name:
-                    self._engine.rename(container["Id"], f"{_ASIDE}{container['Id'][:12]}")
+                    yield container
+
+    def _misnamed(self, containers):
+        """Yield (a container of the wanted version, the name that it is to have and has not)."""
         for name, found in containers.items():
             for container in found:
                 service = self._definition.services.get(name)
                 if service is None or not self._is_current(name, container):
                     continue
                 proper = service.container_name or f"{self._project.name}-{name}-{number(container)}"
-                if _name(self._engine.container(container["Id"]) or container) != proper and (
-                        service.container_name or _name(container).startswith(_ASIDE)):
-                    self._engine.rename(container["Id"], proper)
+                if _name(container) != proper and (service.container_name or _name(container).startswith(_ASIDE)):
+                    yield container, proper
 
     def _networks(self, containers):
         """Return (network as dockerd describes it, the project's containers on it) of those to be made anew."""
@@ -373,12 +470,16 @@ class _Work:
 
     def _remove_networks(self):
         """Remove the networks that no service is attached to any more."""
+        for network in self._unused_networks():
+            self._engine.remove("networks", network["Id"])
+
+    def _unused_networks(self):
         for network in self._engine.networks(f"{PROJECT}={self._project.name}") if self._project.name else ():
             key = (network.get("Labels") or {}).get(NETWORK)
             if key and key not in self._definition.managed_networks():
                 described = self._engine.network(network["Id"])
                 if described is not None and not described.get("Containers"):
-                    self._engine.remove("networks", network["Id"])
+                    yield network
 
     def _end(self, container):
         self._notify(f"{self._project.app_name}: removing {_name(container)}")
@@ -400,6 +501,12 @@ def _owners(project):
     """Return {container_name: service} of the services that have one and are started."""
     return {service.container_name: name for name, service in project.definition.services.items()
             if service.container_name and service.active}
+
+
+def _is_untidy(container):
+    """Tell whether a container is one that an interrupted compose left, is about to go, or was paused."""
+    return _TEMPORARY.fullmatch(container["Name"]) is not None \
+        or container["State"].get("Status") in ("removing", "dead", "paused")
 
 
 def _name(container):

@@ -113,7 +113,7 @@ def _from_store(parts, ref, installed=False):
 
 def _install(parts, ref):
     app = install.load_from_store(parts.store, ref)
-    state = install.install(app, parts.store, parts.engine, parts.config, parts.states, parts.notify)
+    state = install.install(app, parts.store, parts.look, parts.config, parts.states, parts.notify)
     if not parts.store.has_app(ref):
         with contextlib.suppress(StorageError):
             parts.store.add_app(app)
@@ -141,6 +141,7 @@ def mend(parts, damaged):
         if now is None or now.uri != damaged.state.uri:
             raise NotFoundError(f"app {name} was changed by another command meanwhile")
         _note(parts, ref, history.REPAIRED, f"{damaged.error}; fetched again")
+        parts.look.forget()
         return _install(parts, ref)
     except LockedError as err:
         raise LockedError(f"app {name}: {damaged.error}; {err}") from None

@@ -51,7 +51,7 @@ def at_boot(parts):
     states = parts.states
     factory, problem = factory_set(parts.config)
     gone = states.removals()
-    left = set(recovery.left_behind(parts.store, states, parts.config, parts.engine))
+    left = set(recovery.left_behind(parts.store, states, parts.config, parts.look))
     wishes = [Wish(name, "" if name in left else _change(parts, name, uri)) for name, uri in factory.items()
               if name not in gone]
     for name in states.names():

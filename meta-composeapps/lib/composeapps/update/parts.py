@@ -85,6 +85,13 @@ class Parts:
 
         return Engine(self.config.docker_host)
 
+    @cached_property
+    def look(self):
+        """The Look at dockerd for what finds out how things are; what waits for a change asks ``engine``."""
+        from composeapps.engine.look import Look
+
+        return Look(self.engine)
+
     def client(self):
         """Return the RegistryClient, made when it is first asked for."""
         from composeapps.pull.pull import registry_client

@@ -212,6 +212,8 @@ def run(parts, entry):
     except ComposeAppsError as err:
         work.tell.failed(work.entry, err)
         raise
+    finally:
+        parts.look.forget()
 
 
 _STEPS = {
