@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from support.images import make_image, sha256
 # What dockerd itself mounts into a container's /etc is left out.
 DUMP = ["/bin/busybox", "sh", "-c", "cd / && "
         "for f in $(find etc opt srv ! -name 'hos*' ! -name resolv.conf | sort); do stat -c '%n %a %u:%g %F %N' $f; "
-        "[ -L $f ] || [ ! -f $f ] || md5sum $f; done"]
+        "[ -L $f ] || [ ! -f $f ] || md5sum $f; done; echo the-end"]
+# The last line of what a container says: dockerd may write what it heard only after it has told of the end.
+END = "the-end\r\n"
 
 
 def layer(*entries):
@@ -97,9 +100,8 @@ def make_template(base, slot, saved):
         template.dumps[name] = device.dump(name)
     device.call("POST", "/volumes/create", {"Name": "data"})
     for name, image in CONTAINERS.items():
-        template.containers[name] = device.create(
-            image, ["/bin/busybox", "sh", "-c", f"echo {name} >> /srv/own; echo {name} >> /data/kept; cat /srv/own"],
-            name, ["data:/data"])
+        script = f"echo {name} >> /srv/own; echo {name} >> /data/kept; cat /srv/own; echo the-end"
+        template.containers[name] = device.create(image, ["/bin/busybox", "sh", "-c", script], name, ["data:/data"])
         device.run(template.containers[name])
     device.stop()
     (slot / "dockerd.log").unlink()
@@ -180,11 +182,18 @@ class Device:
 
     def run(self, container):
         """Start a container, wait for its end, return the last output; it must succeed."""
+        before = self._said(container).count(END)
         self.call("POST", f"/containers/{container}/start")
         status = json.loads(self.call("POST", f"/containers/{container}/wait"))["StatusCode"]
-        output = self.call("GET", f"/containers/{container}/logs?stdout=1&stderr=1").decode()
-        assert status == 0, output
-        return output
+        assert status == 0, self._said(container)
+        deadline = time.monotonic() + 60
+        while (output := self._said(container)).count(END) == before:
+            assert time.monotonic() < deadline, output
+            time.sleep(0.02)
+        return output.replace(END, "")
+
+    def _said(self, container):
+        return self.call("GET", f"/containers/{container}/logs?stdout=1&stderr=1").decode()
 
     def dump(self, image):
         """Return what a new container of an image sees of its files."""
