@@ -19,7 +19,8 @@ from fuzz import mutate
 # Seconds of CPU that one input may take; seconds without any progress after which a process is ended.
 WORK = 2
 STUCK = 60
-# Address space in bytes: an input of a quarter of a megabyte needs no gigabyte.
+# Address space in bytes on top of what the process has at its begin: an input of a quarter of a megabyte needs no
+# gigabyte.
 MEMORY = 1 << 30
 
 
@@ -118,7 +119,8 @@ def _work(target, seed, first, last, until, progress, write, place, traced):
     """The process: never returns."""
     status = 1
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        limit = _address_space() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         signal.signal(signal.SIGPROF, _hang)
         found, number = {}, first
         place = place / str(first)
@@ -175,6 +177,12 @@ def _where(err):
 
 def _hang(_number, _frame):
     raise Hang
+
+
+def _address_space():
+    """Return the bytes of this process's address space, which it has from the process that began the campaign."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
 
 
 def _memory():

@@ -138,6 +138,10 @@ def _lines(data, _seeds, draw):
 _CHANGES = [_flip, _token, _token, _drop, _repeat, _long, _cut, _splice, _lines, _lines]
 
 
+# Characters of JSON that one value may grow to by being repeated.
+_MOST = 1 << 20
+
+
 def values_of(value, draw):
     """Return parsed JSON with one to four changes of its values."""
     value = copy.deepcopy(value)
@@ -152,13 +156,14 @@ def values_of(value, draw):
         if kind == 0:
             del holder[key]
         elif kind == 1:
-            holder[key] = [holder[key]] * draw.choice([1, 2, 150])
+            times = draw.choice([1, 2, 150])
+            holder[key] = [holder[key]] * (times if len(json.dumps(holder[key])) * times < _MOST else 1)
         elif kind == 2:
             holder[key] = _deep(holder[key], draw)
         elif kind == 3:
             other, there = draw.choice(places)
             with_other = copy.deepcopy(holder[key])
-            if isinstance(other, dict) or there < len(other):
+            if (isinstance(other, dict) or there < len(other)) and len(json.dumps(value)) < _MOST:
                 other[there] = with_other
         elif kind == 4 and isinstance(holder, dict):
             new = draw.choice(TOKENS).decode(errors="replace")[:500]
