@@ -56,13 +56,17 @@ class Hub:
 
 
 @contextlib.contextmanager
-def hub(run, address=LOOPBACK):
-    """Give the Hub, whose registry listens at an address of this machine."""
+def hub(run, address=LOOPBACK, plain=False):
+    """Give the Hub, whose registry listens at an address of this machine, with TLS or ``plain``."""
     pem = make_server_certificate(run.scratch / "pki", [NAME])
-    registry = Registry(run.scratch / "registry", tls=(pem.certificate, pem.key), ca_file=pem.ca, listen=address)
+    tls = None if plain else (pem.certificate, pem.key)
+    registry = Registry(run.scratch / "registry", tls=tls, ca_file=pem.ca, listen=address)
     with registry:
         # composectl knows of no other place than the one that the name says.
-        registry.host = registry.address = f"{NAME}:{registry.address.rpartition(':')[2]}"
+        if plain:
+            registry.host = registry.address
+        else:
+            registry.host = registry.address = f"{NAME}:{registry.address.rpartition(':')[2]}"
         hosts = run.scratch / "hosts"
         hosts.write_text(f"{Path('/etc/hosts').read_text()}\n{address} {NAME}\n")
         # In the mounts that are the benchmarks' own.
@@ -164,6 +168,8 @@ class Theirs(Side):
     def __init__(self, home, hub, program, daemon=None):
         super().__init__(home, hub, daemon)
         self.program = [str(program)]
+        if hub.registry.url.startswith("http:"):
+            self.environ["COMPOSE_APPS_PROXY"] = f"{hub.registry.url}/"
 
     def pull(self, ref):
         return self.run("pull", "-u", "95", ref)
