@@ -14,6 +14,8 @@ from fuzz.targets import TARGETS
 
 INPUTS = 1_000_000
 # Inputs that one process works on before the next turn of all targets.
+# Seconds between two lines about how far it is.
+_TELL = 10
 TURN = 5000
 EXAMPLES = """\
 Each target is a parser of something that others write: registries, publishers, dockerd, a damaged disk. It is given
@@ -72,7 +74,7 @@ def main(argv):
     targets = [target for target in TARGETS if not args.targets or target.name in args.targets]
     if args.only is not None:
         return _once(targets[0], args)
-    done, findings = run(targets, args.seed, args.inputs, args.jobs, args.time)
+    done, findings = run(targets, args.seed, args.inputs, args.jobs, args.time, _tell)
     for finding in findings:
         print(finding.line())
     if args.json:
@@ -81,13 +83,18 @@ def main(argv):
     return 1 if findings else 0
 
 
-def run(targets, seed, inputs, jobs=1, seconds=None):
+def _tell(text):
+    print(f"fuzz: {text}", file=sys.stderr, flush=True)
+
+
+def run(targets, seed, inputs, jobs=1, seconds=None, tell=lambda text: None):
     """Run a campaign; return (how many inputs, [Finding]).
 
     Arguments:
         inputs: in all; each target gets its share by its weight.
         jobs: processes side by side.
         seconds: when to end, None for never.
+        tell: called with a line of text, every ten seconds or so.
     """
     until = time.monotonic() + seconds if seconds else None
     whole = sum(target.weight for target in targets)
@@ -97,10 +104,15 @@ def run(targets, seed, inputs, jobs=1, seconds=None):
         turns += [(first, target.name, seed, min(TURN, share - first), until) for first in range(0, share, TURN)]
     # All targets take turns, so that a campaign that ends early has tried each.
     turns.sort(key=lambda turn: turn[0])
-    found, done = {}, 0
+    found, done, begun = {}, 0, time.monotonic()
+    told = begun
     with ProcessPoolExecutor(jobs) as pool:
         for count, findings in pool.map(_turn, turns):
             done += count
+            if time.monotonic() - told > _TELL:
+                told = time.monotonic()
+                left = (told - begun) * (inputs - done) / max(done, 1)
+                tell(f"{done}/{inputs} inputs, {len(found)} findings, {max(left, 0) / 60:.1f} min left")
             for one in findings:
                 key = one.target, one.what, one.where
                 times = one.times + (found[key].times if key in found else 0)
