@@ -13,9 +13,9 @@ from fuzz import campaign, mutate
 from fuzz.targets import TARGETS
 
 INPUTS = 1_000_000
-# Inputs that one process works on before the next turn of all targets.
 # Seconds between two lines about how far it is.
 _TELL = 10
+# Inputs that one process works on before the next turn of all targets.
 TURN = 5000
 EXAMPLES = """\
 Each target is a parser of something that others write: registries, publishers, dockerd, a damaged disk. It is given

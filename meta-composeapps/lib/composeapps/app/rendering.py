@@ -9,6 +9,8 @@ from composeapps.errors import UsageError
 # another variable begins, so that no text takes longer than its length.
 _VARIABLE = re.compile(
     r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_.]*)(:?[-?+](?:[^}$]|\$(?!\{))*)?\}|([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*))")
+# Parameters are not nested deeper: what a name without braces may be is tried up to so many words.
+_DEEPEST = 128
 ENABLED = "x-enabled"
 # What of a service may name another one that it cannot do without.
 _NEEDS = ("network_mode", "ipc", "pid")
@@ -34,7 +36,7 @@ def used(value):
             elif not escaped:
                 # How far such a name goes depends on what there is.
                 words = bare.split(".")
-                names.update(".".join(words[:count]) for count in range(1, len(words) + 1))
+                names.update(".".join(words[:count]) for count in range(1, min(len(words), _DEEPEST) + 1))
         return text
 
     _each_text(value, note)
@@ -78,7 +80,7 @@ def fill(value, values, strict):
 def _longest(name, values):
     """Split a name without braces into the longest one that is a parameter, else its first word, and what follows."""
     words = name.split(".")
-    for count in range(len(words), 0, -1):
+    for count in range(min(len(words), _DEEPEST), 0, -1):
         head = ".".join(words[:count])
         if head in values or count == 1:
             return head, name[len(head):]
