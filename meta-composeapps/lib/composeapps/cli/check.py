@@ -7,26 +7,28 @@ from composeapps.cli import output
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
 from composeapps.oci.digests import is_digest
 
-EXAMPLES = """\
-Of each app the blobs in the store are verified, and the files beside them that other tools
-read; of an installed app also its unpacked bundle and its images in dockerd. --store-only
-leaves out the latter two. Without APP every other file of the store is verified as well.
-'composeapps pull' mends what the store has damaged, and nothing else.
-
---quick reads no layer and no unpacked bundle: it sees what is missing, or of the wrong size, and
-damage in manifests and configurations.
-
-examples:
-  composeapps check
-  composeapps check --quick
-  composeapps check web --json
-  composeapps check --store-only
-"""
+HELP = {
+    "examples": (
+        ("composeapps check", ""),
+        ("composeapps check --quick", ""),
+        ("composeapps check web --json", ""),
+        ("composeapps check --store-only", ""),
+    ),
+    "details": (
+        "Of each app the blobs in the store are verified, and the files beside them that other tools read; of an "
+        "installed app also its unpacked bundle and its images in dockerd. --store-only leaves out the latter two. "
+        "Without APP every other file of the store is verified as well. 'composeapps pull' mends what the store has "
+        "damaged, and nothing else.",
+        "--quick reads no layer and no unpacked bundle: it sees what is missing, or of the wrong size, and damage in "
+        "manifests and configurations.",
+    ),
+    "exits": {3: None, 4: None, 6: None},
+}
 
 
 def configure(name, parser):
     """Add this command's arguments."""
-    parser.epilog = EXAMPLES
+    parser.describe(**HELP)
     output.add_json(parser)
     parser.add_argument("apps", metavar="APP", nargs="*", help="name or pinned reference (default: all)")
     parser.add_argument("--quick", action="store_true", help="look for blobs and at their sizes, and do not read them")

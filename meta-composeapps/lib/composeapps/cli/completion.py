@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from composeapps.cli import output
 
-EXAMPLES = """\
-The script goes to standard output. Images of this layer have it for all three shells.
-
-examples:
-  composeapps completion bash > ~/.local/share/bash-completion/completions/composeapps
-  composeapps completion zsh > ~/.zfunc/_composeapps       (with ~/.zfunc in fpath)
-  composeapps completion fish > ~/.config/fish/completions/composeapps.fish
-"""
+HELP = {
+    "examples": (
+        ("composeapps completion bash > ~/.local/share/bash-completion/completions/composeapps", ""),
+        ("composeapps completion zsh > ~/.zfunc/_composeapps", "with ~/.zfunc in fpath"),
+        ("composeapps completion fish > ~/.config/fish/completions/composeapps.fish", ""),
+    ),
+    "details": ("The script goes to standard output. Images of this layer have it for all three shells.",),
+}
 # What a word stands for, by the placeholder that the help has for it.
 _KINDS = {"FILE": "file", "DIR": "directory", "APP_DIR": "directory", "STORE": "directory", "PATH": "file",
           "APP": "app"}
@@ -21,7 +21,7 @@ _KINDS = {"FILE": "file", "DIR": "directory", "APP_DIR": "directory", "STORE": "
 
 def configure(name, parser):
     """Add this command's arguments."""
-    parser.epilog = EXAMPLES
+    parser.describe(**HELP)
     output.add_json(parser)
     parser.add_argument("shell", metavar="SHELL", choices=tuple(_SCRIPTS), help="bash, zsh or fish")
     parser.set_defaults(run=_completion)

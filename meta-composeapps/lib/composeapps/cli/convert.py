@@ -6,25 +6,28 @@ import os
 from composeapps.cli import output
 from composeapps.errors import UsageError
 
-EXAMPLES = """\
-PATH is a Docker App (a .dockerapp file or directory, or a directory that has one), the directory of
-an app with an unpinned docker-compose.yml, or the name of an app that --list shows. The parameters of
-a Docker App are filled in, app.name and what else its metadata says among them, and services that
-x-enabled switches off are left out. What comes out is a directory for 'composeapps publish', which pins the
-images. With --stop the containers and networks of the old app are removed after that; its volumes
-stay, and the new app takes them over when its directory has the same name.
-
-examples:
-  composeapps convert --list
-  composeapps convert /var/sota/compose-apps/shop --output shop --stop
-  composeapps convert shop.dockerapp --set web.port=8080
-  composeapps publish shop registry.example.com/factory/shop:v1
-"""
+HELP = {
+    "examples": (
+        ("composeapps convert --list", ""),
+        ("composeapps convert /var/sota/compose-apps/shop --output shop --stop", ""),
+        ("composeapps convert shop.dockerapp --set web.port=8080", ""),
+        ("composeapps publish shop registry.example.com/factory/shop:v1", "what comes next"),
+    ),
+    "details": (
+        "PATH is a Docker App (a .dockerapp file or directory, or a directory that has one), the directory of an app "
+        "with an unpinned docker-compose.yml, or the name of an app that --list shows. The parameters of a Docker App "
+        "are filled in, app.name and what else its metadata says among them, and services that x-enabled switches off "
+        "are left out. What comes out is a directory for 'composeapps publish', which pins the images.",
+        "With --stop the containers and networks of the old app are removed after that; its volumes stay, and the new "
+        "app takes them over when its directory has the same name.",
+    ),
+    "exits": {3: None, 4: None, 6: None, 9: None},
+}
 
 
 def configure(name, parser):
     """Add this command's arguments."""
-    parser.epilog = EXAMPLES
+    parser.describe(**HELP)
     output.add_json(parser)
     parser.add_argument("path", metavar="PATH", nargs="?", help="the old-style app")
     parser.add_argument("--list", action="store_true", help="list the old-style apps on this device")

@@ -6,27 +6,27 @@ import os
 from composeapps.cli import output
 from composeapps.errors import UsageError
 
-EXAMPLES = """\
-Checks the metadata of all images, layers and containers, and reads the files of each layer that
-was not read before. What is damaged is healed from the restorable store, else removed with what
-is built on it, so that 'composeapps run' loads it again. Volumes are not touched. What may be of
-value is set aside under lost+fsck in the data root. The last report with findings is in
-composeapps-fsck/report.json there.
-
-exit status: 0 clean, 10 repaired, 4 damage is left (or found by --dry-run or --background),
-11 dockerd is at work; for the others see 'composeapps --help'.
-
-examples:
-  composeapps fsck --dry-run          what is damaged, and what would be done
-  composeapps fsck                    check and repair; docker.service must be stopped
-  composeapps fsck --full             read every layer again
-  composeapps fsck --background       beside a running dockerd: read layers, repair nothing
-"""
+HELP = {
+    "examples": (
+        ("composeapps fsck --dry-run", "what is damaged, and what would be done"),
+        ("composeapps fsck", "check and repair; docker.service must be stopped"),
+        ("composeapps fsck --full", "read every layer again"),
+        ("composeapps fsck --background", "beside a running dockerd: read layers, repair nothing"),
+    ),
+    "details": (
+        "Checks the metadata of all images, layers and containers, and reads the files of each layer that was not read "
+        "before. What is damaged is healed from the restorable store, else removed with what is built on it, so that "
+        "'composeapps run' loads it again. Volumes are not touched. What may be of value is set aside under "
+        "lost+fsck in the data root. The last report with findings is in composeapps-fsck/report.json there.",
+    ),
+    "exits": {0: "clean", 4: "damage is left, or was found by --dry-run or --background", 9: "another fsck is at work",
+              10: "dockerd's store was damaged and is repaired", 11: "dockerd is at work on its store"},
+}
 
 
 def configure(name, parser):
     """Add this command's arguments."""
-    parser.epilog = EXAMPLES
+    parser.describe(**HELP)
     output.add_json(parser)
     parser.add_argument("--data-root", metavar="DIR", help="dockerd's data directory (default: what "
                         "/etc/docker/daemon.json says, else /var/lib/docker)")

@@ -5,51 +5,50 @@ from composeapps import durable
 from composeapps.cli import output
 from composeapps.errors import ComposeAppsError
 
-EXAMPLES = {
-    "prune": """\
-Kept are of each app the installed version and the one before it, the preloaded apps, what an
-unfinished update or a running container needs, what composectl has installed or begun to fetch, and
-apps that 'compose_apps' in the configuration names and that are not installed yet. All else goes:
-apps, their blobs, unfinished downloads, and the images that the agent loaded into dockerd for these
-apps, unless a container is made from them.
-
-The exit status is 4 when something could not be judged for damage, else 6 when dockerd could not be
-asked for its images; what that concerns was kept, and the rest is pruned all the same.
-
-examples:
-  composeapps prune --dry-run
-  composeapps prune
-  composeapps prune --keep registry.example.com/factory/web@sha256:…
-""",
-    "rm": """\
-Stops and removes the app's containers and networks, its unpacked bundle, its state, and what the
-store and dockerd have for it alone. Named volumes stay unless --volumes is given, and what services
-wrote into the app's directory is set aside, which is said. The preloaded version of an app stays in
-the store, but is not started at boot any more; 'composeapps run APP' brings it back. With a pinned
-reference only that version goes from the store.
-
-A removal that was cut off is finished by giving the command again.
-
-examples:
-  composeapps rm web
-  composeapps rm --volumes web
-""",
-    "uninstall": """\
-Does what 'composeapps rm' does, and leaves the store as it is: 'composeapps run APP' brings the app
-back without a network, until 'composeapps prune' takes what is not installed.
-
-An app that runs is stopped. One that was cut off is finished by giving the command again.
-
-examples:
-  composeapps uninstall web
-  composeapps uninstall --volumes web
-""",
+HELP = {
+    "prune": {
+        "examples": (
+            ("composeapps prune --dry-run", ""),
+            ("composeapps prune", ""),
+            ("composeapps prune --keep registry.example.com/factory/web@sha256:…", ""),
+        ),
+        "details": (
+            "Kept are of each app the installed version and the one before it, the preloaded apps, what an unfinished "
+            "update or a running container needs, what composectl has installed or begun to fetch, and apps that "
+            "'compose_apps' in the configuration names and that are not installed yet. All else goes: apps, their "
+            "blobs, unfinished downloads, and the images that the agent loaded into dockerd for these apps, unless a "
+            "container is made from them.",
+        ),
+        "exits": {4: "something could not be judged for damage: it was kept, the rest is pruned",
+                  6: "dockerd could not be asked for its images: they were kept, the rest is pruned", 9: None},
+    },
+    "rm": {
+        "examples": (("composeapps rm web", ""), ("composeapps rm --volumes web", "")),
+        "details": (
+            "Stops and removes the app's containers and networks, its unpacked bundle, its state, and what the store "
+            "and dockerd have for it alone. Named volumes stay unless --volumes is given, and what services wrote "
+            "into the app's directory is set aside, which is said. The preloaded version of an app stays in the "
+            "store, but is not started at boot any more; 'composeapps run APP' brings it back. With a pinned "
+            "reference only that version goes from the store.",
+            "A removal that was cut off is finished by giving the command again.",
+        ),
+        "exits": {3: None, 4: None, 6: None, 9: None},
+    },
+    "uninstall": {
+        "examples": (("composeapps uninstall web", ""), ("composeapps uninstall --volumes web", "")),
+        "details": (
+            "Does what 'composeapps rm' does, and leaves the store as it is: 'composeapps run APP' brings the app back "
+            "without a network, until 'composeapps prune' takes what is not installed.",
+            "An app that runs is stopped. One that was cut off is finished by giving the command again.",
+        ),
+        "exits": {3: None, 4: None, 6: None, 9: None},
+    },
 }
 
 
 def configure(name, parser):
     """Add the arguments of the command ``name``."""
-    parser.epilog = EXAMPLES[name]
+    parser.describe(**HELP[name])
     output.add_json(parser)
     if name == "prune":
         parser.add_argument("--dry-run", action="store_true", help="say what would be removed, remove nothing")

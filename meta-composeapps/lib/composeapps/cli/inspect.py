@@ -3,24 +3,25 @@
 
 from composeapps.cli import output
 
-EXAMPLES = """\
-The app's manifest, its bundle and its images' manifests are read from the registry; layers are not. Shown
-are its services and platforms, and, for this machine or the one that --platform names, what a pull into the
-store would fetch. A version of the app that the store has is compared with it.
-
-The exit status is 0 when the app could be read, 3 when it is not in the registry or not for that platform, 5 when
-the registry fails.
-
-examples:
-  composeapps inspect registry.example.com/factory/web:v3
-  composeapps inspect --platform linux/arm64 registry.example.com/factory/web@sha256:…
-  composeapps inspect --json registry.example.com/factory/web:v3 | jq -r .uri
-"""
+HELP = {
+    "examples": (
+        ("composeapps inspect registry.example.com/factory/web:v3", ""),
+        ("composeapps inspect --platform linux/arm64 registry.example.com/factory/web@sha256:…", ""),
+        ("composeapps inspect --json registry.example.com/factory/web:v3 | jq -r .uri", ""),
+    ),
+    "details": (
+        "The app's manifest, its bundle and its images' manifests are read from the registry; layers are not. Shown "
+        "are its services and platforms, and, for this machine or the one that --platform names, what a pull into the "
+        "store would fetch. A version of the app that the store has is compared with it.",
+    ),
+    "exits": {0: "the app could be read", 3: "it is not in the registry, or not for that platform", 4: None, 5: None},
+    "environment": ("registries",),
+}
 
 
 def configure(name, parser):
     """Add this command's arguments."""
-    parser.epilog = EXAMPLES
+    parser.describe(**HELP)
     output.add_json(parser)
     parser.add_argument("ref", metavar="REF", help="HOST/PATH:TAG or HOST/PATH@sha256:…, or an app in the store")
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="look for this machine (default: this one)")

@@ -11,6 +11,7 @@ import os
 import sys
 
 from composeapps import __version__
+from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 
 # Subcommand -> (module, one line of help).
@@ -39,47 +40,47 @@ COMMANDS = {
     "version": ("version", "print the versions of this program and of what it works with"),
 }
 
-EPILOG = """\
-exit status:
-  0  success                          5  the registry failed or cannot be reached
-  1  failure of another kind          6  dockerd or docker compose failed
-  2  wrong usage or bad input         7  the file system refused (full, read-only)
-  3  an app, blob or image is missing 8  a service is not running as it should
-  4  data is damaged                  9  another composeapps is at work
-  10  dockerd's store was damaged and is repaired (fsck)
-  11  dockerd is at work on its store (fsck)
-  12  a file system lacks the room that is needed; nothing was begun
-  13  a container holds its update lock
-  14  the update failed and the version before it runs again
-  15  the version failed too often and is rejected
-  16  the update is unfinished: the next run goes on with it
-  130  interrupted
-
-'composeapps COMMAND --help' explains a command and gives examples.
-"""
+EXAMPLES = (
+    ("composeapps status", "how the apps of this device are"),
+    ("composeapps pull --help", "a command's own help, with examples"),
+    ("composeapps ls --store /mnt/usb", "a store elsewhere; the common options may stand before the command as well"),
+)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, without the usage."""
+class _Whole(Parser):
+    """The parser of all commands."""
 
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message}; try '{self.prog} --help'\n")
+    def explained_exits(self):
+        from composeapps.cli import statuses
+
+        return statuses.STATUSES
+
+
+class _Command(Parser):
+    """The parser of one of the commands."""
+
+    def explained_exits(self):
+        from composeapps.cli import statuses
+
+        return statuses.explained({**statuses.ALWAYS, **self.exits})
 
 
 def build_parser(selected=None):
     """Return the parser; it knows only the subcommand ``selected``, all when None."""
-    parser = _Parser(prog="composeapps", description="Restorable compose apps on this device.", epilog=EPILOG,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", action="version", version=f"composeapps {__version__}")
+    parser = _Whole("composeapps", "Restorable compose apps on this device.")
+    parser.add_argument("--version", action="version", version=f"composeapps {__version__}",
+                        help="print the version and stop")
     _add_common(parser, None)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # With prog, argparse does not make a usage to get it from.
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=parser.prog,
+                                     parser_class=_Command)
     for name in [selected] if selected else COMMANDS:
         module, text = COMMANDS[name]
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         # The common options may stand behind the subcommand as well.
         _add_common(sub, argparse.SUPPRESS)
         importlib.import_module(f"composeapps.cli.{module}").configure(name, sub)
+    parser.describe(EXAMPLES, environment=("COLUMNS", "NO_COLOR"))
     return parser
 
 
@@ -94,7 +95,7 @@ _COMMON = {
 
 
 def _add_common(parser, default):
-    group = parser.add_argument_group("where things are, in place of what the configuration says")
+    parser.common = group = parser.add_argument_group("common")
     for option, (placeholder, text) in _COMMON.items():
         group.add_argument(option, metavar=placeholder, default=default, help=text)
 

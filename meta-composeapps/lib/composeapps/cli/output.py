@@ -9,9 +9,9 @@ from composeapps.sizes import human_size
 __all__ = ["add_json", "human_size", "load_config", "notify", "print_json", "print_table"]
 
 
-def add_json(parser):
-    """Add the --json option."""
-    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+def add_json(parser, text="print JSON on standard output"):
+    """Add the --json option, whose help is ``text``, to those that the commands have in common."""
+    parser.common.add_argument("--json", action="store_true", help=text)
 
 
 def load_config(args):

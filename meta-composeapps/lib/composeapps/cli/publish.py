@@ -3,34 +3,35 @@
 
 from composeapps.cli import output
 
-EXAMPLES = """\
-Every service's image is resolved to its digest in its registry, now; what the tag names
-later changes nothing for devices. Images with an index keep it, so an app runs on every
-platform that all of its images have.
-
-Overrides, extends and include are taken into the one compose file that devices get. Where
-docker compose is installed, it has to make the same of it as of the original.
-
-Logins are taken from REGISTRY_AUTH_FILE, ~/.config/containers/auth.json or
-~/.docker/config.json. COMPOSEAPPS_ENDPOINTS, or --endpoint, says where a registry listens
-when its name does not: hub.demo.test=http://127.0.0.1:5000.
-
-What the layers take on a device's disk is measured by reading them once; it is kept in
-~/.cache/composeapps ($XDG_CACHE_HOME), so that publishing again reads only new layers.
-
-examples:
-  composeapps publish apps/web registry.example.com/factory/web:v3
-  composeapps publish --dry-run apps/web registry.example.com/factory/web
-  composeapps publish --platform linux/arm64 --platform linux/arm/v7 apps/web registry.example.com/factory/web:v3
-  composeapps publish --pinned-images built.json apps/web registry.example.com/factory/web:v3
-  composeapps publish -f apps/web/compose.yaml -f apps/web/prod.yaml apps/web registry.example.com/factory/web:v3
-  composeapps publish --json apps/web registry.example.com/factory/web:v3 | jq -r .uri
-"""
+HELP = {
+    "examples": (
+        ("composeapps publish apps/web registry.example.com/factory/web:v3", ""),
+        ("composeapps publish --dry-run apps/web registry.example.com/factory/web", ""),
+        ("composeapps publish --platform linux/arm64 --platform linux/arm/v7 apps/web "
+         "registry.example.com/factory/web:v3", ""),
+        ("composeapps publish --pinned-images built.json apps/web registry.example.com/factory/web:v3", ""),
+        ("composeapps publish -f apps/web/compose.yaml -f apps/web/prod.yaml apps/web "
+         "registry.example.com/factory/web:v3", ""),
+        ("composeapps publish --json apps/web registry.example.com/factory/web:v3 | jq -r .uri", ""),
+    ),
+    "details": (
+        "Every service's image is resolved to its digest in its registry, now; what the tag names later changes "
+        "nothing for devices. Images with an index keep it, so an app runs on every platform that all of its images "
+        "have.",
+        "Overrides, extends and include are taken into the one compose file that devices get. Where docker compose is "
+        "installed, it has to make the same of it as of the original.",
+        "--endpoint says where a registry listens when its name does not: hub.demo.test=http://127.0.0.1:5000.",
+        "What the layers take on a device's disk is measured by reading them once; it is kept, so that publishing "
+        "again reads only new layers.",
+    ),
+    "exits": {3: "the compose file, an image or a platform is missing", 4: None, 5: None},
+    "environment": ("registries", "XDG_CACHE_HOME"),
+}
 
 
 def configure(name, parser):
     """Add this command's arguments."""
-    parser.epilog = EXAMPLES
+    parser.describe(**HELP)
     output.add_json(parser)
     parser.add_argument("app_dir", metavar="APP_DIR", help="directory with the app's compose file and what it names")
     parser.add_argument("target", metavar="REGISTRY/FACTORY/NAME[:TAG]", help="where to publish (tag: latest)")

@@ -3,37 +3,36 @@
 
 from composeapps.cli import output
 
-EXAMPLES = """\
-What the store has already is not fetched, and an app that is complete there needs no network. A pull
-that was cut off, by whatever, goes on at the byte where it stopped. With nothing to fetch, all of the
-app is read and what is damaged fetched again; --verify does so in any case. A lost connection is tried
-again for about two minutes in which nothing arrives.
-
---from takes all from another store, or from any directory with blobs/sha256 in it, and verifies it on the
-way; there an app's name will do where the directory is a store. --platform fetches for another machine than
-this one, for a store that is taken there.
-
-Where registries listen, their mirrors, certificates, proxies and logins: the sections
-[registry."HOST"] of the configuration.
-
-The exit status is 0 when all is there, 5 when the registry fails, 4 when it sends damaged data, 3 when it
-lacks something, 7 when the file system refuses, 12 when there is too little room, 9 when another
-composeapps is at work.
-
-examples:
-  composeapps pull registry.example.com/factory/web@sha256:…
-  composeapps pull --limit 500k --parallel 2 registry.example.com/factory/web@sha256:…
-  composeapps pull --verify web             check an app of the store, and mend it
-  composeapps pull --from /mnt/usb web      without a network, from another store
-  composeapps pull --platform linux/arm64 --store /mnt/usb registry.example.com/factory/web@sha256:…
-  composeapps pull --json registry.example.com/factory/web@sha256:… | jq .
-"""
+HELP = {
+    "examples": (
+        ("composeapps pull registry.example.com/factory/web@sha256:…", ""),
+        ("composeapps pull --limit 500k --parallel 2 registry.example.com/factory/web@sha256:…", ""),
+        ("composeapps pull --verify web", "check an app of the store, and mend it"),
+        ("composeapps pull --from /mnt/usb web", "without a network, from another store"),
+        ("composeapps pull --platform linux/arm64 --store /mnt/usb registry.example.com/factory/web@sha256:…", ""),
+        ("composeapps pull --json registry.example.com/factory/web@sha256:… | jq .", ""),
+    ),
+    "details": (
+        "What the store has already is not fetched, and an app that is complete there needs no network. A pull that "
+        "was cut off, by whatever, goes on at the byte where it stopped. With nothing to fetch, all of the app is "
+        "read and what is damaged fetched again; --verify does so in any case. A lost connection is tried again for "
+        "about two minutes in which nothing arrives.",
+        "--from takes all from another store, or from any directory with blobs/sha256 in it, and verifies it on the "
+        "way; there an app's name will do where the directory is a store. --platform fetches for another machine than "
+        "this one, for a store that is taken there.",
+        'Where registries listen, their mirrors, certificates, proxies and logins: the sections [registry."HOST"] of '
+        "the configuration.",
+    ),
+    "exits": {0: "all is there", 3: "the registry lacks something", 4: "the registry sends damaged data", 5: None,
+              9: None, 12: None},
+    "environment": ("registries",),
+}
 
 
 def configure(name, parser):
     """Add this command's arguments."""
-    parser.epilog = EXAMPLES
-    parser.add_argument("--json", action="store_true", help="print JSON objects, one a line, while it goes on")
+    parser.describe(**HELP)
+    output.add_json(parser, "print JSON objects, one a line, while it goes on")
     parser.add_argument("refs", metavar="REF", nargs="+",
                         help="an app's version, HOST/PATH@sha256:…, or the name of an app in the store")
     parser.add_argument("--limit", metavar="RATE", help="bytes a second that may be used: 500k, 2M (0: no limit)")

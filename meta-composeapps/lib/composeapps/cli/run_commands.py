@@ -15,49 +15,50 @@ from composeapps.errors import (
     UsageError,
 )
 
-EXAMPLES = {
-    "install": """\
-Another version of an app that is installed is an update, as for 'composeapps run'.
-
-examples:
-  composeapps install web
-  composeapps install --factory
-""",
-    "run": """\
-An app that 'composeapps stop' stopped is left alone by --factory and --installed, and started by its
-name. Another version than the installed one, named by its reference, is an update: it has to pass the
-health gate, and the version before comes back when it does not. --factory alone means the very
-versions that the image was preloaded with. With --installed, an app that was updated since stays at
-its version until an image comes with one that this device has not had, and an app that 'composeapps
-rm' removed stays away until it is run or installed by its name.
-An update that was cut off in the middle of switching is brought to an end first. What the store has
-lost of an installed version is taken from the factory store or fetched again; until then the app runs
-with what dockerd has of it (status 4). With --installed it waits for another command that is at work.
-
-examples:
-  composeapps run web
-  composeapps run --factory       the preloaded apps
-  composeapps run --factory --installed    what the device does at each boot
-""",
-    "stop": """\
-examples:
-  composeapps stop web
-  composeapps stop --all
-""",
-    "ps": """\
-The exit status is 0 when every service runs, is not unhealthy and is of the installed
-version, else 8.
-
-examples:
-  composeapps ps
-  composeapps ps web --json
-""",
+# What bringing an app up may end with: where that takes an update, all that one may.
+_EXITS = {**dict.fromkeys((3, 4, 5, 6, 9, 12, 13, 14, 15, 16)), 8: "a service is not running as it should"}
+HELP = {
+    "install": {
+        "examples": (("composeapps install web", ""), ("composeapps install --factory", "")),
+        "details": ("Another version of an app that is installed is an update, as for 'composeapps run'.",),
+        "exits": _EXITS,
+        "environment": ("registries",),
+    },
+    "run": {
+        "examples": (
+            ("composeapps run web", ""),
+            ("composeapps run --factory", "the preloaded apps"),
+            ("composeapps run --factory --installed", "what the device does at each boot"),
+        ),
+        "details": (
+            "An app that 'composeapps stop' stopped is left alone by --factory and --installed, and started by its "
+            "name. Another version than the installed one, named by its reference, is an update: it has to pass the "
+            "health gate, and the version before comes back when it does not. --factory alone means the very versions "
+            "that the image was preloaded with. With --installed, an app that was updated since stays at its version "
+            "until an image comes with one that this device has not had, and an app that 'composeapps rm' removed "
+            "stays away until it is run or installed by its name.",
+            "An update that was cut off in the middle of switching is brought to an end first. What the store has lost "
+            "of an installed version is taken from the factory store or fetched again; until then the app runs with "
+            "what dockerd has of it (status 4). With --installed it waits for another command that is at work.",
+        ),
+        "exits": _EXITS,
+        "environment": ("registries",),
+    },
+    "stop": {
+        "examples": (("composeapps stop web", ""), ("composeapps stop --all", "")),
+        "exits": {3: None, 4: None, 6: None, 9: None},
+    },
+    "ps": {
+        "examples": (("composeapps ps", ""), ("composeapps ps web --json", "")),
+        "exits": {0: "every service runs, is not unhealthy and is of the installed version", 3: None, 4: None, 6: None,
+                  8: "one does not"},
+    },
 }
 
 
 def configure(name, parser):
     """Add the arguments of the command ``name``."""
-    parser.epilog = EXAMPLES[name]
+    parser.describe(**HELP[name])
     output.add_json(parser)
     parser.add_argument("apps", metavar="APP", nargs="*", help="name or pinned reference")
     if name in ("install", "run"):

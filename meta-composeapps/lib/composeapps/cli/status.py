@@ -6,25 +6,28 @@ import time
 
 from composeapps.cli import output
 
-EXAMPLES = {
-    "status": """\
-Takes no lock: it can be asked at any time, also during a download or an update, and works
-without dockerd. 'composeapps ps' is the short view of the services.
-
-The exit status is 0 when all is well: every service runs the installed version and is not
-unhealthy, no update has failed or was left unfinished, and everything could be read; else 8.
-
-examples:
-  composeapps status
-  composeapps status web --json | jq -r '.apps[0].update_status'
-  composeapps status --follow
-""",
-    "history": """\
-examples:
-  composeapps history
-  composeapps history web -n 3
-  composeapps history --json | jq '.[] | select(.result != "committed")'
-""",
+HELP = {
+    "status": {
+        "examples": (
+            ("composeapps status", ""),
+            ("composeapps status web --json | jq -r '.apps[0].update_status'", ""),
+            ("composeapps status --follow", ""),
+        ),
+        "details": (
+            "Takes no lock: it can be asked at any time, also during a download or an update, and works without "
+            "dockerd. 'composeapps ps' is the short view of the services.",
+            "All is well when every service runs the installed version and is not unhealthy, no update has failed or "
+            "was left unfinished, and everything could be read.",
+        ),
+        "exits": {0: "all is well", 3: None, 8: "something is not well"},
+    },
+    "history": {
+        "examples": (
+            ("composeapps history", ""),
+            ("composeapps history web -n 3", ""),
+            ("composeapps history --json | jq '.[] | select(.result != \"committed\")'", ""),
+        ),
+    },
 }
 # Seconds between two looks of --follow.
 INTERVAL = 1
@@ -32,7 +35,7 @@ INTERVAL = 1
 
 def configure(name, parser):
     """Add the arguments of the command ``name``."""
-    parser.epilog = EXAMPLES[name]
+    parser.describe(**HELP[name])
     output.add_json(parser)
     if name == "status":
         parser.add_argument("apps", metavar="APP", nargs="*", help="the app's name (default: all)")

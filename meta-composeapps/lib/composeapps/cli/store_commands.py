@@ -6,25 +6,26 @@ import sys
 from composeapps.cli import output
 from composeapps.store.store import Store
 
-EXAMPLES = {
-    "ls": """\
-examples:
-  composeapps ls
-  composeapps ls --json | jq -r '.[].uri'
-""",
-    "show": """\
-examples:
-  composeapps show web
-  composeapps show --compose web
-  composeapps show --manifest web | jq .layers
-  composeapps show registry.example.com/factory/web@sha256:… --json
-""",
+HELP = {
+    "ls": {
+        "examples": (("composeapps ls", ""), ("composeapps ls --json | jq -r '.[].uri'", "")),
+        "exits": {4: None},
+    },
+    "show": {
+        "examples": (
+            ("composeapps show web", ""),
+            ("composeapps show --compose web", ""),
+            ("composeapps show --manifest web | jq .layers", ""),
+            ("composeapps show registry.example.com/factory/web@sha256:… --json", ""),
+        ),
+        "exits": {3: None, 4: None},
+    },
 }
 
 
 def configure(name, parser):
     """Add the arguments of the command ``name``."""
-    parser.epilog = EXAMPLES[name]
+    parser.describe(**HELP[name])
     output.add_json(parser)
     if name == "show":
         parser.add_argument("app", metavar="APP", help="name or pinned reference")

@@ -6,47 +6,54 @@ import contextlib
 from composeapps.cli import output
 from composeapps.errors import ComposeAppsError, NotFoundError, RolledBackError, UsageError
 
-EXAMPLES = {
-    "update": """\
-An update is fetched, loaded into dockerd, and put in place service by service; only what changed is
-touched. It is committed when all services were well for the soak time. If they were not, the version
-before it is brought back from the store. What was cut off goes on with the next 'composeapps update'.
-An app that the user stopped gets the new version and stays stopped.
-
-In steps: 'fetch' only fetches, 'install' fetches and loads into dockerd, 'start' goes on to the end. What
-waits between steps waits for these words, over reboots, too. Without REF each goes on with what there is.
-'cancel' gives up what has not begun to switch, and 'status' tells of what is under way.
-
-examples:
-  composeapps update hub.example.com/factory/shop@sha256:…
-  composeapps update --plan hub.example.com/factory/shop@sha256:…
-  composeapps update                       go on with what was cut off
-  composeapps update --force               the same, whatever containers hold their update lock
-  composeapps update fetch hub.example.com/factory/shop@sha256:…
-  composeapps update install
-  composeapps update start --soak 60
-  composeapps update cancel shop
-""",
-    "rollback": """\
-The version before the installed one comes back from the store, without a network; a second rollback
-undoes the first. An update of the app that has touched nothing yet is given up instead.
-
-examples:
-  composeapps rollback shop
-  composeapps rollback --reject shop       and never install the present version again by itself
-""",
-    "allow": """\
-A version that failed too often is not tried again; this forgets its failures.
-
-examples:
-  composeapps allow hub.example.com/factory/shop@sha256:…
-""",
+# What a change of version may end with.
+_EXITS = dict.fromkeys((3, 4, 5, 6, 9, 12, 13, 14, 15, 16))
+HELP = {
+    "update": {
+        "examples": (
+            ("composeapps update hub.example.com/factory/shop@sha256:…", ""),
+            ("composeapps update --plan hub.example.com/factory/shop@sha256:…", ""),
+            ("composeapps update", "go on with what was cut off"),
+            ("composeapps update --force", "the same, whatever containers hold their update lock"),
+            ("composeapps update fetch hub.example.com/factory/shop@sha256:…", ""),
+            ("composeapps update install", ""),
+            ("composeapps update start --soak 60", ""),
+            ("composeapps update cancel shop", ""),
+        ),
+        "details": (
+            "An update is fetched, loaded into dockerd, and put in place service by service; only what changed is "
+            "touched. It is committed when all services were well for the soak time. If they were not, the version "
+            "before it is brought back from the store. What was cut off goes on with the next 'composeapps update'. An "
+            "app that the user stopped gets the new version and stays stopped.",
+            "In steps: 'fetch' only fetches, 'install' fetches and loads into dockerd, 'start' goes on to the end. "
+            "What waits between steps waits for these words, over reboots, too. Without REF each goes on with what "
+            "there is. 'cancel' gives up what has not begun to switch, and 'status' tells of what is under way.",
+        ),
+        "exits": _EXITS,
+        "environment": ("registries",),
+    },
+    "rollback": {
+        "examples": (
+            ("composeapps rollback shop", ""),
+            ("composeapps rollback --reject shop", "and never install the present version again by itself"),
+        ),
+        "details": (
+            "The version before the installed one comes back from the store, without a network; a second rollback "
+            "undoes the first. An update of the app that has touched nothing yet is given up instead.",
+        ),
+        "exits": _EXITS,
+    },
+    "allow": {
+        "examples": (("composeapps allow hub.example.com/factory/shop@sha256:…", ""),),
+        "details": ("A version that failed too often is not tried again; this forgets its failures.",),
+        "exits": {3: "the version has not failed on this device", 9: None},
+    },
 }
 
 
 def configure(name, parser):
     """Add the arguments of the command ``name``."""
-    parser.epilog = EXAMPLES[name]
+    parser.describe(**HELP[name])
     output.add_json(parser)
     if name == "rollback":
         parser.add_argument("apps", metavar="APP", nargs="+", help="name of an installed app")

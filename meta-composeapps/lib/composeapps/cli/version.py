@@ -6,16 +6,12 @@ import sys
 from composeapps import __version__
 from composeapps.cli import output
 
-EXAMPLES = """\
-examples:
-  composeapps version
-  composeapps version --json
-"""
+HELP = {"examples": (("composeapps version", ""), ("composeapps version --json", ""))}
 
 
 def configure(name, parser):
     """Add this command's arguments."""
-    parser.epilog = EXAMPLES
+    parser.describe(**HELP)
     output.add_json(parser)
     parser.set_defaults(run=_version)
 
