@@ -42,7 +42,8 @@ def anchor_of(heading, taken=()):
 class Page:
     """One Markdown file.
 
-    ``path`` is the file, ``text`` its content; ``anchors`` maps each heading's anchor to its line, in order.
+    ``path`` is the file, ``text`` its content; ``anchors`` maps each heading's anchor to its line, in order;
+    ``words`` is the prose, (text, line, where the link leads that it is in, or None), without headings and code.
     """
 
     def __init__(self, path):
@@ -50,7 +51,7 @@ class Page:
         self.text = self.path.read_text(encoding="utf-8")
         self._lines = self.text.splitlines()
         tokens = MarkdownIt("commonmark").enable("table").parse(self.text)
-        self.anchors, self.links, self.blocks = {}, [], []
+        self.anchors, self.links, self.blocks, self.words = {}, [], [], []
         self._levels = {}
         previous = None
         for index, token in enumerate(tokens):
@@ -61,6 +62,8 @@ class Page:
             elif token.type == "inline":
                 self.links += [Link(child.attrs["href"], line) for child in token.children
                                if child.type == "link_open"]
+                if previous.type != "heading_open":
+                    self.words += _prose(token.children, line)
             elif token.type in ("fence", "code_block"):
                 marks = ()
                 if previous is not None and previous.type == "html_block":
@@ -88,6 +91,17 @@ class Page:
 
 def _plain(inline):
     return "".join(child.content for child in inline.children if child.type in ("text", "code_inline"))
+
+
+def _prose(children, line):
+    target = None
+    for child in children:
+        if child.type == "link_open":
+            target = child.attrs["href"]
+        elif child.type == "link_close":
+            target = None
+        elif child.type == "text":
+            yield child.content, line, target
 
 
 @cache
