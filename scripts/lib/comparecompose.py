@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command line of scripts/compare-compose, and the comparison behind it."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 from composeapps.app import composecheck, publish
 from composeapps.app.bundle import BASE_NAMES, OVERRIDE_NAMES
+from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 
 EQUAL, REFUSED, INVALID, UNCHECKED = "equal", "refused", "invalid", "unchecked"
@@ -24,30 +24,31 @@ _SUFFIXES = (".yml", ".yaml")
 _SERVICES = re.compile(rb"(?m)^\s*[{,?]?\s*[\"']?services[\"']?\s*(?::|$)|^\{.*services")
 _LARGEST = 4 * 1024 * 1024
 
-EXAMPLES = """\
-Every file below DIR that is called *.yml or *.yaml and has services is taken for an app's compose
-file, in the directory it lies in; compose.yaml or docker-compose.yml with the file that overrides
-it are one app, as docker compose has it. Each is prepared as 'composeapps publish' does it, but
-for the registry: every image gets a digest that is made up. Then docker compose is asked what it
-makes of both. Nothing is written into DIR, and no network is used.
-
-  equal      docker compose makes the same of the compose file and of the pinned one
-  refused    publish says in one sentence why it does not take it
-  invalid    docker compose does not take it either
-  unchecked  docker compose cannot say: a file of the device that it reads is not on this machine
-  different  docker compose makes something else of the pinned file: a fault of publish
-  failed     publish ended with an error that it does not know: a fault of publish
-
-examples:
-  scripts/compare-compose ~/src/our-apps
-  scripts/compare-compose --compose /usr/libexec/docker/cli-plugins/docker-compose tests/app/corpus
-  scripts/compare-compose --json ~/src/our-apps | jq '.[] | select(.outcome != "equal")'
-  scripts/compare-compose --only different,failed ~/src/our-apps
-
-exit status:
-  0  none is different, none failed      2  wrong usage, or no docker compose
-  1  one is different or failed
-"""
+HELP = {
+    "examples": (
+        ("scripts/compare-compose ~/src/our-apps", ""),
+        ("scripts/compare-compose --compose /usr/libexec/docker/cli-plugins/docker-compose tests/app/corpus", ""),
+        ("scripts/compare-compose --json ~/src/our-apps | jq '.[] | select(.outcome != \"equal\")'", ""),
+        ("scripts/compare-compose --only different,failed ~/src/our-apps", ""),
+    ),
+    "details": (
+        "Every file below DIR that is called *.yml or *.yaml and has services is taken for an app's compose file, in "
+        "the directory it lies in; compose.yaml or docker-compose.yml with the file that overrides it are one app, as "
+        "docker compose has it. Each is prepared as 'composeapps publish' does it, but for the registry: every image "
+        "gets a digest that is made up. Then docker compose is asked what it makes of both. Nothing is written into "
+        "DIR, and no network is used.",
+        {
+            EQUAL: "docker compose makes the same of the compose file and of the pinned one",
+            REFUSED: "publish says in one sentence why it does not take it",
+            INVALID: "docker compose does not take it either",
+            UNCHECKED: "docker compose cannot say: a file of the device that it reads is not on this machine",
+            DIFFERENT: "docker compose makes something else of the pinned file: a fault of publish",
+            FAILED: "publish ended with an error that it does not know: a fault of publish",
+        },
+    ),
+    "exits": {0: "none is different, none failed", 1: "one is different or failed",
+              2: "wrong usage, or no docker compose"},
+}
 
 
 class Comparison(NamedTuple):
@@ -60,7 +61,7 @@ class Comparison(NamedTuple):
 
 def main(argv):
     """Run the command line; return the exit status."""
-    args = _parse(argv)
+    args = make_parser().parse_args(argv)
     program = args.compose or composecheck.find_for_publishing()
     if program is None or not Path(program).exists():
         print(f"compare-compose: {program or 'docker compose'} is not there: install docker compose, or name it with "
@@ -83,16 +84,17 @@ def main(argv):
     return 1 if any(each.outcome in (DIFFERENT, FAILED) for each in found) else 0
 
 
-def _parse(argv):
-    parser = argparse.ArgumentParser(
-        prog="compare-compose", description="Compare what publish makes of compose files with docker compose's own "
-        "reading.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/compare-compose",
+                    "Compare what publish makes of compose files with docker compose's own reading.")
+    parser.describe(**HELP)
     parser.add_argument("directory", metavar="DIR", type=Path, help="where to look for compose files, at any depth")
     parser.add_argument("--compose", metavar="PROGRAM", help="docker compose (default: the one that is installed)")
     parser.add_argument("--only", metavar="OUTCOMES", type=lambda text: text.split(","),
                         help="show those with one of these outcomes, separated by commas")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser.parse_args(argv)
+    parser.common.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 def apps(directory):

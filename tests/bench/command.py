@@ -13,38 +13,50 @@ from pathlib import Path
 
 from bench import BENCHMARKS, BESIDE
 from bench.figures import BenchError, Run, table
+from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 from fastlane.errors import BuildError
 from fastlane.progress import Progress
 
 INSIDE = "COMPOSEAPPS_BENCH_INSIDE"
-EXAMPLES = """\
-Each benchmark measures what it compares in turns, in one run, and prints the ratio, the bar that it is to keep
-and whether it is met. The exit status is 0 whatever the figures, unless --check is given: then 1 when a bar is
-not met. Needs root, loop devices and 5 GB of disk; figures of a machine that is busy mean little.
+HELP = {
+    "examples": (
+        ("scripts/bench", "all of them"),
+        ("scripts/bench load-durable --rounds 7", "one, measured more often"),
+        ("scripts/bench --list", ""),
+        ("scripts/bench --json figures.json --check", ""),
+        ("scripts/bench --composectl ./composectl", "beside that program, which is yours to bring"),
+    ),
+    "details": (
+        "Each benchmark measures what it compares in turns, in one run, and prints the ratio, the bar that it is to "
+        "keep and whether it is met. Needs root, loop devices and 5 GB of disk; figures of a machine that is busy "
+        "mean little.",
+    ),
+    "exits": {0: "done, whatever the figures", 1: "a bar is not met, and --check was given",
+              2: "wrong usage, or it could not be measured", 130: None},
+    "environment": ("COMPOSEAPPS_BUILD", "NO_COLOR"),
+}
 
-examples:
-  scripts/bench                              all of them
-  scripts/bench load-durable --rounds 7      one, measured more often
-  scripts/bench --list
-  scripts/bench --json figures.json --check
-  scripts/bench --composectl ./composectl    beside that program, which is yours to bring
-"""
 
-
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    parser = argparse.ArgumentParser(prog="bench", description="Measure what loading and checking images costs.",
-                                     epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/bench", "Measure what loading and checking images costs, side by side.")
+    parser.describe(**HELP)
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"benchmarks (default: all): {', '.join(BENCHMARKS)}")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     parser.add_argument("--rounds", type=_positive, default=5, metavar="N",
                         help="how often each variant is timed (default: 5)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE",
+    parser.common.add_argument("--json", nargs="?", const="-", metavar="FILE",
                         help="also write the figures there as JSON; without FILE to standard output, with no table")
     parser.add_argument("--composectl", metavar="FILE", type=Path,
                         help=f"measure beside this program: {', '.join(BESIDE)} instead of the others, or any by NAME")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when a bar is not met")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser = make_parser()
     args = parser.parse_args(argv)
     unknown = [name for name in args.names if name not in BENCHMARKS and name not in BESIDE]
     if unknown:

@@ -4,8 +4,6 @@
 import contextlib
 import os
 import pty
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 import composeapps
 from composeapps.cli import helptext, main
+from support import helps
 
 LIB = Path(composeapps.__file__).parents[1]
 COMMANDS = ["", *main.COMMANDS]
@@ -30,57 +29,23 @@ def run(*words, **environment):
                           env={**os.environ, "PYTHONPATH": str(LIB), **environment})
 
 
-def exits_in(text):
-    section = re.search(r"^Exit status:\n(.*?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)[1]
-    return {int(number) for number in re.findall(r"^  (\d+)\b", section, re.MULTILINE)}
-
-
 @pytest.mark.parametrize("columns", [200, 80, 60, 40])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_line_is_wider_than_the_terminal(name, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    for line in parser_of(name).format_help().splitlines():
-        # A path, an address or what stands in quotes is not broken.
-        assert len(line) <= min(columns, 80) or len(helptext.shell_words(line.removesuffix(" \\"))) == 1, line
+    helps.check_width(parser_of(name).format_help(), columns)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_help_has_the_same_parts_in_the_same_order(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    lines = parser_of(name).format_help().splitlines()
     usage = f"composeapps {name} [OPTION]…" if name else "composeapps [OPTION]… COMMAND"
-    assert lines[0].startswith(f"Usage: {usage}")
-    sentence = " ".join("\n".join(lines).split("\n\n")[1].split())
-    assert sentence.endswith(".") and sentence[0].isupper()
-    order = ("Examples", "Commands", "Arguments", "Options", "Common options", "Exit status", "Environment")
-    headings = [line[:-1] for line in lines if line.endswith(":") and line[:-1] in order]
-    assert headings == [heading for heading in order if heading in headings]
-    assert {"Examples", "Common options", "Exit status"} <= set(headings)
-    assert not re.search(r"</?[a-z]+>", "\n".join(lines)), "a help is no HTML"
+    helps.check_form(parser_of(name).format_help(), usage)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_options_of_examples_exist(name):
-    examples = parser_of(name).examples
-    assert examples
-    for command, _meaning in examples:
-        words = shlex.split(re.split(r" [|>] ", command)[0])
-        assert words[0] == "composeapps"
-        with contextlib.suppress(helped := _Helped):
-            whole = main.build_parser()
-            whole.exit = lambda status=0, message=None, command=command: _end(status, message or command, helped)
-            for each in whole._subparsers._group_actions[0].choices.values():
-                each.exit = whole.exit
-            whole.parse_args(words[1:])
-
-
-class _Helped(Exception):
-    """The example asks for help."""
-
-
-def _end(status, message, helped):
-    assert status == 0, message
-    raise helped
+def test_what_the_examples_say_can_be_parsed(name, capsys):
+    helps.check_examples(parser_of(name), "composeapps", main.build_parser().parse_args)
 
 
 def test_a_command_line_that_is_broken_can_be_pasted(tmp_path):
@@ -122,7 +87,7 @@ def test_what_a_command_ends_with_is_in_its_help(words, tmp_path):
              "--docker-host", f"unix://{tmp_path}/none.sock"]
     done = run(words[0], *place, *words[1:])
     assert "Traceback" not in done.stderr
-    assert done.returncode in exits_in(parser_of(words[0]).format_help()), done.stderr
+    assert done.returncode in helps.exits_in(parser_of(words[0]).format_help()), done.stderr
 
 
 def test_every_error_has_a_status_that_is_explained():
@@ -135,7 +100,7 @@ def test_every_error_has_a_status_that_is_explained():
     for each in classes:
         classes += each.__subclasses__()
     assert {each.exit_code for each in classes if each.__module__.startswith("composeapps.")} <= set(STATUSES)
-    assert exits_in(parser_of("").format_help()) == set(STATUSES)
+    assert helps.exits_in(parser_of("").format_help()) == set(STATUSES)
 
 
 @pytest.mark.parametrize(("environment", "marked"), [

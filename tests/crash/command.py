@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 from crash import engines, run, verdicts
 from crash.errors import CrashError
@@ -19,37 +20,39 @@ from fastlane.errors import BuildError
 from fastlane.progress import Progress
 
 INSIDE = "COMPOSEAPPS_CRASH_INSIDE"
-EXAMPLES = """\
-A real dockerd (or the agent) works on an ext4 whose block writes are recorded. From the record the disk is
-put together as a power cut could have left it: after each flush, after each write, and with any part of what
-was written after the last flush. Each such disk is mounted, repaired by 'composeapps fsck', given to a dockerd,
-and loaded from the restorable store; then every layer's digest is computed anew and a container of each image
-started.
+HELP = {
+    "examples": (
+        ("scripts/crash-test", "60 states of a patched dockerd, repaired"),
+        ("scripts/crash-test --engine stock --no-fsck", "what power cuts do to Debian's own dockerd"),
+        ("scripts/crash-test --states 1000 --seed 7", "the full run; Ctrl-C, then --resume, goes on with it"),
+        ("scripts/crash-test --workload bundle --states 200", "one workload"),
+        ("scripts/crash-test --replay load.stock-nofsck.0.0:flush=17 --no-fsck", "one state once more"),
+    ),
+    "details": (
+        "A real dockerd (or the agent) works on an ext4 whose block writes are recorded. From the record the disk is "
+        "put together as a power cut could have left it: after each flush, after each write, and with any part of "
+        "what was written after the last flush. Each such disk is mounted, repaired by 'composeapps fsck', given to a "
+        "dockerd, and loaded from the restorable store; then every layer's digest is computed anew and a container of "
+        "each image started. The verdicts:",
+        {
+            "ok": "nothing was wrong",
+            "healed": "something was, and repair and loading made it right",
+            "unhealed": "something is still wrong, and an error tells of it",
+            "silent": "something is still wrong, and dockerd says that all is well",
+        },
+        "The last line of the output reads states=N unhealed=N silent=N: distinct states, those of them that are not "
+        "healed, and those of these of which nobody is told. Needs root, loop devices and about 2 GB of memory.",
+    ),
+    "exits": {0: "all were healed", 1: "one was not", 2: "wrong usage, or the test could not be done",
+              130: "interrupted; the same command with --resume goes on"},
+    "environment": ("COMPOSEAPPS_BUILD", "COMPOSEAPPS_MIRROR", "NO_COLOR"),
+}
 
-verdicts:
-  ok        nothing was wrong
-  healed    something was, and repair and loading made it right
-  unhealed  something is still wrong, and an error tells of it
-  silent    something is still wrong, and dockerd says that all is well
 
-The last line of the output reads states=N unhealed=N silent=N: distinct states, those of them that are not
-healed, and those of these of which nobody is told. Needs root, loop devices and about 2 GB of memory.
-
-examples:
-  scripts/crash-test                                   60 states of a patched dockerd, repaired
-  scripts/crash-test --engine stock --no-fsck          what power cuts do to Debian's own dockerd
-  scripts/crash-test --states 1000 --seed 7            the full run; Ctrl-C, then --resume, goes on with it
-  scripts/crash-test --workload bundle --states 200    one workload
-  scripts/crash-test --replay load.stock-nofsck.0.0:flush=17 --no-fsck
-                                                       one state once more
-"""
-
-
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    parser = argparse.ArgumentParser(
-        prog="crash-test", description="Try what power cuts do to dockerd's store, and whether it heals.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/crash-test", "Try what power cuts do to dockerd's store, and whether it heals.")
+    parser.describe(**HELP)
     parser.add_argument("--engine", choices=engines.NAMES, default="patched", help="which dockerd (default: patched)")
     parser.add_argument("--no-fsck", action="store_true", help="do not repair the store after a cut")
     parser.add_argument("--states", type=_positive, default=60, metavar="N", help="distinct states (default: 60)")
@@ -59,11 +62,17 @@ def parse(argv):
     parser.add_argument("--daemon-check", default="all", metavar="WHICH", type=_share,
                         help="states on which a dockerd runs: all, or so many in a hundred of those without damage to "
                         "be seen (default: all)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="also all results as JSON")
+    parser.common.add_argument("--json", nargs="?", const="-", metavar="FILE", help="also all results as JSON")
     parser.add_argument("--keep", type=Path, metavar="DIR",
                         help="keep every recording with failing states there; with --replay, the disk of the state")
     parser.add_argument("--replay", metavar="STATE", help="check one state again, of a recording that was kept")
     parser.add_argument("--resume", action="store_true", help="go on with the run that was interrupted")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser = make_parser()
     args = parser.parse_args(argv)
     if not args.seed.replace("-", "").isalnum():
         parser.error("--seed takes letters and digits")

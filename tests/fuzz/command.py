@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from composeapps.cli.parser import Parser
 from fuzz import campaign, mutate
 from fuzz.targets import TARGETS
 
@@ -17,31 +18,30 @@ INPUTS = 1_000_000
 _TELL = 10
 # Inputs that one process works on before the next turn of all targets.
 TURN = 5000
-EXAMPLES = """\
-Each target is a parser of something that others write: registries, publishers, dockerd, a damaged disk. It is given
-inputs that are right but for a few changes. Whatever the input, nothing may come out but the package's own errors,
-each with a message of one clean line; an input may cost two seconds of CPU and a gigabyte of memory; and nothing may
-appear outside of where it belongs.
+HELP = {
+    "examples": (
+        ("scripts/fuzz", ""),
+        ("scripts/fuzz bundle compose --inputs 20000 --seed 7", ""),
+        ("scripts/fuzz --time 600", ""),
+        ("scripts/fuzz bundle --seed 7 --only 1234 --save input.tgz", ""),
+    ),
+    "details": (
+        "Each target is a parser of something that others write: registries, publishers, dockerd, a damaged disk. It "
+        "is given inputs that are right but for a few changes. Whatever the input, nothing may come out but the "
+        "package's own errors, each with a message of one clean line; an input may cost two seconds of CPU and a "
+        "gigabyte of memory; and nothing may appear outside of where it belongs.",
+        "What is found is told with the number of the input, which --only makes again. The last line of the output "
+        "reads inputs=N findings=N.",
+    ),
+    "exits": {0: "nothing was found", 1: "something was", 2: "wrong usage"},
+}
 
-What is found is told with the number of the input, which --only makes again. The last line of the output reads
-inputs=N findings=N.
 
-exit status: 0 nothing was found, 1 something was, 2 wrong usage
-
-examples:
-  scripts/fuzz
-  scripts/fuzz bundle compose --inputs 20000 --seed 7
-  scripts/fuzz --time 600
-  scripts/fuzz bundle --seed 7 --only 1234 --save input.tgz
-"""
-
-
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+def make_parser():
+    """Return the Parser of the command."""
     names = [target.name for target in TARGETS]
-    parser = argparse.ArgumentParser(prog="fuzz",
-                                     description="Try the parsers of what others write on many odd inputs.",
-                                     epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("scripts/fuzz", "Try the parsers of what others write on many odd inputs.")
+    parser.describe(**HELP)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: all of {', '.join(names)}")
     parser.add_argument("--inputs", type=_count, default=INPUTS, metavar="N",
                         help=f"inputs in all (default: {INPUTS})")
@@ -51,7 +51,13 @@ def parse(argv):
                         help="processes side by side (default: one a core)")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this one input of one target, with a traceback")
     parser.add_argument("--save", metavar="FILE", help="with --only: write the input there")
-    parser.add_argument("--json", action="store_true", help="the findings as JSON as well")
+    parser.common.add_argument("--json", action="store_true", help="the findings as JSON as well")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser, names = make_parser(), [target.name for target in TARGETS]
     args = parser.parse_args(argv)
     if unknown := sorted(set(args.targets) - set(names)):
         parser.error(f"no target is called {unknown[0]}; there are {', '.join(names)}")

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 from fastlane.errors import BuildError
 from fastlane.progress import Progress
@@ -20,36 +21,43 @@ from support.registries import open_registry
 from support.updating import Device, Publisher
 
 INSIDE = "COMPOSEAPPS_KILLS_INSIDE"
-EXAMPLES = """\
-An app of several services goes to and fro between two versions on a real dockerd, by updates and rollbacks, and
-gets a third one that never becomes healthy. The agent is killed with SIGKILL at each step of its journal, and at
-random moments, half of the times together with the docker compose that it runs. Then 'composeapps update' or
-'composeapps run --installed' is run, once, and the app is looked at: its state file, journal, unpacked bundle,
-containers, their images and definitions. It must be the old version or the new one, whole and running.
+HELP = {
+    "examples": (
+        ("scripts/kill-test", ""),
+        ("scripts/kill-test --kills 20 --seed 7 --no-steps", ""),
+    ),
+    "details": (
+        "An app of several services goes to and fro between two versions on a real dockerd, by updates and rollbacks, "
+        "and gets a third one that never becomes healthy. The agent is killed with SIGKILL at each step of its "
+        "journal, and at random moments, half of the times together with the docker compose that it runs. Then "
+        "'composeapps update' or 'composeapps run --installed' is run, once, and the app is looked at: its state "
+        "file, journal, unpacked bundle, containers, their images and definitions. It must be the old version or the "
+        "new one, whole and running.",
+        "The last line of the output reads kills=N mixed=N down=N: kills, those that left something of two versions or "
+        "anything else that belongs to neither, and those after which a service did not run or the next run failed.",
+    ),
+    "exits": {0: "none of these", 1: "some", 2: "wrong usage, or the test could not be done", 130: None},
+    "environment": ("COMPOSEAPPS_BUILD", "COMPOSEAPPS_MIRROR", "NO_COLOR"),
+}
 
-The last line of the output reads kills=N mixed=N down=N: kills, those that left something of two versions or
-anything else that belongs to neither, and those after which a service did not run or the next run failed.
 
-exit status: 0 none of these, 1 some, 2 the test could not be done
-
-examples:
-  scripts/kill-test
-  scripts/kill-test --kills 20 --seed 7 --no-steps
-"""
-
-
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    parser = argparse.ArgumentParser(
-        prog="kill-test", description="Kill the agent in the middle of updates, and see what the next run makes of it.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/kill-test",
+                    "Kill the agent in the middle of updates, and see what the next run makes of it.")
+    parser.describe(**HELP)
     parser.add_argument("--kills", type=_count, default=100, metavar="N", help="kills at random moments (default: 100)")
     parser.add_argument("--seed", default="0", metavar="S", help="decides the moments (default: 0)")
     parser.add_argument("--no-steps", action="store_true", help="leave out the kills at each step of the journal")
     parser.add_argument("--engine", choices=("stock", "patched"), default="patched",
                         help="which dockerd (default: patched)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="also all kills as JSON")
-    return parser.parse_args(argv)
+    parser.common.add_argument("--json", nargs="?", const="-", metavar="FILE", help="also all kills as JSON")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    return make_parser().parse_args(argv)
 
 
 def _count(text):

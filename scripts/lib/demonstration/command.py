@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command line of scripts/demo."""
 
-import argparse
 import json
 import sys
 import time
@@ -10,6 +9,7 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.table import Table
 
+from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 from demonstration import device, updating
 from demonstration.chain import Chain
@@ -22,34 +22,40 @@ from fastlane.progress import Progress
 # What the demo apps serve on the device.
 PAGES = {"shellhttpd": "http://127.0.0.1:8080/", "web": "http://127.0.0.1:8081/"}
 
-EXAMPLES = """\
-examples:
-  scripts/demo
-        the two demo apps, from a registry on this machine
-  scripts/demo registry.example.com/factory/shop:v3
-        your app, published there before; REGISTRY_AUTH_FILE names a file with the login
-  scripts/demo --no-boot
-        build the image, do not boot it
-  scripts/demo --update
-        the demo apps, then an update over the network with a power cut in its middle, then a release
-        that is broken and is taken back with the network down
+HELP = {
+    "examples": (
+        ("scripts/demo", "the two demo apps, from a registry on this machine"),
+        ("scripts/demo registry.example.com/factory/shop:v3", "your app, published there before"),
+        ("scripts/demo --no-boot", "build the image, do not boot it"),
+        ("scripts/demo --update", "the demo apps, then an update over the network with a power cut in its middle, then "
+         "a release that is broken and is taken back with the network down"),
+    ),
+    "details": (
+        "Run it again after changing something: only what changed is built again. scripts/run-qemu boots the image for "
+        "a look around.",
+    ),
+    "exits": {0: "the apps run", 1: "they do not", 2: "wrong usage", 130: "interrupted; what is built is kept"},
+    "environment": ("REGISTRY_AUTH_FILE", "COMPOSEAPPS_MIRROR", "COMPOSEAPPS_ACCEL", "COMPOSEAPPS_BUILD", "NO_COLOR"),
+}
 
-Run it again after changing something: only what changed is built again. scripts/run-qemu
-boots the image for a look around. Exit status: 0 the apps run, 1 not, 2 wrong usage.
-"""
 
-
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    parser = argparse.ArgumentParser(
-        prog="demo", description="Build an image with preloaded compose apps and watch it run them, with no network.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/demo",
+                    "Build an image with preloaded compose apps and watch it run them, with no network.")
+    parser.describe(**HELP)
     parser.add_argument("apps", metavar="APP", nargs="*",
                         help="published app, REGISTRY/FACTORY/NAME[:TAG] (default: make and publish the demo apps)")
     parser.add_argument("--no-boot", action="store_true", help="stop when the image is built")
     parser.add_argument("--update", action="store_true", help="also update the device, and cut its power meanwhile")
     parser.add_argument("--refresh", action="store_true", help="look for newer Debian packages for the demo apps")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
+    parser.common.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.update and (arguments.apps or arguments.no_boot):
         parser.error("--update shows releases of the demo's own app, booted: give neither APP nor --no-boot with it")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 
 from . import image as images
@@ -16,22 +17,25 @@ from .errors import EmulatorError
 from .interactive import HELP, Terminal
 from .machine import Machine
 
-EPILOG = f"""\
-On the console: {HELP}.
-
-The image itself is never changed: the machine writes to an overlay in build/runs/<name>-<n>/, beside the logs
-of its console (serial.log, and serial-timed.log with the seconds since power-on before each line).
-
-The exit status is that of the first command that failed, 125 when the machine did not boot or answer, else 0.
-
-examples:
-  scripts/run-qemu                                    the newest image of build/deploy, its console in this terminal
-  scripts/run-qemu --forward 8080:80                  with a network; http://127.0.0.1:8080 reaches the guest's port 80
-  scripts/run-qemu --forward 0:80 --command 'composeapps ls --json'
-                                                      run a command; 0 takes a free port and says which
-  scripts/run-qemu build/deploy/composeapps-image-qemux86-64.json --json --command 'uname -r' --command 'composeapps ps'
-                                                      results as JSON
-"""
+DESCRIBED = {
+    "examples": (
+        ("scripts/run-qemu", "the newest image of build/deploy, its console in this terminal"),
+        ("scripts/run-qemu --forward 8080:80", "with a network; http://127.0.0.1:8080 reaches the guest's port 80"),
+        ("scripts/run-qemu --forward 0:80 --command 'composeapps ls --json'",
+         "run a command; 0 takes a free port and says which"),
+        ("scripts/run-qemu build/deploy/composeapps-image-qemux86-64.json --json --command 'uname -r' "
+         "--command 'composeapps ps'", "results as JSON"),
+    ),
+    "details": (
+        f"On the console: {HELP}.",
+        "The image itself is never changed: the machine writes to an overlay in build/runs/NAME-N/, beside the logs of "
+        "its console (serial.log, and serial-timed.log with the seconds since power-on before each line).",
+    ),
+    "exits": {0: "the machine was switched off, or all commands succeeded", 2: "wrong usage",
+              125: "the machine did not boot or answer", 130: "interrupted",
+              "other": "that of the first --command that failed"},
+    "environment": ("COMPOSEAPPS_ACCEL", "COMPOSEAPPS_BUILD"),
+}
 
 
 def forward(text):
@@ -56,12 +60,10 @@ def seconds(text):
     return int(text)
 
 
-def parser():
+def make_parser():
     """Return the command's argument parser."""
-    made = argparse.ArgumentParser(
-        prog="run-qemu", description="Boot an image in QEMU: by hand on its console, or to run commands in it.",
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = Parser("scripts/run-qemu", "Boot an image in QEMU: by hand on its console, or to run commands in it.")
+    made.describe(**DESCRIBED)
     made.add_argument("image", nargs="?", metavar="IMAGE.json",
                       help="description of the image (default: the newest in build/deploy)")
     made.add_argument("--network", choices=("none", "user"),
@@ -76,8 +78,21 @@ def parser():
                       help="run COMMAND in the guest instead of showing the console; the first that fails is the last")
     made.add_argument("--timeout", type=seconds, default=300, metavar="SECONDS",
                       help="limit for each --command, with KVM (default: 300); five times that under emulation")
-    made.add_argument("--json", action="store_true", help="with --command: print the results as JSON")
+    made.common.add_argument("--json", action="store_true", help="with --command: print the results as JSON")
     return made
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    if options.json and not options.command:
+        parser.error("--json shows the results of --command: name a command")
+    if options.network == "none" and options.forward:
+        parser.error("--forward needs a network: leave out --network none")
+    if not options.command and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        parser.error("there is no terminal here for the guest's console: use --command")
+    return options
 
 
 def _say(text):
@@ -113,15 +128,9 @@ class _Progress:
             print(f"\r\033[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
 
 
-def main(argv=None):
+def main(argv):
     """Run the command and return its exit status."""
-    options = parser().parse_args(argv)
-    if options.json and not options.command:
-        parser().error("--json shows the results of --command: name a command")
-    if options.network == "none" and options.forward:
-        parser().error("--forward needs a network: leave out --network none")
-    if not options.command and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        parser().error("there is no terminal here for the guest's console: use --command")
+    options = parse(argv)
     # So that the with block below ends as it does for an exception.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -1,45 +1,37 @@
 # SPDX-License-Identifier: MIT
 """The command line of scripts/build-image."""
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
 
+from composeapps.cli.parser import Parser
 from fastlane import privilege
 from fastlane.builder import Options, build
 from fastlane.errors import BuildError
 from fastlane.progress import Progress
 
-EXAMPLES = """\
-examples:
-  scripts/build-image
-        an image without apps
-  scripts/build-image --apps-dir build/recipes --preload "shellhttpd web"
-        an image that carries two apps, from the recipes that scripts/gen-recipes wrote
-  scripts/build-image --base-only
-        only the Debian base, which takes longest and is kept
-  scripts/build-image --set EXTRA_IMAGE_FEATURES= --set COMPOSEAPPS_DATA_SPACE=524288
-        no open root console, and 512 MiB of free space
-  scripts/build-image --json | jq -r .image
-        where the description of the image is
-
-environment:
-  COMPOSEAPPS_ENDPOINTS   where registries really listen, "host=url …"
-  COMPOSEAPPS_MIRROR      Debian mirror, as --mirror
-  COMPOSEAPPS_BUILD       directory for all products instead of build/
-  REGISTRY_AUTH_FILE      logins of registries
-
-The image is described by build/deploy/IMAGE-MACHINE.json. Exit status: 0 done, 1 the build failed, 2 bad usage.
-"""
+HELP = {
+    "examples": (
+        ("scripts/build-image", "an image without apps"),
+        ('scripts/build-image --apps-dir build/recipes --preload "shellhttpd web"',
+         "an image that carries two apps, from the recipes that scripts/gen-recipes wrote"),
+        ("scripts/build-image --base-only", "only the Debian base, which takes longest and is kept"),
+        ("scripts/build-image --set EXTRA_IMAGE_FEATURES= --set COMPOSEAPPS_DATA_SPACE=524288",
+         "no open root console, and 512 MiB of free space"),
+        ("scripts/build-image --json | jq -r .image", "where the description of the image is"),
+    ),
+    "details": ("The image is described by build/deploy/IMAGE-MACHINE.json.",),
+    "exits": {0: "done", 1: "the build failed", 2: "wrong usage", 130: "interrupted; the previous image is as it was"},
+    "environment": ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "COMPOSEAPPS_MIRROR", "COMPOSEAPPS_BUILD"),
+}
 
 
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    parser = argparse.ArgumentParser(
-        prog="build-image", description="Build a bootable image from the layer's recipes, on a Debian base.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/build-image", "Build a bootable image from the layer's recipes, on a Debian base.")
+    parser.describe(**HELP)
     parser.add_argument("--machine", default="qemux86-64", help="machine to build for (%(default)s)")
     parser.add_argument("--image", default="composeapps-image", help="image recipe (%(default)s)")
     parser.add_argument("--apps-dir", action="append", default=[], metavar="DIR",
@@ -51,8 +43,14 @@ def parse(argv):
                         help="a further layer; may be given again")
     parser.add_argument("--mirror", metavar="URL", help="Debian mirror (http://deb.debian.org/debian)")
     parser.add_argument("--base-only", action="store_true", help="make only the Debian base")
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.common.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
+    parser.common.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     for setting in arguments.settings:
         if "=" not in setting:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command line of scripts/check-layer."""
 
-import argparse
 import contextlib
 import fcntl
 import os
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 from composeapps import durable
+from composeapps.cli.parser import Parser
 from layercheck import builds, combinations, demoapps, lint, oeqa, patching, reach, report, schema, yocto
 from layercheck.bitbakelog import Ownership
 from layercheck.context import Context
@@ -20,43 +20,42 @@ from layercheck.reach import Prober
 from layercheck.results import Record, Result, Status, fingerprint
 
 CHECKS = ("lint", "schema", "parse", "dry-run", "patch", "yocto", "oeqa")
-EXAMPLES = """\
-checks, all of them unless --only says which:
-  lint      oelint-adv over the recipes, appends, classes and configuration of the layer
-  schema    kas joins the files of each combination and finds no fault with them
-  parse     BitBake parses every recipe of every layer: no error, no warning about our layer
-  dry-run   BitBake plans every task of composeapps-image
-  patch     BitBake fetches docker-moby's source and applies the layer's patches to it, without fuzz
-  yocto     openembedded-core's yocto-check-layer, with the test that no signature changes
-  oeqa      the layer's oeqa cases under openembedded-core's oeqa, in the newest image of scripts/build-image in QEMU
+HELP = {
+    "examples": (
+        ("scripts/check-layer --only lint,schema", "what needs no layers"),
+        ("scripts/check-layer --combination qemux86-64", "everything, for one combination"),
+        ("scripts/check-layer --mirror https://git.openembedded.org/bitbake=/srv/git/bitbake.git",
+         "one repository from elsewhere; --mirrors /srv/git finds each by its name"),
+        ("scripts/check-layer --combination lmp --with my-overrides.yml", "with a kas file of one's own at the end"),
+        ("scripts/check-layer --execute",
+         "real tasks of the layer's recipes, to packages and an image that cannot boot"),
+    ),
+    "details": (
+        "The checks, all of them unless --only says which:",
+        {
+            "lint": "oelint-adv over the recipes, appends, classes and configuration of the layer",
+            "schema": "kas joins the files of each combination and finds no fault with them",
+            "parse": "BitBake parses every recipe of every layer: no error, no warning about our layer",
+            "dry-run": "BitBake plans every task of composeapps-image",
+            "patch": "BitBake fetches docker-moby's source and applies the layer's patches to it, without fuzz",
+            "yocto": "openembedded-core's yocto-check-layer, with the test that no signature changes",
+            "oeqa": "the layer's oeqa cases under openembedded-core's oeqa, in the newest image of scripts/build-image "
+                    "in QEMU",
+        },
+        "Nothing is downloaded but layers and docker-moby's source, nothing is built. A parse takes minutes, a dry "
+        "run a quarter of an hour, yocto longer than both; --resume leaves out what passed with the same files before.",
+    ),
+    "exits": {0: "all passed", 1: "something failed", 2: "wrong usage",
+              3: "nothing failed, but something could not be reached", 130: "interrupted"},
+    "environment": ("KAS_REPO_REF_DIR", "KAS_PREMIRRORS", "KAS_CLONE_DEPTH", "GITCONFIG_FILE", "PIP_INDEX_URL",
+                    "COMPOSEAPPS_BUILD", "NO_COLOR"),
+}
 
-Nothing is downloaded but layers and docker-moby's source, nothing is built. A parse takes minutes, a dry run a
-quarter of an hour, yocto longer than both; --resume leaves out what passed with the same files before.
 
-examples:
-  scripts/check-layer --only lint,schema
-        what needs no layers
-  scripts/check-layer --combination qemux86-64
-        everything, for one combination
-  scripts/check-layer --mirror https://git.openembedded.org/bitbake=/srv/git/bitbake.git
-        one repository from elsewhere; --mirrors /srv/git finds each by its name
-  scripts/check-layer --combination lmp --with my-overrides.yml
-        with a kas file of one's own at the end
-  scripts/check-layer --execute
-        real tasks of the layer's recipes, to packages and an image that cannot boot
-
-environment: KAS_REPO_REF_DIR, KAS_PREMIRRORS, KAS_CLONE_DEPTH and GITCONFIG_FILE as kas knows them; without
-GITCONFIG_FILE, ~/.gitconfig is taken. COMPOSEAPPS_BUILD is the directory for products instead of build/.
-
-Exit status: 0 all passed, 1 something failed, 2 bad usage, 3 nothing failed but something could not be reached.
-"""
-
-
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    parser = argparse.ArgumentParser(
-        prog="check-layer", description="Check the layer on real OpenEmbedded, as far as its layers can be had.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/check-layer", "Check the layer on real OpenEmbedded, as far as its layers can be had.")
+    parser.describe(**HELP)
     parser.add_argument("--list", action="store_true", help="list the combinations and stop")
     parser.add_argument("--only", metavar="CHECKS", help="checks, separated by commas")
     parser.add_argument("--combination", action="append", default=[], metavar="NAME", help="may be given again")
@@ -73,8 +72,15 @@ def parse(argv):
     parser.add_argument("--layers", metavar="DIR", help="where kas checks layers out (build/layercheck/layers)")
     parser.add_argument("--timeout", type=int, default=reach.TIMEOUT_SECONDS, metavar="SECONDS",
                         help="how long a repository may take to answer (%(default)s)")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE, or standard output")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.common.add_argument("--json", nargs="?", const="-", metavar="FILE",
+                               help="write JSON to FILE, or standard output")
+    parser.common.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     alone = arguments.execute and not arguments.only
     arguments.checks = [] if alone else (arguments.only or ",".join(CHECKS)).split(",")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command line of scripts/build-dockerd."""
 
-import argparse
 import json
 import os
 import signal
@@ -9,49 +8,50 @@ import sys
 import time
 from pathlib import Path
 
+from composeapps.cli.parser import Parser
 from fastlane import privilege
 from fastlane.errors import BuildError
 from fastlane.progress import Progress
 from moby import build, series
 
-EXAMPLES = """\
-examples:
-  scripts/build-dockerd
-        dockerd with the layer's patches; prints where it is
-  scripts/build-dockerd --stock
-        without patches but by the same compiler: what the patched one is compared with
-  scripts/build-dockerd --test
-        Go's unit tests of the packages that the patches touch
-  scripts/build-dockerd --patch my.patch --patch other.patch
-        patches of your own instead of the layer's
-  scripts/build-dockerd --json | jq -r .dockerd
-        for other programs
-
-environment:
-  COMPOSEAPPS_MIRROR   Debian mirror, as --mirror
-  COMPOSEAPPS_BUILD    directory for all products instead of build/
-
-Debian's compiler and its source of dockerd are installed into a directory below build/cache/moby, which takes
-minutes and 4 GB, once; remove the directory to look for newer ones. What was built stays there, by version and
-patches: a second call only names it.
-Exit status: 0 done, 1 the build or a test failed, 2 bad usage.
-"""
+HELP = {
+    "examples": (
+        ("scripts/build-dockerd", "dockerd with the layer's patches; prints where it is"),
+        ("scripts/build-dockerd --stock",
+         "without patches but by the same compiler: what the patched one is compared with"),
+        ("scripts/build-dockerd --test", "Go's unit tests of the packages that the patches touch"),
+        ("scripts/build-dockerd --patch my.patch --patch other.patch", "patches of your own instead of the layer's"),
+        ("scripts/build-dockerd --json | jq -r .dockerd", "for other programs"),
+    ),
+    "details": (
+        "Debian's compiler and its source of dockerd are installed into a directory below build/cache/moby, which "
+        "takes minutes and 4 GB, once; remove the directory to look for newer ones. What was built stays there, by "
+        "version and patches: a second call only names it.",
+    ),
+    "exits": {0: "done", 1: "the build or a test failed", 2: "wrong usage",
+              130: "interrupted; the next call goes on where this one was"},
+    "environment": ("COMPOSEAPPS_MIRROR", "COMPOSEAPPS_BUILD"),
+}
 
 
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    parser = argparse.ArgumentParser(
-        prog="build-dockerd", description="Rebuild dockerd from Debian's source with the layer's patches.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/build-dockerd", "Rebuild dockerd from Debian's source with the layer's patches.")
+    parser.describe(**HELP)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--stock", action="store_true", help="without patches")
     which.add_argument("--patch", action="append", default=[], metavar="FILE",
                        help="with these patches, in this order; may be given again")
     parser.add_argument("--test", action="store_true", help="run the unit tests instead of building")
     parser.add_argument("--mirror", metavar="URL", help="Debian mirror (http://deb.debian.org/debian)")
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    return parser.parse_args(argv)
+    parser.common.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
+    parser.common.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    return make_parser().parse_args(argv)
 
 
 def _terminated(_number, _frame):

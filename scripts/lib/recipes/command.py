@@ -1,83 +1,72 @@
 # SPDX-License-Identifier: MIT
 """The command line of scripts/gen-recipes."""
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
 
+from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 from recipes import kinds, output, yamlconf
 
-EXAMPLES = """\
-Each file describes one app:
-
-  uri: registry.example.com/factory/web:v3      what to pin: a tag, or a digest
-  version: "3.0"                                of the recipe (default "1.0")
-  platforms: [linux/amd64, linux/arm64]         default: all that every image has
-  name, summary, description, homepage          of the recipe; the name is that of the app
-  license: MIT AND BSD-3-Clause                 in place of what the images' labels say
-
-Licences come from the images' label org.opencontainers.image.licenses. When an image has
-none, there is a warning and LICENSE is CLOSED until the file names a licence.
-
-With --python, each file describes one package on PyPI:
-
-  name: tuf                                     on PyPI
-  version: "7.0.1"                              the one to pin
-  recipe: python3-tuf                           default: python3- and the name
-  summary, description, homepage, license       in place of what the package says
-  license-files: [LICENSE]                      the same, paths in its source archive
-  extras: [crypto]                              optional parts that the device needs
-  requires: ["urllib3>=2"]                      in place of the package's own requirements
-  rdepends: [python3-misc]                      packages of the image needed besides
-  modules: [tuf]                                what it installs, where that is not plain to see
-  cve-products: ["python:tuf"]                  what CVE databases call it
-  unused: [tuf/repository]                      what no device runs: it is not installed
-
-Of the package's source archive everything else is read: licence texts, what builds it, its
-requirements as they apply on the target (Linux, Python 3.14), and which parts of the split
-standard library it imports. The archive is checked against the index's sha256 and not unpacked.
-
-Nothing is written unless every file could be worked out. A recipe that did not change keeps
-its time, so BitBake parses it no second time. Another version of a generated recipe is
-replaced; recipes whose file is gone are reported, and removed with --prune. Files that
-gen-recipes did not write are never touched.
-
-examples:
-  scripts/gen-recipes
-        conf/apps/*.yml -> meta-composeapps/recipes-apps
-  scripts/gen-recipes --output ../meta-product/recipes-apps ../product/apps
-        another directory of app files, another layer
-  scripts/gen-recipes --endpoint hub.demo.test=http://127.0.0.1:5000 conf/apps/web.yml
-        one app, from a registry that listens elsewhere than its name says
-  scripts/gen-recipes --check
-        for CI: fail when a tag has moved since the recipes were written
-  scripts/gen-recipes --python
-        conf/python/*.yml -> meta-composeapps/recipes-python
-  scripts/gen-recipes --python --index https://pypi.example.com/simple --check
-        for CI: fail when the recipes are not those of conf/python, asking a mirror of PyPI
-
-environment:
-  COMPOSEAPPS_ENDPOINTS   where registries really listen, "host=url …", as --endpoint
-  REGISTRY_AUTH_FILE      logins of registries
-  PIP_INDEX_URL           the index of Python packages, as --index
-
-exit status:
-  0  up to date                         3  an app, image, platform, package or file is
-  1  --check found a difference            missing, or says too little to make a recipe
-  2  wrong usage or a bad file          4  something did not match its digest or format
-                                        5  a registry or index failed or cannot be reached
-                                        7  the file system refused
-"""
+HELP = {
+    "examples": (
+        ("scripts/gen-recipes", "conf/apps/*.yml -> meta-composeapps/recipes-apps"),
+        ("scripts/gen-recipes --output ../meta-product/recipes-apps ../product/apps",
+         "another directory of app files, another layer"),
+        ("scripts/gen-recipes --endpoint hub.demo.test=http://127.0.0.1:5000 conf/apps/web.yml",
+         "one app, from a registry that listens elsewhere than its name says"),
+        ("scripts/gen-recipes --check", "for CI: fail when a tag has moved since the recipes were written"),
+        ("scripts/gen-recipes --python", "conf/python/*.yml -> meta-composeapps/recipes-python"),
+        ("scripts/gen-recipes --python --index https://pypi.example.com/simple --check",
+         "for CI: fail when the recipes are not those of conf/python, asking a mirror of PyPI"),
+    ),
+    "details": (
+        "Each file describes one app:",
+        {
+            "uri": "what to pin, by a tag or a digest: registry.example.com/factory/web:v3",
+            "version": 'of the recipe, "3.0" for example (default: "1.0")',
+            "platforms": "[linux/amd64, linux/arm64] for example (default: all that every image has)",
+            "name, summary, description, homepage": "of the recipe; the name is that of the app",
+            "license": "MIT AND BSD-3-Clause for example, in place of what the images' labels say",
+        },
+        "Licences come from the images' label org.opencontainers.image.licenses. When an image has none, there is a "
+        "warning and LICENSE is CLOSED until the file names a licence.",
+        "With --python, each file describes one package on PyPI:",
+        {
+            "name": "on PyPI",
+            "version": "the one to pin",
+            "recipe": "its name (default: python3- and the package's)",
+            "summary, description, homepage, license": "in place of what the package says",
+            "license-files": "the same, paths in its source archive",
+            "extras": "optional parts that the device needs",
+            "requires": "in place of the package's own requirements",
+            "rdepends": "packages of the image needed besides",
+            "modules": "what it installs, where that is not plain to see",
+            "cve-products": "what CVE databases call it",
+            "unused": "what no device runs: it is not installed",
+        },
+        "Of the package's source archive everything else is read: licence texts, what builds it, its requirements as "
+        "they apply on the target (Linux, Python 3.14), and which parts of the split standard library it imports. The "
+        "archive is checked against the index's sha256 and not unpacked.",
+        "Nothing is written unless every file could be worked out. A recipe that did not change keeps its time, so "
+        "BitBake parses it no second time. Another version of a generated recipe is replaced; recipes whose file is "
+        "gone are reported, and removed with --prune. Files that gen-recipes did not write are never touched.",
+    ),
+    "exits": {0: "up to date", 1: "--check found a difference", 2: "wrong usage or a bad file",
+              3: "an app, image, platform, package or file is missing, or says too little to make a recipe",
+              4: "something did not match its digest or format",
+              5: "a registry or index failed or cannot be reached", 7: None, 130: None},
+    "environment": ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "PIP_INDEX_URL"),
+}
 
 
-def parse(argv):
-    """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    parser = argparse.ArgumentParser(
-        prog="gen-recipes", description="Write a pinned BitBake recipe for each app, with every blob's digest, "
-        "or for each Python package.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser():
+    """Return the Parser of the command."""
+    parser = Parser("scripts/gen-recipes", "Write a pinned BitBake recipe for each app, with every blob's digest, "
+                    "or for each Python package.")
+    parser.describe(**HELP)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE|DIR",
                         help="files of apps or packages (default: conf/apps, or conf/python with --python)")
     parser.add_argument("--python", dest="kind", action="store_const", const=kinds.PythonPackages,
@@ -89,9 +78,14 @@ def parse(argv):
     parser.add_argument("--index", metavar="URL", help="the index of Python packages (default: PyPI)")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 when something would change")
     parser.add_argument("--prune", action="store_true", help="remove generated recipes whose file is gone")
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
-    parser.add_argument("--quiet", action="store_true", help="show no progress, only warnings and errors")
-    return parser.parse_args(argv)
+    parser.common.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
+    parser.common.add_argument("--quiet", action="store_true", help="show no progress, only warnings and errors")
+    return parser
+
+
+def parse(argv):
+    """Return the parsed arguments; ends the process with status 2 for bad ones."""
+    return make_parser().parse_args(argv)
 
 
 def main(argv, top):

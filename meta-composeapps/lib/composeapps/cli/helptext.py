@@ -61,8 +61,8 @@ def render(parser, bold=False):
             common = actions + common
     sections.append(("Common options", _terms([_option(each, parser) for each in common])))
     sections.append(("", _details(parser.details)))
-    exits = parser.explained_exits()
-    sections.append(("Exit status", _terms([(str(number), exits[number]) for number in sorted(exits)])))
+    exits = sorted(parser.explained_exits().items(), key=lambda each: (isinstance(each[0], str), each[0]))
+    sections.append(("Exit status", _terms([(str(number), text) for number, text in exits])))
     if parser.environment:
         from composeapps.cli import environment
 

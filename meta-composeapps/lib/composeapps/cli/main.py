@@ -95,9 +95,8 @@ _COMMON = {
 
 
 def _add_common(parser, default):
-    parser.common = group = parser.add_argument_group("common")
     for option, (placeholder, text) in _COMMON.items():
-        group.add_argument(option, metavar=placeholder, default=default, help=text)
+        parser.common.add_argument(option, metavar=placeholder, default=default, help=text)
 
 
 def _command_of(argv):

@@ -26,13 +26,19 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, **{"formatter_class": _FORMATTER, **kwargs})
         self.examples, self.details, self.exits, self.environment = (), (), {}, ()
 
+    @functools.cached_property
+    def common(self):
+        """The group of the options that several commands have; help shows them after the command's own."""
+        return self.add_argument_group("common options")
+
     def describe(self, examples=(), details=(), exits=None, environment=()):
         """Say what the help has besides the arguments.
 
         Arguments:
             examples: pairs of a command line and what it is for ("" where that is plain to see).
             details: paragraphs; a mapping in place of one is a list of terms with their meanings.
-            exits: {exit status: what it means}; a None is what composeapps.cli.statuses says of it.
+            exits: {exit status: what it means}; a None is what composeapps.cli.statuses says of it, and "other" may
+                stand for those that come from elsewhere.
             environment: names of variables that the command heeds, or of groups of them, from
                 composeapps.cli.environment.
         """

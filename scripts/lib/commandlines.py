@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""The commands of scripts/, and where the parser of each is."""
+
+import importlib
+
+# Command -> the module whose make_parser returns its Parser; some of them lie in tests/.
+SCRIPTS = {
+    "bench": "bench.command",
+    "build-dockerd": "moby.command",
+    "build-image": "fastlane.command",
+    "check-layer": "layercheck.command",
+    "compare-compose": "comparecompose",
+    "crash-test": "crash.command",
+    "demo": "demonstration.command",
+    "fuzz": "fuzz.command",
+    "gen-recipes": "recipes.command",
+    "kill-test": "kills.command",
+    "run-qemu": "emulator.cli",
+    "test": "suite",
+}
+
+
+def parser(name):
+    """Return the Parser of a command of scripts/."""
+    return importlib.import_module(SCRIPTS[name]).make_parser()
