@@ -11,7 +11,7 @@ from rich.table import Table
 
 from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
-from demonstration import device, updating
+from demonstration import device, pagetext, updating
 from demonstration.chain import Chain
 from demonstration.errors import DemoError
 from emulator.errors import EmulatorError
@@ -154,8 +154,8 @@ def _boot(arguments, result, names, endpoint, progress):
 def _show(result):
     console = Console(highlight=False)
     for name, text in result.get("pages", {}).items():
-        console.print(f"\n[bold]{name}[/] answers on the device, at {PAGES[name]}:")
-        console.print("\n".join(f"  {line}" for line in text.strip().splitlines()), markup=False)
+        console.print(f"\n[bold]{name}[/] answers on the device, at {PAGES[name]}:", soft_wrap=True)
+        console.print("\n".join(f"  {line}" for line in pagetext.lines(text)), markup=False, soft_wrap=True)
     if "apps" in result:
         table = Table(box=None, header_style="dim")
         for column in ("app", "service", "state", "health"):
@@ -174,16 +174,18 @@ def _show(result):
         table.add_row(step["step"], f"{step['seconds']:.1f}")
     console.print()
     console.print(table)
-    console.print(f"\n{result['image']}\nscripts/run-qemu boots it again, for a look around.", markup=False)
+    console.print(f"\n{result['image']}\nscripts/run-qemu boots it again, for a look around.", markup=False,
+                  soft_wrap=True)
 
 
 def _show_update(console, update, rollback):
     kept = f"{update['kept_bytes'] / 1e6:.1f} MB"
-    console.print(f"\n[bold]release 2[/]: {kept} of it had come when the power went; what was on the disk counts:")
-    console.print("\n".join(f"  {line}" for line in update["log"]), markup=False)
+    console.print(f"\n[bold]release 2[/]: {kept} of it had come when the power went; what was on the disk counts:",
+                  soft_wrap=True)
+    console.print("\n".join(f"  {line}" for line in update["log"]), markup=False, soft_wrap=True)
     before, after = update["redis_before_and_after"]
-    console.print(f"{update['page']} (redis: container {before} before, {after} after)", markup=False)
+    console.print(f"{update['page']} (redis: container {before} before, {after} after)", markup=False, soft_wrap=True)
     console.print("\n[bold]release 3[/], with the network down:")
-    console.print("\n".join(f"  {line}" for line in rollback["log"]), markup=False)
-    console.print(rollback["page"], markup=False)
-    console.print("\n" + "\n".join(rollback["history"]), markup=False)
+    console.print("\n".join(f"  {line}" for line in rollback["log"]), markup=False, soft_wrap=True)
+    console.print(rollback["page"], markup=False, soft_wrap=True)
+    console.print("\n" + "\n".join(rollback["history"]), markup=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import os
 import time
 
 from rich.console import Console
+from rich.markup import escape
 
 
 class Progress:
@@ -36,11 +37,11 @@ class Progress:
                 finally:
                     self._status = None
         else:
-            self._console.print(f"{name} …", markup=False)
+            self._console.print(f"{name} …", markup=False, soft_wrap=True)
             yield
         seconds = time.monotonic() - started
         self.timings.append({"step": name, "seconds": round(seconds, 2)})
-        self._console.print(f"[green]✓[/] {name} [dim]{seconds:.1f} s[/]")
+        self._console.print(f"[green]✓[/] {escape(name)} [dim]{seconds:.1f} s[/]", soft_wrap=True)
 
     def detail(self, text):
         """Say what the current step is doing; on a terminal only."""
@@ -49,7 +50,8 @@ class Progress:
 
     def say(self, text):
         """Print one line that stays."""
-        self._console.print(text, markup=False)
+        # A path or an address stays whole, however narrow the terminal is.
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def summary(self, title, seconds):
         """Print the steps with their times, the slowest visible at a glance."""

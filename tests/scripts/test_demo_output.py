@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""What the demo shows: text, not HTML, and nothing broken in the middle of a word."""
+
+from demonstration import command, pagetext
+
+PAGE = """<!DOCTYPE html>
+<html><head><title>shellhttpd</title><style>p { color: red }</style></head>
+<h1>Hello from a restorable compose app</h1>
+<p>Served by BusyBox &lt;1.37&gt; in a container
+that is called 7da803478c00.</p></html>
+"""
+
+
+def test_a_page_is_its_text():
+    assert pagetext.lines(PAGE) == ["Hello from a restorable compose app",
+                                    "Served by BusyBox <1.37> in a container that is called 7da803478c00."]
+    assert pagetext.lines("Hello from nginx: redis counts visit 1\n") == ["Hello from nginx: redis counts visit 1"]
+    assert pagetext.lines("<p>one<p>two<br>three</title>four") == ["one", "two", "threefour"]
+
+
+def test_on_a_narrow_terminal_paths_stay_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    image = "/somewhere/quite/far/below/build/deploy/composeapps-image-qemux86-64.json"
+    command._show({"pages": {"shellhttpd": PAGE}, "steps": [{"step": "building", "seconds": 1.0}], "seconds": 2.0,
+                   "image": image})
+    shown = capsys.readouterr().out
+    assert image in shown.splitlines()
+    assert "<h1>" not in shown and "\033" not in shown
+    assert "  Served by BusyBox <1.37> in a container that is called 7da803478c00." in shown.splitlines()
