@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
 from composeapps import __version__
+from composeapps.cli.config import load
 from recipes import appconf
 from support import apps
 from support.images import multi_platform
@@ -102,3 +104,17 @@ def test_the_products_image_is_built(registry, factory_name, tmp_path):
         assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["apps"] == {"shop": uri}
+
+    # The agent's configuration in it is the one that the page shows, and the agent takes it.
+    image = Path(result["image"])
+    disk = image.parent / json.loads(image.read_text())["disk"]
+    text = subprocess.run(["debugfs", "-R", "cat /etc/composeapps/config.toml", disk], capture_output=True, text=True,
+                          check=True).stdout
+    integration = page(DOCS / "integration.md")
+    shown, = (block.text for block in integration.blocks if block.language == "toml")
+    assert text == shown
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    config = load(file)
+    assert (config.soak_time, config.storage_watermark, config.bandwidth) == (60, 90, 500000)
+    assert config.registries["registry.example.com"]._asdict()["mirrors"] == ("https://mirror.lan",)

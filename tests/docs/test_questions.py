@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The first hour: what each of the four asks is answered, where questions.yml says, and near to the README."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,28 @@ def test_every_page_can_be_reached(distance):
     pages = [*(TOP / "meta-composeapps").glob("*.md"), *(TOP / "meta-composeapps" / "docs").rglob("*.md")]
     far = {str(path.relative_to(TOP)) for path in pages if path not in distance and "decisions" not in path.parts}
     assert far == set()
+
+
+# What only those know who know this field, and where it is explained.
+_TERMS = {
+    "bundle": "bundle", "layers-meta": "layers-meta", "factory set": "factory-set", "factory store": "factory-store",
+    "restorable": "restorable-store", "composectl": "composectl", "pinned": "pinned", "preloaded?": "preload",
+}
+_READ = [TOP / "README.md", *(TOP / "meta-composeapps").glob("*.md"), *(TOP / "meta-composeapps" / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("term", _TERMS)
+def test_a_term_is_linked_where_a_page_uses_it_first(term):
+    unexplained = []
+    for path in _READ:
+        if path.name in ("glossary.md", "CHANGELOG.md"):
+            continue
+        first = next(((line, target) for text, line, target in page(path).words
+                      if re.search(rf"\b{term}s?\b", text, re.IGNORECASE)), None)
+        if first and not (first[1] or "").endswith(f"glossary.md#{_TERMS[term]}"):
+            unexplained.append(f"{path.relative_to(TOP)}:{first[0]}")
+    assert unexplained == []
+
+
+def test_the_glossary_explains_them():
+    assert set(_TERMS.values()) <= set(page(TOP / "meta-composeapps" / "docs" / "glossary.md").anchors)
