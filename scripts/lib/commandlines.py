@@ -3,7 +3,8 @@
 
 import importlib
 
-# Command -> the module whose make_parser returns its Parser; some of them lie in tests/.
+# Command -> the module whose make_parser returns its Parser; some of them lie in tests/. Not here is composeapps, the
+# agent's own command, which composeapps.cli.main knows.
 SCRIPTS = {
     "bench": "bench.command",
     "build-dockerd": "moby.command",
@@ -15,6 +16,7 @@ SCRIPTS = {
     "fuzz": "fuzz.command",
     "gen-recipes": "recipes.command",
     "kill-test": "kills.command",
+    "registry": "hub.command",
     "run-qemu": "emulator.cli",
     "test": "suite",
 }

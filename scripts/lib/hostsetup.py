@@ -217,11 +217,15 @@ def enter(*features, extras=("host",)):
         python = venv_python(extras)
     except SetupError as err:
         sys.exit(f"{os.path.basename(sys.argv[0])}: {err}")
-    if Path(sys.prefix).resolve() != (BUILD / "venv").resolve():
+    # Byte code goes beside the build, not into the layer that BitBake hashes.
+    bytecode = os.path.abspath(BUILD / "pycache")
+    if Path(sys.prefix).resolve() == (BUILD / "venv").resolve():
+        sys.pycache_prefix = sys.pycache_prefix or bytecode
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", bytecode)
+    else:
         env = {
             **os.environ,
-            # Byte code goes beside the build, not into the layer that BitBake hashes.
-            "PYTHONPYCACHEPREFIX": str(BUILD / "pycache"),
+            "PYTHONPYCACHEPREFIX": bytecode,
             "PATH": f"{TOOLS / 'bin'}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin",
         }
         os.execve(python, [str(python), *sys.argv], env)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from demonstration import device as demo
+from emulator.apps import wait_for_apps
 from emulator.machine import Machine
 from oeqatarget import SerialTarget, run_cases
 
@@ -45,7 +46,7 @@ def booted(image):
                     "grep --quiet --max-count 1 'loading hub.demo.test/demo/nginx'", timeout=300)
         machine.power_cut()
         machine.start()
-        demo.wait_for_apps(machine, lambda line: None)
+        wait_for_apps(machine, lambda line: None)
         yield machine
         failed = False
     finally:

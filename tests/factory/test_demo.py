@@ -10,7 +10,8 @@ from composeapps.app.tree import RegistrySource, load_app
 from composeapps.errors import CorruptError
 from composeapps.oci.reference import parse
 from composeapps.registry.client import RegistryClient, parse_endpoints
-from factory.demo import demo_registry, publish_demo
+from factory.demo import publish_demo
+from factory.localregistry import LocalRegistry
 from factory.push import push_layout
 from recipes.command import main
 from support import images
@@ -21,7 +22,7 @@ TOP = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def published(demo_build):
     """The demo's registry while it runs, and {app: pinned reference}."""
-    with demo_registry(demo_build) as registry:
+    with LocalRegistry(demo_build / "registry" / "data") as registry:
         registry.authorization = lambda repo, *actions: None
         told = []
         apps = publish_demo(registry.endpoint, TOP, demo_build, progress=told.append)

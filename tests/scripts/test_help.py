@@ -24,7 +24,7 @@ def run(name, *words):
 
 
 def test_every_command_is_known():
-    assert set(commandlines.SCRIPTS) == {path.name for path in SCRIPTS.iterdir() if path.is_file()}
+    assert {*commandlines.SCRIPTS, "composeapps"} == {path.name for path in SCRIPTS.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize("columns", [200, 80, 60, 40])

@@ -14,6 +14,7 @@ from composeapps.errors import ComposeAppsError
 from demonstration import device, pagetext, updating
 from demonstration.chain import Chain
 from demonstration.errors import DemoError
+from emulator import apps
 from emulator.errors import EmulatorError
 from emulator.machine import Machine
 from factory.demo import demo_registry, publish_demo, publish_releases
@@ -106,8 +107,7 @@ def _run(arguments, chain, progress):
         else:
             sources = [chain.top / "conf" / "apps" / f"{name}.yml" for name in PAGES]
             with progress.step("making and publishing the demo apps"):
-                registry = stack.enter_context(demo_registry(chain.build))
-                endpoint = registry.endpoint
+                endpoint = stack.enter_context(demo_registry(chain.build))
                 publish_demo(endpoint, chain.top, chain.build, arguments.refresh, progress.detail)
                 if arguments.update:
                     result["releases"] = [release.uri for release in publish_releases(
@@ -132,7 +132,7 @@ def _boot(arguments, result, names, endpoint, progress):
     said = "with a network" if arguments.update else "with no network"
 
     def wait_for_apps():
-        device.wait_for_apps(machine, lambda line: progress.say(f"  {line}"))
+        apps.wait_for_apps(machine, lambda line: progress.say(f"  {line}"))
 
     try:
         with progress.step(f"booting the image in QEMU, {said} ({machine.accel.name})"):

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The booted device: waiting for its apps, and asking them."""
+"""The booted device: asking its apps."""
 
 import json
 import shlex
 from urllib.parse import urlsplit
 
 from demonstration.errors import DemoError
-
-SERVICE = "composeapps-start.service"
 
 # Asks in the shell itself: starting Python or curl takes seconds on an emulated device. An app that
 # has just started may need a moment until it answers.
@@ -20,31 +18,6 @@ while ! answer=$( {{ exec 3<>/dev/tcp/{host}/{port} && printf 'GET {path} HTTP/1
 done
 printf '%s' "${{answer#*$'\r\n\r\n'}}"
 """
-
-
-def wait_for_apps(machine, on_line):
-    """Wait until the device has installed and started its preloaded apps.
-
-    Arguments:
-        machine: a logged-in emulator Machine.
-        on_line: called with each line that the agent logs meanwhile.
-
-    Raises DemoError with the agent's last words when it fails.
-    """
-    shown = 0
-    while True:
-        # Joins the start that boot has begun, and returns when that is over or after a while: reading the
-        # journal takes an emulated processor a second that the apps could use.
-        status = machine.run(f"timeout 20 systemctl start {SERVICE}", timeout=60, check=False).exit_status
-        log = machine.run(f"journalctl --boot --no-pager --output cat _SYSTEMD_UNIT={SERVICE}", timeout=60, check=False)
-        lines = log.stdout.splitlines()
-        for line in lines[shown:]:
-            on_line(line)
-        shown = len(lines)
-        if status == 0:
-            return
-        if status != 124:
-            raise DemoError(f"the device did not start its apps: {lines[-1] if lines else 'see its journal'}")
 
 
 def services(machine):

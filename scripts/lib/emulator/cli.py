@@ -13,6 +13,7 @@ from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 
 from . import image as images
+from .apps import wait_for_apps
 from .errors import EmulatorError
 from .interactive import HELP, Terminal
 from .machine import Machine
@@ -21,6 +22,7 @@ DESCRIBED = {
     "examples": (
         ("scripts/run-qemu", "the newest image of build/deploy, its console in this terminal"),
         ("scripts/run-qemu --forward 8080:80", "with a network; http://127.0.0.1:8080 reaches the guest's port 80"),
+        ("scripts/run-qemu --apps --command 'composeapps ps'", "when the image's apps are started, run a command"),
         ("scripts/run-qemu --forward 0:80 --command 'composeapps ls --json'",
          "run a command; 0 takes a free port and says which"),
         ("scripts/run-qemu build/deploy/composeapps-image-qemux86-64.json --json --command 'uname -r' "
@@ -76,6 +78,8 @@ def make_parser():
     made.add_argument("--keep", action="store_true", help="keep the overlay disk afterwards")
     made.add_argument("--command", action="append", default=[], metavar="COMMAND",
                       help="run COMMAND in the guest instead of showing the console; the first that fails is the last")
+    made.add_argument("--apps", action="store_true",
+                      help="with --command: wait until the device has installed and started the image's apps")
     made.add_argument("--timeout", type=seconds, default=300, metavar="SECONDS",
                       help="limit for each --command, with KVM (default: 300); five times that under emulation")
     made.common.add_argument("--json", action="store_true", help="with --command: print the results as JSON")
@@ -88,6 +92,8 @@ def parse(argv):
     options = parser.parse_args(argv)
     if options.json and not options.command:
         parser.error("--json shows the results of --command: name a command")
+    if options.apps and not options.command:
+        parser.error("--apps waits before --command: name a command")
     if options.network == "none" and options.forward:
         parser.error("--forward needs a network: leave out --network none")
     if not options.command and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -177,6 +183,8 @@ def _commands(machine, options, forwards):
     with _Progress(machine):
         machine.login()
     _say(f"booted in {machine.boot_seconds:.1f} s")
+    if options.apps:
+        wait_for_apps(machine, lambda line: _say(f"  {line}"))
     done, status = [], 0
     for command in options.command:
         started = time.monotonic()

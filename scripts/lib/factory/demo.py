@@ -15,6 +15,7 @@ from factory.demoimages import ARCHITECTURES, IMAGES, RELEASE_IMAGES, SUITE
 from factory.imagebuild import build_images
 from factory.localregistry import DEMO_HOST, LocalRegistry
 from factory.push import push_layout
+from hub.kept import KeptRegistry
 
 FACTORY = f"{DEMO_HOST}/demo"
 TAG = "latest"
@@ -28,10 +29,22 @@ class DemoApp:
     uri: str
 
 
-def demo_registry(build):
-    """Return the LocalRegistry of the demo, not yet started; what it holds is kept in ``build``."""
-    directory = Path(build) / "demo"
-    return LocalRegistry(directory / "registry", log=directory / "registry.log")
+@contextmanager
+def demo_registry(build, keep=False):
+    """Have the registry of this machine run for the demo; gives its endpoint, ``host=url``.
+
+    :param build: the directory for products, where what it holds is kept
+    :param keep: whether it lasts, as with scripts/registry up; else one that is not up already ends with the block
+        and with this process, however that ends
+    :raises RegistryError: it does not start
+    """
+    kept = KeptRegistry(build)
+    if keep or kept.state().pid:
+        yield kept.up().endpoint
+        return
+    # A second process on the same files does no harm, should it come up meanwhile: they are content-addressed.
+    with LocalRegistry(kept.storage, log=Path(build) / "demo" / "registry.log") as registry:
+        yield registry.endpoint
 
 
 def publish_demo(endpoint, top, build, refresh=False, progress=lambda text: None):

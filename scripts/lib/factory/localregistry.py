@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Run Debian's docker-registry as a child process on a free loopback port.
+"""Run Debian's docker-registry on a loopback port: as a child process, or as one that lasts.
 
-Stdlib-only. The registry binds port 0 and logs the address that the kernel gave it,
-so no port is guessed, and none can be taken by another process in between.
+Stdlib-only. Where no port is asked for, the registry binds port 0 and logs the address that the
+kernel gave it, so no port is guessed, and none can be taken by another process in between.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ STOP_SECONDS = 5
 class LocalRegistry:
     """One docker-registry serving ``storage``; a context manager.
 
-    The process dies with the thread that started it, however that ends.
+    The process dies with the thread that started it, however that ends, unless it is to last.
 
     :param storage: directory of the registry's data, made when missing, kept afterwards
     :param host: the registry name that apps use in references (see ``endpoint``)
@@ -38,9 +38,13 @@ class LocalRegistry:
     :param ca_file: PEM file with which a client can verify ``tls``
     :param log: file that takes the registry's log; default ``registry.log`` beside the storage
     :param listen: the address of this machine at which it listens
+    :param port: the port at which it listens, 0 for a free one
+    :param lasting: None, or an open file for a process that outlives this one: the process has the file open
+        as long as it runs, and writes its id into it before it becomes the registry
     """
 
-    def __init__(self, storage, host=DEMO_HOST, auth=None, tls=None, ca_file=None, log=None, listen="127.0.0.1"):
+    def __init__(self, storage, host=DEMO_HOST, auth=None, tls=None, ca_file=None, log=None, listen="127.0.0.1",
+                 port=0, lasting=None):
         self.storage = Path(storage)
         self.host = host
         self.ca_file = ca_file
@@ -49,6 +53,8 @@ class LocalRegistry:
         self._auth = auth
         self._tls = tls
         self._listen = listen
+        self._port = port
+        self._lasting = lasting
         self._process = None
 
     @property
@@ -84,8 +90,11 @@ class LocalRegistry:
             with open(self.log, "wb") as log:
                 # The configuration holds a secret and goes through a pipe: no file of it is left behind.
                 self._process = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", program, "serve", "/dev/stdin"],
+                    [*self._launcher(), os.path.abspath(program), "serve", "/dev/stdin"],
                     stdin=subprocess.PIPE, stdout=log, stderr=log, env=env, start_new_session=True,
+                    # What lasts keeps no directory of whoever started it from being unmounted.
+                    cwd="/" if self._lasting else None,
+                    pass_fds=[self._lasting.fileno()] if self._lasting else (),
                 )
             with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
                 pipe.write(json.dumps(self._config()).encode())
@@ -113,8 +122,13 @@ class LocalRegistry:
     def __exit__(self, *exc_info):
         self.stop()
 
+    def _launcher(self):
+        if not self._lasting:
+            return ["setpriv", "--pdeathsig", "KILL"]
+        return ["sh", "-c", 'echo $$ >"$0" && exec "$@"', f"/proc/self/fd/{self._lasting.fileno()}"]
+
     def _config(self):
-        http = {"addr": f"{self._listen}:0", "secret": secrets.token_hex(16)}
+        http = {"addr": f"{self._listen}:{self._port}", "secret": secrets.token_hex(16)}
         if self._tls:
             http["tls"] = {"certificate": str(self._tls[0]), "key": str(self._tls[1])}
         config = {

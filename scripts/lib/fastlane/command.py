@@ -11,12 +11,13 @@ from fastlane import privilege
 from fastlane.builder import Options, build
 from fastlane.errors import BuildError
 from fastlane.progress import Progress
+from hub import kept
 
 HELP = {
     "examples": (
         ("scripts/build-image", "an image without apps"),
-        ('scripts/build-image --apps-dir build/recipes --preload "shellhttpd web"',
-         "an image that carries two apps, from the recipes that scripts/gen-recipes wrote"),
+        ('scripts/build-image --preload "shellhttpd web"',
+         "an image that carries two apps, from the recipes that scripts/gen-recipes wrote into build/recipes"),
         ("scripts/build-image --base-only", "only the Debian base, which takes longest and is kept"),
         ("scripts/build-image --set EXTRA_IMAGE_FEATURES= --set COMPOSEAPPS_DATA_SPACE=524288",
          "no open root console, and 512 MiB of free space"),
@@ -35,7 +36,8 @@ def make_parser():
     parser.add_argument("--machine", default="qemux86-64", help="machine to build for (%(default)s)")
     parser.add_argument("--image", default="composeapps-image", help="image recipe (%(default)s)")
     parser.add_argument("--apps-dir", action="append", default=[], metavar="DIR",
-                        help="directory with generated recipes; may be given again")
+                        help="directory of the apps' recipes, as scripts/gen-recipes --output wrote them; may be "
+                        "given again (default: build/recipes, where gen-recipes writes)")
     parser.add_argument("--preload", metavar="APPS", help="apps that the image carries, separated by spaces")
     parser.add_argument("--set", action="append", default=[], metavar="VAR=VALUE", dest="settings",
                         help="set a BitBake variable; may be given again")
@@ -66,7 +68,7 @@ def main(argv, top, directory):
         os.environ["COMPOSEAPPS_MIRROR"] = arguments.mirror
     options = Options(
         top=Path(top), build=Path(directory).resolve(), machine=arguments.machine, image=arguments.image,
-        recipe_directories=tuple(os.path.abspath(path) for path in arguments.apps_dir),
+        recipe_directories=_recipes(arguments, Path(directory)),
         preload=arguments.preload.split() if arguments.preload is not None else None,
         settings=tuple(settings), layers=tuple(os.path.abspath(path) for path in arguments.layer))
     progress = Progress(quiet=arguments.quiet)
@@ -74,7 +76,8 @@ def main(argv, top, directory):
         privilege.become_root([sys.executable, *sys.argv])
         result = build(options, progress, arguments.base_only)
     except BuildError as err:
-        print(f"build-image: {err}", file=sys.stderr)
+        for line in filter(None, [str(err), kept.hint(directory, str(err))]):
+            print(f"build-image: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("build-image: interrupted; the previous image is as it was", file=sys.stderr)
@@ -86,3 +89,11 @@ def main(argv, top, directory):
         if "image" in result:
             print(result["image"])
     return 0
+
+
+def _recipes(arguments, directory):
+    """Return the directories of recipes: those of the command line, else the one that gen-recipes writes to."""
+    if arguments.apps_dir:
+        return tuple(os.path.abspath(path) for path in arguments.apps_dir)
+    default = directory.resolve() / "recipes"
+    return (str(default),) if default.is_dir() else ()

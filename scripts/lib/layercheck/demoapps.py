@@ -38,14 +38,14 @@ def published(context, recipes=None):
     chain.recipes = recipes or chain.recipes
     try:
         hostsetup.extract_programs(["registry"])
-        with demo_registry(chain.build) as registry:
+        with demo_registry(chain.build) as endpoint:
             with context.progress.step("publishing the demo apps and generating their recipes"):
-                publish_demo(registry.endpoint, chain.top, chain.build, progress=context.progress.detail)
+                publish_demo(endpoint, chain.top, chain.build, progress=context.progress.detail)
                 sources = sorted((chain.top / "conf" / "apps").glob("*.yml"))
-                names = chain.generate_recipes(sources, registry.endpoint)
+                names = chain.generate_recipes(sources, endpoint)
             context.kas.environment.update({
                 "COMPOSEAPPS_RECIPES": str(chain.recipes.resolve()), "COMPOSEAPPS_PRELOAD": " ".join(names)})
-            yield DemoApps(names, chain.recipes, registry.endpoint)
+            yield DemoApps(names, chain.recipes, endpoint)
     except (hostsetup.SetupError, ComposeAppsError, DemoError) as err:
         raise CheckError(str(err)) from err
 

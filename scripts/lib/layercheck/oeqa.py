@@ -12,9 +12,8 @@ from pathlib import Path
 
 from composeapps import durable
 from composeapps.errors import ComposeAppsError
-from demonstration.device import wait_for_apps
-from demonstration.errors import DemoError
 from emulator import image as images
+from emulator.apps import wait_for_apps
 from emulator.errors import EmulatorError
 from emulator.machine import Machine
 from layercheck.errors import CheckError
@@ -39,7 +38,7 @@ def run(context, combination):
     try:
         with context.progress.step(f"running the oeqa cases in {image.stem}"):
             outcomes = _outcomes(context, image, log)
-    except (ComposeAppsError, DemoError) as err:
+    except ComposeAppsError as err:
         return Result(CHECK, subject, Status.FAILED, "the cases could not be run", time.monotonic() - started,
                       problems=[str(err)], log=str(log))
     result = judge(outcomes, subject)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The files of conf/apps: one app each, checked against app-schema.json."""
+"""The files of conf/apps: one app each, checked against app-schema.json; and apps that need no file."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,14 @@ DEFAULT_VERSION = "1.0"
 
 @dataclass(frozen=True)
 class AppConf:
-    """One file of conf/apps.
+    """One file of conf/apps, or one app of the command line.
 
-    ``platforms`` is None for all that every image has; ``license`` is in Yocto's notation, or
-    None for what the images' labels say; ``lines`` maps a field to its line.
+    ``path`` is the file, or of an app without one the reference (a str); ``platforms`` is None for
+    all that every image has; ``license`` is in Yocto's notation, or None for what the images' labels
+    say; ``lines`` maps a field to its line, and is empty without a file.
     """
 
-    path: Path
+    path: Path | str
     ref: Reference
     name: str
     version: str
@@ -32,6 +34,21 @@ class AppConf:
     license: str | None
     platforms: tuple | None
     lines: dict
+
+
+def of_reference(text):
+    """Return the AppConf of ``[NAME=]REF``, an app that has no file.
+
+    :raises UsageError: it is not of that form
+    """
+    before, equals, after = text.partition("=")
+    uri = after if equals else text
+    ref = reference.parse(uri, what="app")
+    name = before if equals else str(ref.app_name)
+    if not re.fullmatch(yamlconf.pattern("app-schema.json", "name"), name):
+        raise UsageError(f"'{name}' cannot be part of a recipe's name: lower-case letters, digits, '.', '+' and '-' "
+                         f"can, as in --app shop={uri}")
+    return AppConf(uri, ref, name, DEFAULT_VERSION, None, None, None, None, None, {})
 
 
 def load(path):

@@ -6,13 +6,17 @@ import os
 import sys
 from pathlib import Path
 
+import hostsetup
 from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
+from hub import kept
 from recipes import kinds, output, yamlconf
 
 HELP = {
     "examples": (
-        ("scripts/gen-recipes", "conf/apps/*.yml -> meta-composeapps/recipes-apps"),
+        ("scripts/gen-recipes --app hub.demo.test/factory/shop:v1",
+         "an app without a file -> build/recipes, where scripts/build-image looks"),
+        ("scripts/gen-recipes", "conf/apps/*.yml, the demo's apps -> build/recipes"),
         ("scripts/gen-recipes --output ../meta-product/recipes-apps ../product/apps",
          "another directory of app files, another layer"),
         ("scripts/gen-recipes --endpoint hub.demo.test=http://127.0.0.1:5000 conf/apps/web.yml",
@@ -58,7 +62,7 @@ HELP = {
               3: "an app, image, platform, package or file is missing, or says too little to make a recipe",
               4: "something did not match its digest or format",
               5: "a registry or index failed or cannot be reached", 7: None, 130: None},
-    "environment": ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "PIP_INDEX_URL"),
+    "environment": ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "PIP_INDEX_URL", "COMPOSEAPPS_BUILD"),
 }
 
 
@@ -71,8 +75,12 @@ def make_parser():
                         help="files of apps or packages (default: conf/apps, or conf/python with --python)")
     parser.add_argument("--python", dest="kind", action="store_const", const=kinds.PythonPackages,
                         default=kinds.Apps, help="the files describe Python packages, not apps")
+    parser.add_argument("--app", action="append", default=[], metavar="[NAME=]REF",
+                        help="a published app, REGISTRY/FACTORY/NAME:TAG, that needs no file: NAME is its recipe's, "
+                        "by default the app's; may be given again")
     parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="where the recipes go (default: meta-composeapps/recipes-apps or recipes-python)")
+                        help="where the recipes go, made when missing (default: build/recipes, or "
+                        "meta-composeapps/recipes-python with --python)")
     parser.add_argument("--endpoint", action="append", default=[], metavar="HOST=URL",
                         help="where a registry listens; may be given again")
     parser.add_argument("--index", metavar="URL", help="the index of Python packages (default: PyPI)")
@@ -93,7 +101,7 @@ def main(argv, top):
     try:
         return _run(parse(argv), Path(top).resolve())
     except ComposeAppsError as err:
-        for line in str(err).splitlines():
+        for line in filter(None, [*str(err).splitlines(), kept.hint(hostsetup.BUILD, str(err))]):
             print(f"gen-recipes: {line}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
@@ -103,9 +111,10 @@ def main(argv, top):
 
 def _run(arguments, top):
     kind = arguments.kind()
-    directory = arguments.output or top.joinpath(*kind.outputs)
+    directory = arguments.output or kind.output(top)
     entries, warnings = _gather(kind, arguments, top)
-    complete = all(path.is_dir() for path in arguments.files)
+    # With --app the rest of the directory is others', unless it is to go.
+    complete = arguments.prune if arguments.app else all(path.is_dir() for path in arguments.files)
     changes = output.plan(
         directory, {entry.path: entry.text for entry in entries}, kind.pattern, complete, arguments.prune)
     states = {change.path.relative_to(directory): change.state for change in changes}
@@ -124,9 +133,10 @@ def _gather(kind, arguments, top):
         if not arguments.quiet:
             print(text, file=sys.stderr, flush=True)
 
-    paths = yamlconf.find_files(arguments.files or [_shown(top.joinpath(*kind.inputs))], kind.what)
+    default = [] if arguments.app else [_shown(top.joinpath(*kind.inputs))]
+    paths = yamlconf.find_files(arguments.files or default, kind.what)
     entries, warnings = [], []
-    for entry, found in kind.entries(kind.load(paths), arguments, top, say):
+    for entry, found in kind.entries(kind.load(paths, arguments.app), arguments, top, say):
         for warning in found:
             print(f"gen-recipes: warning: {warning}", file=sys.stderr, flush=True)
         entries.append(entry)

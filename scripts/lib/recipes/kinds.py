@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import hostsetup
 from composeapps.app.tree import RegistrySource
 from composeapps.errors import UsageError
 from composeapps.registry.client import RegistryClient, parse_endpoints
@@ -31,12 +32,23 @@ class Apps:
     """Compose apps; their blobs' digests come from OCI registries."""
 
     what, a_what = "app", "an app"
-    inputs, outputs = ("conf", "apps"), ("meta-composeapps", "recipes-apps")
+    inputs = ("conf", "apps")
     pattern = "composeapp-*/composeapp-*.bb"
 
-    def load(self, paths):
-        """Return the conf of each file. Raises UsageError with a line for each complaint."""
-        return yamlconf.load_all(paths, appconf.load, "name")
+    def output(self, top):
+        """Return the directory of the recipes, where none is named."""
+        return hostsetup.BUILD / "recipes"
+
+    def load(self, paths, named=()):
+        """Return the conf of each file, and of each app that the command line names.
+
+        Raises UsageError with a line for each complaint.
+        """
+        return yamlconf.load_all([*paths, *named], self._conf, "name")
+
+    @staticmethod
+    def _conf(item):
+        return appconf.load(item) if isinstance(item, Path) else appconf.of_reference(item)
 
     def entries(self, confs, arguments, top, say):
         """Yield (Entry, its warnings) of each conf; ``say`` is called with a line of progress."""
@@ -61,11 +73,17 @@ class PythonPackages:
     """Python packages; source archives and metadata come from PyPI."""
 
     what, a_what = "Python package", "a Python package"
-    inputs, outputs = ("conf", "python"), ("meta-composeapps", "recipes-python")
+    inputs = ("conf", "python")
     pattern = "python3-*/python3-*.bb"
 
-    def load(self, paths):
+    def output(self, top):
+        """Return the directory of the recipes, where none is named."""
+        return top / "meta-composeapps" / "recipes-python"
+
+    def load(self, paths, named=()):
         """Return the conf of each file. Raises UsageError with a line for each complaint."""
+        if named:
+            raise UsageError("--app names a compose app: it does not go with --python")
         return yamlconf.load_all(paths, pyconf.load, "recipe", self.what)
 
     def entries(self, confs, arguments, top, say):

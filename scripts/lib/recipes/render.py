@@ -32,6 +32,7 @@ def render_app(app, top):
     conf = app.conf
     return _template("composeapp.bb.j2").render(
         origin=_origin(conf.path, top),
+        named=isinstance(conf.path, str),
         name=conf.name,
         summary=conf.summary or f"Compose app {conf.name}",
         description=conf.description or f"{conf.summary or f'The compose app {conf.name}'}, as a restorable app.",
@@ -102,5 +103,7 @@ def _comment(text):
 
 
 def _origin(path, top):
+    if isinstance(path, str):  # an app without a file
+        return path
     path = Path(path).resolve()
     return path.relative_to(top) if path.is_relative_to(top) else path.name

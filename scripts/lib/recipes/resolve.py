@@ -127,7 +127,8 @@ def _license(conf, declared):
         return conf.license, []
     known, warnings = [], []
     for image, text in declared.items():
-        remedy = "label the image or set 'license' in this file; until then the recipe's LICENSE is CLOSED"
+        where = "this file" if conf.lines else "a file that describes the app"
+        remedy = f"label the image or set 'license' in {where}; until then the recipe's LICENSE is CLOSED"
         if text is None:
             warnings.append(f"{conf.path}: image {image} has no label {licenses.LABEL}: {remedy}")
             continue

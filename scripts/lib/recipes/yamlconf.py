@@ -63,10 +63,10 @@ def load_all(paths, load, field, what="app"):
         value = getattr(conf, field)
         other = owners.setdefault(value, conf)
         if other is not conf:
-            line = conf.lines.get(field, min(conf.lines.values()))
-            complaints.append(
-                f"{conf.path}:{line}: {field}: '{value}' is the {what} of {other.path} already: set another '{field}'"
-            )
+            line = conf.lines.get(field, min(conf.lines.values(), default=""))
+            remedy = f"set another '{field}'" if conf.lines else "give it another, NAME=REF"
+            complaints.append(f"{conf.path}{':' if conf.lines else ''}{line}: {field}: '{value}' is the {what} of "
+                              f"{other.path} already: {remedy}")
     if complaints:
         raise ComplaintsError("\n".join(complaints))
     return confs
@@ -85,6 +85,11 @@ def read(path, schema):
     if complaints:
         raise ComplaintsError("\n".join(complaints))
     return value, lines
+
+
+def pattern(schema, field):
+    """Return the regular expression that a schema has for a field."""
+    return _validator(schema).schema["properties"][field]["pattern"]
 
 
 def one_line(text):

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""The registry that lasts: started once, found again by every command, its data kept below build/registry.
+
+The process holds a lock on the file ``running``, in which it wrote its id before it became docker-registry. So
+whether it runs is what the kernel says, whatever ended it, and an id that another process got since is never
+taken for it. Its port is written down before it starts.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from composeapps import durable
+from composeapps.errors import RegistryError, UsageError
+from composeapps.registry.client import parse_endpoints
+from factory.localregistry import DEMO_HOST, LocalRegistry
+
+DEFAULT_PORT = 5000
+STOP_SECONDS = 10
+ENDPOINTS = "COMPOSEAPPS_ENDPOINTS"
+
+
+@dataclass(frozen=True)
+class State:
+    """How the registry is: ``pid`` is None when it does not run, ``port`` when it never did."""
+
+    pid: int | None
+    port: int | None
+
+    @property
+    def url(self):
+        """Where it listens when it runs, or None."""
+        return f"http://127.0.0.1:{self.port}" if self.port else None
+
+    @property
+    def endpoint(self):
+        """The ``host=url`` pair for COMPOSEAPPS_ENDPOINTS, ``--endpoint`` and OCI_ENDPOINTS, or None."""
+        return f"{DEMO_HOST}={self.url}" if self.port else None
+
+
+class KeptRegistry:
+    """The registry of one build directory.
+
+    Arguments:
+        build: the directory for products.
+
+    What is below ``directory`` may be removed as a whole while the registry does not run.
+    """
+
+    def __init__(self, build):
+        self.directory = Path(build).resolve() / "registry"
+        self.storage = self.directory / "data"
+        self.log = self.directory / "registry.log"
+        self._running = self.directory / "running"
+        self._settings = self.directory / "registry.json"
+
+    def state(self):
+        """Return the State. Changes nothing, and asks the registry nothing."""
+        return State(self._pid(), self._port())
+
+    def up(self, port=None):
+        """Start the registry unless it runs, and return its State when it answers.
+
+        Arguments:
+            port: of 127.0.0.1; 0 for a free one, None for the one that it had before, else DEFAULT_PORT,
+                or a free one where another program has that.
+
+        Raises UsageError when it runs on another port than the one that is asked for, RegistryError when the
+        port is taken, it does not start, or its files belong to another user.
+        """
+        with self._alone():
+            state = self.state()
+            if state.pid:
+                if port not in (None, 0, state.port):
+                    raise UsageError(f"the registry listens on port {state.port}: end it with 'scripts/registry down' "
+                                     f"before it can listen on port {port}")
+                return state
+            self._start(self._choose(port, state.port))
+            return self.state()
+
+    def down(self):
+        """End the registry, if it runs; its data stays. Tell whether it ran.
+
+        Raises RegistryError when it belongs to another user or does not end.
+        """
+        if not self.directory.is_dir():
+            return False
+        with self._alone():
+            pid = self._pid()
+            if not pid:
+                return False
+            try:
+                handle = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return False
+            try:
+                # Looked at again: from here on the handle is of the process that holds the lock.
+                if self._pid() != pid:
+                    return False
+                self._end(handle, pid)
+            finally:
+                os.close(handle)
+            return True
+
+    def _end(self, handle, pid):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                signal.pidfd_send_signal(handle, number)
+            except ProcessLookupError:
+                return
+            except PermissionError:
+                raise RegistryError(f"the registry (process {pid}) was started by another user: "
+                                    "run this as that user, or with sudo") from None
+            if select.select([handle], [], [], STOP_SECONDS)[0]:
+                return
+        raise RegistryError(f"the registry (process {pid}) does not end")
+
+    def _start(self, port):
+        with self._own_files():
+            durable.make_directories(self.storage)
+            durable.write_file(self._settings, json.dumps({"port": port}).encode() + b"\n")
+            with open(os.open(self._running, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), "wb") as mark:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                registry = LocalRegistry(self.storage, log=self.log, port=port, lasting=mark)
+                try:
+                    registry.start()
+                except RegistryError as err:
+                    if "address already in use" in str(err):
+                        raise self._taken(port) from None
+                    raise
+
+    def _choose(self, wanted, before):
+        if wanted == 0:
+            return _free_port()
+        if wanted or before:
+            port = wanted or before
+            if not _is_free(port):
+                raise self._taken(port)
+            return port
+        return DEFAULT_PORT if _is_free(DEFAULT_PORT) else _free_port()
+
+    def _taken(self, port):
+        return RegistryError(f"port {port} of 127.0.0.1 is taken by another program: end that, or choose another "
+                             "port, 'scripts/registry up --port 0' for any free one")
+
+    def _pid(self):
+        try:
+            with open(self._running, "rb") as mark:
+                try:
+                    fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    # Empty between the lock and the first word of the process.
+                    return int(mark.read() or 0) or None
+                return None
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _port(self):
+        try:
+            port = json.loads(self._settings.read_bytes())["port"]
+        except (OSError, ValueError, KeyError, TypeError):
+            # Nothing is lost with it: the next start writes another.
+            return None
+        return port if isinstance(port, int) and 0 < port < 65536 else None
+
+    @contextlib.contextmanager
+    def _alone(self):
+        """Keep two commands that start or end it apart; the second waits."""
+        with self._own_files():
+            durable.make_directories(self.directory)
+            lock = open(os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o644), "wb")  # noqa: SIM115
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _own_files(self):
+        try:
+            yield
+        except PermissionError as err:
+            raise RegistryError(f"{err.filename or self.directory} belongs to another user: run this as that user, "
+                                "or with sudo") from None
+        except OSError as err:
+            raise RegistryError(f"{err.filename or self.directory}: {err.strerror or err}") from None
+
+
+def _is_free(port):
+    with socket.socket() as probe:
+        # As docker-registry does: connections that ended lately are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except PermissionError:
+            raise RegistryError(f"port {port} is for root only: choose one above 1023") from None
+        except OSError as err:
+            if err.errno != errno.EADDRINUSE:
+                raise RegistryError(f"port {port} of 127.0.0.1: {err.strerror}") from None
+            return False
+    return True
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def provide(build, environ=os.environ):
+    """Let the commands that follow find the registry of ``build`` under its name, by COMPOSEAPPS_ENDPOINTS.
+
+    Arguments:
+        build: the directory for products.
+        environ: what is changed; an endpoint that it names for that registry stays.
+    """
+    with contextlib.suppress(UsageError):
+        if DEMO_HOST in parse_endpoints(environ.get(ENDPOINTS)):
+            return
+    endpoint = KeptRegistry(build).state().endpoint
+    if endpoint:
+        environ[ENDPOINTS] = f"{environ.get(ENDPOINTS, '')} {endpoint}".strip()
+
+
+def hint(build, text, environ=os.environ):
+    """Return what to do when ``text``, an error or a command line, is about a registry that does not run, or None."""
+    state = KeptRegistry(build).state()
+    if DEMO_HOST not in text or state.pid:
+        return None
+    with contextlib.suppress(UsageError):
+        if parse_endpoints(environ.get(ENDPOINTS)).get(DEMO_HOST, state.url) != state.url:
+            # Somebody said that it is elsewhere.
+            return None
+    return f"{DEMO_HOST} is the registry of this machine, which does not run: start it with 'scripts/registry up'"
