@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The registry that lasts: started once, found again by every command, its data kept below build/registry.
 
-The process holds a lock on the file ``running``, in which it wrote its id before it became docker-registry. So
-whether it runs is what the kernel says, whatever ended it, and an id that another process got since is never
-taken for it. Its port is written down before it starts.
+The process holds the file ``running`` (see hub.held), into which it wrote its id before it became docker-registry.
+Its port is written down before it starts.
 """
 
 import contextlib
@@ -11,8 +10,6 @@ import errno
 import fcntl
 import json
 import os
-import select
-import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from composeapps import durable
 from composeapps.errors import RegistryError, UsageError
 from composeapps.registry.client import parse_endpoints
 from factory.localregistry import DEMO_HOST, LocalRegistry
+from hub import held
 
 DEFAULT_PORT = 5000
 STOP_SECONDS = 10
@@ -63,7 +61,7 @@ class KeptRegistry:
 
     def state(self):
         """Return the State. Changes nothing, and asks the registry nothing."""
-        return State(self._pid(), self._port())
+        return State(held.holder(self._running), self._port())
 
     def up(self, port=None):
         """Start the registry unless it runs, and return its State when it answers.
@@ -93,41 +91,13 @@ class KeptRegistry:
         if not self.directory.is_dir():
             return False
         with self._alone():
-            pid = self._pid()
-            if not pid:
-                return False
-            try:
-                handle = os.pidfd_open(pid)
-            except ProcessLookupError:
-                return False
-            try:
-                # Looked at again: from here on the handle is of the process that holds the lock.
-                if self._pid() != pid:
-                    return False
-                self._end(handle, pid)
-            finally:
-                os.close(handle)
-            return True
-
-    def _end(self, handle, pid):
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                signal.pidfd_send_signal(handle, number)
-            except ProcessLookupError:
-                return
-            except PermissionError:
-                raise RegistryError(f"the registry (process {pid}) was started by another user: "
-                                    "run this as that user, or with sudo") from None
-            if select.select([handle], [], [], STOP_SECONDS)[0]:
-                return
-        raise RegistryError(f"the registry (process {pid}) does not end")
+            return held.end(self._running, "the registry", STOP_SECONDS)
 
     def _start(self, port):
         with self._own_files():
             durable.make_directories(self.storage)
             durable.write_file(self._settings, json.dumps({"port": port}).encode() + b"\n")
-            with open(os.open(self._running, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), "wb") as mark:
-                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with held.take(self._running) as mark:
                 registry = LocalRegistry(self.storage, log=self.log, port=port, lasting=mark)
                 try:
                     registry.start()
@@ -149,18 +119,6 @@ class KeptRegistry:
     def _taken(self, port):
         return RegistryError(f"port {port} of 127.0.0.1 is taken by another program: end that, or choose another "
                              "port, 'scripts/registry up --port 0' for any free one")
-
-    def _pid(self):
-        try:
-            with open(self._running, "rb") as mark:
-                try:
-                    fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    # Empty between the lock and the first word of the process.
-                    return int(mark.read() or 0) or None
-                return None
-        except (FileNotFoundError, ValueError):
-            return None
 
     def _port(self):
         try:
