@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 import hostsetup
+from composeapps.cli.main import COMMANDS
+from emulator.machine import Machine
 from support.pages import TOP, page
 
 DOCS = TOP / "meta-composeapps" / "docs"
@@ -76,3 +78,15 @@ def test_kernel_options_are_on_in_the_kernel_that_the_tests_boot():
     on = set(re.findall(r"^(CONFIG_\w+)=[ym]$", configuration.read_text(), re.M))
     section = page(DOCS / "integration.md").section("kernel-options")
     assert not set(re.findall(r"CONFIG_\w+", section)) - on
+
+
+def test_commands_are_the_agents():
+    named = set(re.findall(r"`composeapps (\w+)", page(DOCS / "device.md").section("commands")))
+    assert named == set(COMMANDS)
+
+
+def test_what_the_emulators_machine_can_do():
+    table = page(DOCS / "qa.md").section("4-a-test-that-cuts-the-power")
+    cells = re.findall(r"^\| (`[^|]*`) \|", table, re.M)
+    names = {name for cell in cells for name in re.findall(r"`(\w+)", cell) if name != "Machine"}
+    assert len(names) == 11 and all(callable(getattr(Machine, name)) for name in names)
