@@ -17,6 +17,8 @@ BENCHMARKS = {
     "pull-far": ("pulls", "pull_far", "pulling it over a slow and far link, and with packets lost"),
     "pull-killed": ("pulls", "pull_killed", "pulling it, killed 20 times: bytes fetched twice"),
     "update-downtime": ("downtime", "update_downtime", "an update of one of five services: how long that is down"),
+    "latency": ("latency", "latency", "a boot and an update with a dockerd that takes 50 ms for each answer"),
+    "requests": ("latency", "requests", "what each command asks of dockerd, for up to 50 apps and 100 services"),
     "fsck": ("fsck_scale", "fsck_scale", "what checking dockerd's store costs with 50 images and 500 layers"),
 }
 

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """One look at a stand-in for dockerd: what its lists tell, what they do not, and when they are asked for again."""
 
+import functools
 import threading
+import time
 
 import pytest
 
-from composeapps.engine.labels import SERVICE
+from composeapps.engine.labels import PROJECT, SERVICE, WORKING_DIR
 from composeapps.engine.look import Look, at
+from composeapps.errors import EngineError
 
 _LABELS = {SERVICE: "web", "a": "1"}
 
@@ -16,18 +19,30 @@ def _entry(state="running", status="Up 2 minutes", names=("/other/alias", "/web"
             "Labels": _LABELS, "HostConfig": {"NetworkMode": "none"}, **more}
 
 
+def _place(entry):
+    return (entry.get("Labels") or {}).get(WORKING_DIR)
+
+
+def _of_app(number):
+    """Return the entry of a container of an app in a directory of its own."""
+    labels = {SERVICE: "web", WORKING_DIR: f"/apps/{number}", PROJECT: f"p{number}"}
+    return _entry(Labels=labels, Id=f"{number}" * 64)
+
+
 class _Engine:
     """A dockerd that notes what it is asked."""
 
     def __init__(self, *containers, images=()):
         self.listed, self.pictured, self.heard, self.ended = list(containers), list(images), [], ()
+        self.loaded = None
 
     def _hear(self, what, answer):
         self.heard.append(what)
         return answer
 
     def containers(self, label=None):
-        return self._hear("containers", list(self.listed))
+        found = [each for each in self.listed if not label or f"{WORKING_DIR}={_place(each)}" == label]
+        return self._hear("containers" + (f" {label}" if label else ""), found)
 
     def networks(self, label=None):
         return self._hear("networks", [{"Name": "n", "Labels": None}, {"Name": "m", "Labels": {"p": "x"}}])
@@ -35,19 +50,27 @@ class _Engine:
     def images(self):
         return self._hear("images", self.pictured)
 
-    def recently_ended(self, seconds):
-        return self._hear("events", self.ended)
+    def recently_ended(self, seconds, label=None):
+        return self._hear("events" + (f" {label}" if label else ""), frozenset(self.ended))
 
     def container(self, identifier):
         return self._hear("container", {"Id": identifier, "inspected": True})
 
     def image(self, name):
-        return self._hear(f"image {name}", None)
+        return self._hear(f"image {name}", self.loaded)
 
     def start(self, identifier):
         self._hear("start", None)
 
-    stop = rename = remove = load = lambda self, *_arguments, **_options: self._hear("change", True)
+    def load(self, manifest, blobs):
+        self._hear("load", None)
+
+    stop = rename = remove = lambda self, *_arguments, **_options: self._hear("change", True)
+
+
+def _described(look, entry, inspect=()):
+    (found,) = look.described_all([entry], inspect)
+    return found
 
 
 @pytest.mark.parametrize("status, health", [
@@ -56,13 +79,13 @@ class _Engine:
 ])
 def test_what_runs_is_not_inspected(status, health):
     engine = _Engine()
-    found = Look(engine).described(_entry(status=status))
+    found = _described(Look(engine), _entry(status=status))
     assert (found["State"].get("Health") or {}).get("Status") == health
     assert found["State"]["Running"] and found["State"]["Status"] == "running"
     assert (found["Name"], found["Image"], found["Config"]["Labels"]) == ("/web", "sha256:1", _LABELS)
     assert engine.heard == ["events"]
     engine.ended = (found["Id"],)
-    assert "inspected" in Look(engine).described(_entry(status=status))
+    assert "inspected" in _described(Look(engine), _entry(status=status))
 
 
 @pytest.mark.parametrize("entry", [
@@ -74,13 +97,13 @@ def test_what_runs_is_not_inspected(status, health):
 def test_what_the_list_does_not_tell_is_asked_for_once(entry):
     engine = _Engine()
     look = Look(engine)
-    assert look.described(entry)["inspected"] and look.described(entry)["inspected"]
+    assert _described(look, entry)["inspected"] and _described(look, entry)["inspected"]
     assert engine.heard == ["container"]
 
 
 def test_a_service_may_be_inspected_whatever_the_list_tells():
     look = Look(_Engine())
-    assert "inspected" in look.described(_entry(), {"web"}) and "inspected" not in look.described(_entry(), {"db"})
+    assert "inspected" in _described(look, _entry(), {"web"}) and "inspected" not in _described(look, _entry(), {"db"})
 
 
 def test_lists_are_asked_for_once_and_sorted_by_labels():
@@ -94,7 +117,7 @@ def test_lists_are_asked_for_once_and_sorted_by_labels():
 
 @pytest.mark.parametrize("change", [
     lambda look: look.start("c"), lambda look: look.stop("c"), lambda look: look.rename("c", "d"),
-    lambda look: look.remove("images", "i"), lambda look: look.load([], []), lambda look: look.forget(),
+    lambda look: look.remove("images", "i"), lambda look: look.forget(),
 ])
 def test_a_change_makes_it_look_again(change):
     engine = _Engine(_entry())
@@ -103,6 +126,96 @@ def test_a_change_makes_it_look_again(change):
     engine.listed = []
     assert len(look.containers()) == 1
     change(look)
+    assert look.containers() == []
+
+
+@pytest.mark.parametrize("change", [
+    lambda look: look.stop("1" * 64), lambda look: look.remove("containers", "1" * 64, force="1"),
+    lambda look: look.changed("/apps/1", "p1"),
+])
+def test_of_an_app_that_was_changed_only_its_own_list_is_asked_for(change):
+    engine = _Engine(_of_app(1), _of_app(2))
+    look = Look(engine)
+    mine, theirs = f"{WORKING_DIR}=/apps/1", f"{WORKING_DIR}=/apps/2"
+    assert len(look.containers(mine)) == 1
+    change(look)
+    engine.heard.clear()
+    engine.listed = [_of_app(1), _of_app(2), _of_app(3)]
+    assert len(look.containers(theirs)) == 1 and engine.heard == []
+    for _again in range(2):
+        _described(look, look.containers(mine)[0])
+    assert engine.heard.count(f"containers {mine}") == 1 and "containers" not in engine.heard
+    # And what is of no single app's concern is as it is now.
+    assert len(look.containers()) == 3
+
+
+def test_a_list_is_asked_for_anew_when_work_has_taken_its_time(monkeypatch):
+    engine, now = _Engine(_of_app(1), _of_app(2)), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    look, theirs = Look(engine), f"{WORKING_DIR}=/apps/2"
+    assert len(look.containers(theirs)) == 1
+    engine.listed = []
+    now[0] += 60
+    assert len(look.containers(theirs)) == 1, "nothing was done meanwhile"
+    look.load([], [])
+    assert look.containers(theirs) == []
+    engine.listed = [_of_app(2)]
+    look.changed("/apps/1")
+    assert look.containers(theirs) == [], "it is of just now"
+
+
+def test_what_was_changed_here_is_inspected_though_the_list_shows_it_running():
+    engine = _Engine(_of_app(1), _of_app(2))
+    look = Look(engine)
+    look.containers()
+    look.stop("1" * 64)
+    for entry, inspected in zip(look.containers(), (True, False), strict=True):
+        assert ("inspected" in _described(look, entry)) == inspected
+
+
+def test_what_was_loaded_is_asked_for_by_itself():
+    engine = _Engine(images=[{"Id": "sha256:1", "RepoTags": ["a:1"]}])
+    look = Look(engine)
+    assert look.listed_image("b:1") is None
+    look.load([], [])
+    engine.loaded = {"Id": "sha256:2", "RepoTags": ["b:1"], "RepoDigests": ["b@sha256:3"]}
+    assert look.learn("sha256:2") is engine.loaded
+    assert [look.listed_image(name)["Id"][-1] for name in ("sha256:2", "b:1", "b@sha256:3", "a:1")] == list("2221")
+    assert sorted(each["Id"] for each in look.images()) == ["sha256:1", "sha256:2"]
+    assert engine.heard.count("images") == 1
+
+
+def test_several_things_are_asked_for_side_by_side():
+    engine = _Engine(_entry())
+    look, together = Look(engine), threading.Barrier(3)
+
+    def ask(answer, *arguments):
+        together.wait(timeout=60)
+        return answer(*arguments)
+
+    for name in ("containers", "images", "recently_ended"):
+        setattr(engine, name, functools.partial(ask, getattr(engine, name)))
+    look.ahead(look.containers, look.images, look.ended)
+    assert look.containers() and look.images() == [] and look.ended() == frozenset()
+    assert sorted(engine.heard) == ["containers", "events", "images"]
+
+
+def test_an_error_is_met_by_who_wants_the_answer():
+    engine = _Engine(_entry())
+    look, asked, answers = Look(engine), threading.Event(), [EngineError("away"), EngineError("away"), []]
+
+    def containers(_label=None):
+        answer = answers.pop(0)
+        asked.set()
+        if isinstance(answer, EngineError):
+            raise answer
+        return answer
+
+    engine.containers = containers
+    look.ahead(look.containers)
+    assert asked.wait(60)
+    with pytest.raises(EngineError):
+        look.containers()
     assert look.containers() == []
 
 

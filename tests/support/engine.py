@@ -5,6 +5,7 @@ It runs in a mount namespace and a PID namespace of its own, in the base's root,
 nothing of the base written to. The PID namespace makes that nothing it started outlives it.
 """
 
+import json
 import os
 import subprocess
 import time
@@ -44,9 +45,10 @@ class DockerDaemon:
         directory: under /tmp; holds the data root, the socket and the log.
         dockerd: another dockerd that takes the place of the base's, e.g. moby.build.patched() / "dockerd".
         env: environment variables for it, besides PATH and HOME.
+        containerd_images: keep images in containerd's store.
     """
 
-    def __init__(self, base, directory, dockerd=None, env=None):
+    def __init__(self, base, directory, dockerd=None, env=None, containerd_images=False):
         self.base, self.directory = Path(base), Path(directory)
         self.data_root = self.directory / "docker"
         self.socket = self.directory / "docker.sock"
@@ -55,6 +57,9 @@ class DockerDaemon:
         self.compose_command = (str(self.base / "usr/libexec/docker/cli-plugins/docker-compose"),)
         self._dockerd = str(Path(dockerd).resolve(strict=True)) if dockerd else ""
         self._env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **(env or {})}
+        self._settings, self._driver = {}, "overlay2"
+        if containerd_images:
+            self._settings, self._driver = {"features": {"containerd-snapshotter": True}}, "overlayfs"
         self._process = self._alive = None
 
     def __enter__(self):
@@ -68,11 +73,14 @@ class DockerDaemon:
         """Start dockerd and wait until it answers; raises AssertionError with its log when it does not."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)
+        settings = self.directory / "daemon.json"
+        settings.write_text(json.dumps(self._settings))
         argv = [
             "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh", str(self.base),
             str(self.directory), self._dockerd, "dockerd", "--data-root", str(self.data_root),
             "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "--host", self.host,
-            "--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", "overlay2",
+            "--bridge", "none", "--iptables=false", "--ip6tables=false", "--storage-driver", self._driver,
+            "--config-file", str(settings),
         ]
         self._alive, held = os.pipe()
         with open(self.log, "ab") as log:

@@ -3,7 +3,9 @@
 
 import pytest
 
+from composeapps.engine import client
 from composeapps.records import journal
+from support.counting import CountingSocket
 from support.engine import DockerDaemon
 from support.updating import WELL, Device, Publisher, run_here, service
 
@@ -57,6 +59,37 @@ def run(device, capsys):
 def no_registry(monkeypatch, registry, free_port):
     """Call it, and the registry's name leads to where nobody listens."""
     return lambda: monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", f"{registry.host}=http://127.0.0.1:{free_port}")
+
+
+@pytest.fixture(scope="module")
+def counted(dockerd, request):
+    """The socket through which the module's dockerd is asked, which counts."""
+    name = request.module.__name__.rpartition(".")[2]
+    with CountingSocket(dockerd.directory / f"{name}.sock", dockerd.socket) as socket:
+        yield socket
+
+
+@pytest.fixture
+def counted_device(home, counted):
+    """The module's device without apps, whose dockerd is asked through the socket that counts."""
+    home.configure(docker_host=counted.host)
+    yield home
+    home.remove_containers()
+    for name in home.states.names():
+        home.states.remove(name)
+
+
+@pytest.fixture
+def count(run, counted, monkeypatch):
+    """Run a command as a process of its own would; return how many requests it made, docker compose's left out."""
+    def command(*words, expected=0):
+        monkeypatch.setattr(client, "_paths", {})
+        counted.clear()
+        status, _out, err = run(*words)
+        assert status == expected, (words, err)
+        return len(counted.own)
+
+    return command
 
 
 class Pair:

@@ -5,6 +5,19 @@ import threading
 from collections import deque
 
 
+def each(action, values, most):
+    """Call ``action`` for each of some values, ``most`` at a time; return what it returned, in their order.
+
+    Raises the first error, in that order, when all of it is done.
+    """
+    values = list(values)
+    if len(values) < 2:
+        return [action(value) for value in values]
+    with Pool(min(most, len(values))) as pool:
+        ends = [pool.begin(action, value) for value in values]
+    return [end() for end in ends]
+
+
 class Pool:
     """A few threads for what is begun within a ``with``, at the end of which all of it is done.
 

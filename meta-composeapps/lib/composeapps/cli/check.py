@@ -50,7 +50,8 @@ def _check(args):
     for ref in refs:
         state = states.get(ref.app_name)
         installed = state is not None and state.uri == str(ref) and not args.store_only
-        results.append(_check_app(ref, store, config, engine if installed else None, seen, verified, known, args.quick))
+        ids = state.images.values() if installed else None
+        results.append(_check_app(ref, store, config, engine, ids, seen, verified, known, args.quick))
     if not args.apps:
         rest = _check_rest(store, refs, seen, known, args.quick)
         results += [rest] if rest["problems"] else []
@@ -103,20 +104,20 @@ def _known(states, config):
     return known
 
 
-def _check_app(ref, store, config, engine, seen, verified, known, quick):
+def _check_app(ref, store, config, engine, ids, seen, verified, known, quick):
     """Check one app.
 
-    ``engine`` is None for an app that is not installed; ``seen`` gets the digests that were looked at, ``verified``
-    {(digest, size): what Store.verify says} of those that were read, which are not read again; ``known`` is what
-    ``_known`` returned; ``quick`` leaves out what has to be read for its content's sake alone.
+    ``ids`` are what dockerd called its images, None for an app that is not installed; ``seen`` gets the digests that
+    were looked at, ``verified`` {(digest, size): what Store.verify says} of those that were read, which are not read
+    again; ``known`` is what ``_known`` returned; ``quick`` leaves out what has to be read for its content's sake alone.
     """
     from composeapps.app.tree import CHECKED, WHOLE
     from composeapps.installed.install import bundle_problems, find_image, load_from_store
     from composeapps.store import appdir
 
-    result = _result(ref.app_name, str(ref), engine is not None)
+    result = _result(ref.app_name, str(ref), ids is not None)
     try:
-        app = load_from_store(store, ref, reading=CHECKED if quick or engine is None else WHOLE)
+        app = load_from_store(store, ref, reading=CHECKED if quick or ids is None else WHOLE)
         # Its bundle was verified before it was read.
         verified[app.bundle.digest, app.bundle.size] = None
         wanted = {blob.descriptor.digest: blob.descriptor.size for blob in app.blobs()
@@ -136,12 +137,12 @@ def _check_app(ref, store, config, engine, seen, verified, known, quick):
             # One of the two is wrong, and only who knows the reference can tell which.
             both = f"{path.with_suffix('')} or " if path.name == "uri.sha256" else ""
             _add(result, f"{both}{path} {problem}; 'composeapps pull {uri}' writes it anew", CorruptError)
-        if engine is not None and not result["problems"]:
+        if ids is not None and not result["problems"]:
             for problem in () if quick else bundle_problems(app, store, config):
                 text = f"unpacked bundle: {problem}; 'composeapps install {ref.app_name}' repairs it"
                 _add(result, text, CorruptError)
             for image in app.images.values():
-                if find_image(image, engine) is None:
+                if find_image(image, engine, ids) is None:
                     text = f"image {image.ref} is not in dockerd; 'composeapps install {ref.app_name}' loads it"
                     _add(result, text, NotFoundError)
     except (ComposeAppsError, OSError) as err:

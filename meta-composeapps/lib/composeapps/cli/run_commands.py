@@ -55,6 +55,9 @@ HELP = {
     },
 }
 
+# So many apps are stopped at a time.
+_STOPS = 8
+
 
 def configure(name, parser):
     """Add the arguments of the command ``name``."""
@@ -182,6 +185,9 @@ def _bring_up(args, parts, then):
     boot = getattr(args, "installed", False)
     what = bringup.INSTALL if args.command == "install" else bringup.KEEP if args.factory or boot else bringup.START
     with contextlib.closing(parts), parts.locked(wait=boot):
+        # What most apps are as they should be by.
+        look = parts.look
+        look.ahead(*((look.images,) if args.command == "install" else (look.images, look.containers, look.ended)))
         for note in repair.repair(parts.states):
             output.notify(note)
         wishes, problem = _wishes(args, parts)
@@ -258,8 +264,11 @@ def _finish_update(parts, wish):
 
 
 @contextlib.contextmanager
-def _beside(action, others):
-    """Give a function that does ``action`` and returns what gives its result; ``others`` go on meanwhile."""
+def _beside(action, others, most=4):
+    """Give a function that does ``action``, ``most`` at a time, and returns what gives its result.
+
+    ``others`` go on meanwhile.
+    """
     if not others:
         def begin(*values):
             result = action(*values)
@@ -269,7 +278,7 @@ def _beside(action, others):
         return
     from composeapps.threads import Pool
 
-    with Pool(4) as pool:
+    with Pool(most) as pool:
         yield lambda *values: pool.begin(action, *values)
 
 
@@ -324,7 +333,7 @@ def _stop(args):
                 if entry is not None and entry.begun:
                     raise CorruptError(f"its {entry.kind} to {entry.target} is unfinished, and goes on without a start")
                 app, state = _version(parts, name)
-                runtime.stop(app, state, parts.states, parts.config)
+                runtime.stop(app, state, parts.states, parts.config, parts.look)
             except (CorruptError, NotFoundError) as err:
                 # Whatever version they are of.
                 output.notify(f"{name}: {err}")
@@ -333,7 +342,7 @@ def _stop(args):
             return {"name": name, "uri": state.uri, "state": "stopped"}
 
         if len(names) > 1:
-            with _beside(stop, True) as begin:
+            with _beside(stop, True, _STOPS) as begin:
                 for name, finish in [(name, begin(name)) for name in names]:
                     results.add(name, finish)
         else:

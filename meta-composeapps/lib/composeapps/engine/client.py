@@ -27,6 +27,10 @@ _BLOCK = 512
 # Seconds between two tries of what dockerd answers with 500: of a container that is just ending it knows
 # nothing for a moment.
 _PAUSES = (0.1, 0.2, 0.4, 0.8)
+# Seconds that dockerd may be silent where nothing else is said.
+SILENCE = 600
+# So many requests are made at a time.
+_AT_ONCE = 8
 # The part of containers' last words that is read, in bytes.
 _LOGS = 256 * 1024
 # The longest line of dockerd's words on a load that is read, in bytes.
@@ -47,7 +51,7 @@ class Engine:
     Every method raises EngineError when dockerd cannot be reached or fails.
     """
 
-    def __init__(self, host, timeout=600):
+    def __init__(self, host, timeout=SILENCE):
         if not host.startswith("unix://"):
             raise UsageError(f"docker_host '{host}' is not of the form unix:///PATH")
         self.host = host
@@ -167,15 +171,23 @@ class Engine:
         status, answer = self._json("GET", f"/containers/{quote(identifier)}/json")
         return None if status == 404 else answer
 
-    def described(self, entry, inspect=()):
-        """Return what dockerd tells of a container that it lists, or None when it is gone; see Look.described."""
-        return self.container(entry["Id"])
+    def described_all(self, entries, inspect=()):
+        """Return what dockerd tells of each of some containers that it lists, None of what is gone; see Look."""
+        return each(lambda entry: self.container(entry["Id"]), entries)
 
-    def recently_ended(self, seconds):
-        """Return the IDs of the containers that were sent a signal, ended or were paused in the last seconds."""
+    def changed(self, directory, project=""):
+        """Do nothing: all is asked for each time; see Look."""
+
+    def recently_ended(self, seconds, label=None):
+        """Return the IDs of the containers, with a label, that were sent a signal, ended or were paused lately.
+
+        Arguments:
+            seconds: since when.
+            label: ``key=value``, or None for all.
+        """
         now = time.time()
-        query = urlencode({"since": f"{now - seconds:.9f}", "until": f"{now:.9f}", "filters": json.dumps(
-            {"type": ["container"], "event": ["kill", "die", "oom", "pause"]})})
+        filters = {"type": ["container"], "event": ["kill", "die", "oom", "pause"], "label": [label] if label else []}
+        query = urlencode({"since": f"{now - seconds:.9f}", "until": f"{now:.9f}", "filters": json.dumps(filters)})
         status, _headers, data = self._request("GET", f"/events?{query}")
         try:
             if status >= 400:
@@ -249,6 +261,17 @@ class Engine:
     def _unreachable(self, err):
         reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
         return EngineError(f"dockerd at {self.host} cannot be reached: {reason}; is docker.service running?")
+
+
+def each(ask, values, most=_AT_ONCE):
+    """Return what ``ask`` returns of each value, dockerd being asked for ``most`` at a time; raises the first error."""
+    values = list(values)
+    if len(values) < 2:
+        return [ask(value) for value in values]
+    # Which takes time to load.
+    from composeapps import threads
+
+    return threads.each(ask, values, most)
 
 
 class _Progress:

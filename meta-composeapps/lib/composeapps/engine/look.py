@@ -6,23 +6,35 @@ each, however many apps and services there are. The lists tell of a container it
 networks, mounts and, while it runs, its state and health. They do not tell, so that it is inspected:
 
 - of one that does not just run: its exit status, restart policy, and when it was started and ended;
-- whose IPC, processes or volumes it shares (``inspect`` of ``described``);
+- whose IPC, processes or volumes it shares (``inspect`` of ``described_all``);
 - the layers of an image;
-- of any, when it was started and how often again: the health gate asks dockerd itself.
+- of any, when it was started and how often again: the health gate watches for that (composeapps.engine.events).
 
 A list may lag behind a container's own state for a moment after a change: dockerd writes the end of a container
-to the disk before it lists it. So what was ended lately, as ``/events`` tells, is inspected, too. Whatever is
-about to be changed is asked again, what waits for a change does not wait by a Look, and a Look forgets all that
-it knows with every change that goes through it; who changes dockerd on another way calls ``forget``.
+to the disk before it lists it. So what was ended lately, as ``/events`` tells, is inspected, too, and what waits for a
+change does not wait by a Look.
+
+A Look knows what goes through it: of the app whose container was changed it asks dockerd anew, by a list of that
+app's alone, and inspects the container. Who changes dockerd on another way, by docker compose above all, says so
+with ``changed``, or with ``forget`` when it may be anything. While a command works on one app others may change by
+themselves, so lists of some seconds ago are then asked for anew.
 """
 
+import contextlib
 import re
-from _thread import allocate_lock  # threading takes time to load
+import time
+from _thread import allocate_lock, start_new_thread  # threading takes time to load
 
-from composeapps.engine.labels import SERVICE
+from composeapps.engine import client
+from composeapps.engine.labels import PROJECT, SERVICE, WORKING_DIR
+from composeapps.errors import EngineError
 
 # For so many seconds the list is not believed of what ended.
 _LATELY = 60
+# For so many seconds a list is good enough for the other apps while this command works on one.
+_OLD = 5
+# What no change of containers makes untrue.
+_OF_IMAGES = ("images", "images by name", "image", "data root")
 # dockerd's text on a container that runs.
 _UP = re.compile(r"Up [^()]*(?: \((?:health: )?(starting|healthy|unhealthy)\))?")
 
@@ -30,6 +42,11 @@ _UP = re.compile(r"Up [^()]*(?: \((?:health: )?(starting|healthy|unhealthy)\))?"
 def at(engine):
     """Return a Look at a dockerd: ``engine`` itself if it is one."""
     return engine if isinstance(engine, Look) else Look(engine)
+
+
+def behind(engine):
+    """Return the Engine of a Look, or an Engine itself: who waits for a change asks that."""
+    return engine.engine if isinstance(engine, Look) else engine
 
 
 class Look:
@@ -43,6 +60,11 @@ class Look:
 
     def __init__(self, engine):
         self.engine, self._known, self._lock = engine, {}, allocate_lock()
+        # Directories and projects of which the lists of all are out of date, containers that were changed here, and
+        # what dockerd told of images that it listed otherwise, or not.
+        self._apart, self._touched, self._told = set(), set(), {}
+        # When the containers were asked for, and whether this command has worked on something since.
+        self._asked, self._worked = None, False
 
     def __getattr__(self, name):
         return getattr(self.engine, name)
@@ -56,13 +78,49 @@ class Look:
     def load_way(self, way):
         self.engine.load_way = way
 
-    def forget(self):
-        """Forget all: the next question is put to dockerd."""
-        # An answer that is under way goes into the old mapping.
-        self._known = {}
+    def forget(self, images=True):
+        """Forget all, or all but ``images``: the next question is put to dockerd."""
+        with self._lock:
+            # An answer that is under way goes where nobody looks any more.
+            self._known = {} if images else {key: slot for key, slot in self._known.items() if key[0] in _OF_IMAGES}
+            self._apart, self._asked, self._worked = set(), None, False
+            if images:
+                self._told = {}
+
+    def changed(self, directory, project=""):
+        """Take note that containers of the app in a directory, or networks of its compose project, were changed."""
+        with self._lock:
+            self._worked = True
+            for label in filter(None, (f"{WORKING_DIR}={directory}", project and f"{PROJECT}={project}")):
+                self._apart.add(label)
+                for key in [key for key in self._known if key[-1] == label]:
+                    del self._known[key]
+
+    def ahead(self, *questions):
+        """Begin to ask several things side by side; who wants an answer waits for it, and meets its error.
+
+        Arguments:
+            questions: methods of this Look that take no argument.
+        """
+        for question in questions:
+            start_new_thread(self._ask_ahead, (question,))
+
+    @staticmethod
+    def _ask_ahead(question):
+        with contextlib.suppress(EngineError):
+            question()
+
+    def ended(self, label=None):
+        """Return the IDs of the containers with a label of which the list is not believed, since they ended lately."""
+        return self._once(("ended", label), lambda: self.engine.recently_ended(_LATELY, label)) | self._touched
 
     def containers(self, label=None):
-        """Return what Engine.containers does."""
+        """Return what Engine.containers does; a ``label`` is the app's directory or its project (``key=value``)."""
+        old = self._worked and self._asked is not None and time.monotonic() - self._asked > _OLD
+        if old or label is None and self._apart:
+            self.forget(images=False)
+        if self._asked is None:
+            self._asked = time.monotonic()
         return self._labelled("containers", self.engine.containers, label)
 
     def networks(self, label=None):
@@ -70,13 +128,28 @@ class Look:
         return self._labelled("networks", self.engine.networks, label)
 
     def images(self):
-        """Return what Engine.images does."""
-        return self._once("images", self.engine.images)
+        """Return what Engine.images does, and what ``learn`` found."""
+        listed = self._once(("images",), self.engine.images)
+        if not self._told:
+            return listed
+        told = {found["Id"]: found for found in self._told.values() if found}
+        return [*(image for image in listed if image["Id"] not in told), *told.values()]
 
     def listed_image(self, name):
-        """Return what dockerd lists of an image, by ID or by a name as dockerd writes it; None when it lists none."""
-        images = self.images()
-        return self._once("images by name", lambda: _by_name(images)).get(name)
+        """Return what dockerd lists of an image, by ID or by a name as dockerd writes it; None when it lists none.
+
+        Of one that was loaded through this Look it returns what ``learn`` found.
+        """
+        if name in self._told:
+            return self._told[name]
+        images = self._once(("images",), self.engine.images)
+        return self._once(("images by name",), lambda: _by_name(images)).get(name)
+
+    def learn(self, name):
+        """Return what dockerd tells now of an image, None when it has none, and let ``listed_image`` tell the same."""
+        found = self.engine.image(name)
+        self._told.update(dict.fromkeys(_names_of(found), found) if found else {name: None})
+        return found
 
     def image(self, name):
         """Return what Engine.image does."""
@@ -86,19 +159,35 @@ class Look:
         """Return what Engine.image_id does."""
         return (self.listed_image(name) or self.image(name) or {}).get("Id")
 
-    def described(self, entry, inspect=()):
-        """Return what dockerd tells of a container that it lists, as far as its state, its labels and its name go.
+    def data_root(self):
+        """Return what Engine.data_root does; it stays what it is."""
+        return self._once(("data root",), self.engine.data_root)
+
+    def described_all(self, entries, inspect=()):
+        """Return what dockerd tells of containers that it lists, as far as their states, labels and names go.
 
         Arguments:
-            entry: the container, as it is listed.
-            inspect: services of which more than that is to be known.
+            entries: the containers, as they are listed.
+            inspect: services of which more than that is to be known; None for all.
 
-        Returns None when it is gone.
+        There is None for one that is gone. Those that are inspected are so a few at a time.
         """
-        found = None if (entry.get("Labels") or {}).get(SERVICE) in inspect else _running(entry)
-        if found and entry["Id"] in self._once("ended", lambda: self.engine.recently_ended(_LATELY)):
-            found = None
-        return found or self._once(("container", entry["Id"]), lambda: self.engine.container(entry["Id"]))
+        found = {entry["Id"]: None if inspect is None or _label(entry, SERVICE) in inspect else _running(entry)
+                 for entry in entries}
+        for where in {self._place_of(entry) for entry in entries if found[entry["Id"]]}:
+            found.update(dict.fromkeys(self.ended(where) & found.keys()))
+        lacking = [entry for entry in entries if not found[entry["Id"]]]
+        found.update(zip((entry["Id"] for entry in lacking), client.each(self._inspected, lacking), strict=True))
+        return [found[entry["Id"]] for entry in entries]
+
+    def _inspected(self, entry):
+        identifier, where = entry["Id"], self._place_of(entry)
+        return self._once(("container", identifier, where), lambda: self.engine.container(identifier))
+
+    def _place_of(self, entry):
+        """Return the label by which an app's containers are asked for apart from all others, None for others."""
+        label = f"{WORKING_DIR}={_label(entry, WORKING_DIR)}"
+        return label if label in self._apart else None
 
     def stop(self, container):
         """Do what Engine.stop does."""
@@ -118,32 +207,68 @@ class Look:
 
     def remove(self, kind, name, **options):
         """Do what Engine.remove does."""
-        return self._change(self.engine.remove, kind, name, **options)
-
-    def load(self, manifest, blobs):
-        """Do what Engine.load does."""
-        self._change(self.engine.load, manifest, blobs)
-
-    def _change(self, action, *arguments, **options):
+        if kind == "containers":
+            return self._change(self.engine.remove, kind, name, of=name, **options)
         try:
-            return action(*arguments, **options)
+            return self.engine.remove(kind, name, **options)
         finally:
             self.forget()
 
-    def _once(self, key, ask):
-        known = self._known
+    def load(self, manifest, blobs):
+        """Do what Engine.load does; ``learn`` tells what came of it."""
+        self._worked = True
+        self.engine.load(manifest, blobs)
+
+    def _change(self, action, container, *arguments, of=None, **options):
+        of = of or container
+        self._touched.add(of)
+        try:
+            return action(container, *arguments, **options)
+        finally:
+            entry = self._entry(of)
+            if entry and _label(entry, WORKING_DIR):
+                self.changed(_label(entry, WORKING_DIR), _label(entry, PROJECT))
+            else:
+                self.forget()
+
+    def _entry(self, container):
+        """Return what a list told of a container, None when none did."""
         with self._lock:
-            if key not in known:
-                known[key] = ask()
-            return known[key]
+            lists = [slot.value for key, slot in self._known.items()
+                     if key[0] == "containers" and len(key) == 2 and slot.done]
+        return next((entry for entries in lists for entry in entries if entry["Id"] == container), None)
+
+    def _once(self, key, ask):
+        with self._lock:
+            slot = self._known.get(key)
+            if slot is None:
+                slot = self._known[key] = _Slot()
+        with slot.lock:
+            if not slot.done:
+                slot.value = ask()
+                slot.done = True
+            return slot.value
 
     def _labelled(self, kind, ask, label):
-        entries = self._once(kind, ask)
+        if label in self._apart:
+            return self._once((kind, label), lambda: ask(label))
+        entries = self._once((kind, None), ask)
         if not label:
             return entries
         key, sign, value = label.partition("=")
-        found = self._once((kind, key), lambda: _by_label(entries, key))
+        found = self._once((kind, "by label", key), lambda: _by_label(entries, key))
         return found.get(value, []) if sign else [entry for each in found.values() for entry in each]
+
+
+class _Slot:
+    """An answer, and the lock of who asks for it."""
+
+    def __init__(self):
+        self.lock, self.done, self.value = allocate_lock(), False, None
+
+
+def _label(entry, key):
+    return (entry.get("Labels") or {}).get(key) or ""
 
 
 def _by_label(entries, key):
@@ -163,9 +288,12 @@ def _by_name(images):
             # dockerd's containerd store lists an image once for each name, each time with all of its names or not.
             image = {**image, **{key: [*(known.get(key) or ()), *(image.get(key) or ())]  # noqa: PLW2901
                                  for key in ("RepoTags", "RepoDigests")}}
-        for name in (image["Id"], *(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())):
-            found[name] = image
+        found.update(dict.fromkeys(_names_of(image), image))
     return found
+
+
+def _names_of(image):
+    return image["Id"], *(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())
 
 
 def _running(entry):

@@ -13,21 +13,23 @@ def listed(engine, directory):
     return engine.containers(f"{WORKING_DIR}={directory}")
 
 
-def containers(engine, directory, inspect=()):
+def containers(engine, directory, inspect=(), only=None):
     """Return {service: [container, …]} of the app in a directory, as dockerd describes each, by their numbers.
 
     Arguments:
         engine: the Engine, or a Look, for which the list is enough of what runs.
         directory: the app's.
-        inspect: services of which a Look is not to be content with the list.
+        inspect: services of which a Look is not to be content with the list; None for all.
+        only: services of which containers are wanted; None for all.
 
     Those of ``docker compose run`` are nobody's, and left out. Each has dockerd's short text on its state
     under "Said". Raises EngineError.
     """
     found = {}
-    for entry in listed(engine, directory):
-        # The list lags behind a container's own state for a moment after each change.
-        container = engine.described(entry, inspect)
+    entries = [entry for entry in listed(engine, directory)
+               if only is None or (entry.get("Labels") or {}).get(SERVICE) in only]
+    # The list lags behind a container's own state for a moment after each change.
+    for entry, container in zip(entries, engine.described_all(entries, inspect), strict=True):
         if container is not None and label(container, ONE_OFF).lower() != "true":
             found.setdefault(label(container, SERVICE), []).append({**container, "Said": entry.get("Status") or ""})
     return {service: sorted(each, key=number) for service, each in found.items()}

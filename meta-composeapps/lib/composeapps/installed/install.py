@@ -37,7 +37,8 @@ def install(app, store, engine, config, states, notify=lambda text: None):
     """
     name = app.ref.app_name
     before = states.get(name)
-    images = load_images(app, store, engine, notify, certain=before is not None and before.uri == str(app.ref))
+    same = before is not None and before.uri == str(app.ref)
+    images = load_images(app, store, engine, notify, same, before.images.values() if same else ())
     if place_bundle(app, store, config, engine, notify=notify):
         notify(f"{name}: bundle unpacked")
     state = state_of(app, images, before)
@@ -46,7 +47,7 @@ def install(app, store, engine, config, states, notify=lambda text: None):
     return state
 
 
-def load_images(app, store, engine, notify=lambda text: None, certain=False):
+def load_images(app, store, engine, notify=lambda text: None, certain=False, known=()):
     """Load those of an app's images that dockerd lacks.
 
     Arguments:
@@ -54,6 +55,7 @@ def load_images(app, store, engine, notify=lambda text: None, certain=False):
         engine: the Engine.
         notify: called with a line of text at each step that takes time.
         certain: the images that dockerd has already were synced by an earlier call that returned.
+        known: what earlier calls returned for the app's images.
 
     Returns {key in ``app.images``: the name by which dockerd knows the image}. When it returns they are
     on the disk. Raises CorruptError or NotFoundError for damage in the store, EngineError, StorageError.
@@ -61,7 +63,7 @@ def load_images(app, store, engine, notify=lambda text: None, certain=False):
     name = app.ref.app_name
     ids, loaded, engine = {}, not certain, look.at(engine)
     for key, image in app.images.items():
-        ids[key] = find_image(image, engine)
+        ids[key] = find_image(image, engine, known)
         if ids[key] is None:
             ids[key] = load_image(image, store, engine, lambda text: notify(f"{name}: {text}"))
             loaded = True
@@ -98,24 +100,27 @@ def state_of(app, images, before):
     return before._replace(uri=str(app.ref), images=service_images(app, images), previous=previous)
 
 
-def find_image(image, engine):
+def find_image(image, engine, known=()):
     """Return an image's ID in dockerd, or None when dockerd lacks it.
 
-    dockerd's graph-driver store knows it by the digest of its config; the containerd store does
-    not, so there the tag and the layers decide. What is not listed is asked for by itself.
+    Arguments:
+        image: the app.Image.
+        engine: the Engine, or a Look.
+        known: IDs of the app's images that this function returned before: an ID tells all of an image.
+
+    dockerd's graph-driver store knows it by the digest of its config; the containerd store does not, so there the
+    tag and the layers decide. An image without a tag is at the mercy of ``docker image prune``, and counts for none.
     """
-    variant, engine = image.variants[0], look.at(engine)
-    digest = variant.document.config.digest
-    found = engine.listed_image(digest) or engine.image(digest)
-    if found is None:
-        found = engine.image(names.tag_of(image.ref))
-        wanted = list(variant.config.diff_ids)
-        if found is not None and ((found.get("RootFS") or {}).get("Layers") or []) != wanted:
-            found = None
-    elif names.tag_of(image.ref) not in (found.get("RepoTags") or []):
-        # An image without a tag is at the mercy of `docker image prune`.
-        found = None
-    return found["Id"] if found else None
+    variant, tag, engine = image.variants[0], names.tag_of(image.ref), look.at(engine)
+    found = engine.listed_image(variant.document.config.digest)
+    if found is not None:
+        return found["Id"] if tag in (found.get("RepoTags") or ()) else None
+    found = engine.listed_image(tag)
+    if found is None or found["Id"] in known or found["Id"] == image.ref.digest:
+        return found["Id"] if found else None
+    described = found if "RootFS" in found else engine.image(tag) or {}
+    layers = (described.get("RootFS") or {}).get("Layers") or []
+    return described["Id"] if layers == list(variant.config.diff_ids) else None
 
 
 def load_image(image, store, engine, notify):
@@ -123,7 +128,10 @@ def load_image(image, store, engine, notify):
     layers = image.variants[0].document.layers
     size = sum(layer.size for layer in layers)
     notify(f"loading {image.ref.repository} ({size / 1e6:.1f} MB, {len(layers)} layers)")
+    engine = look.at(engine)
     loading.load(engine, store, image, names.tag_of(image.ref), notify)
+    if engine.learn(image.variants[0].document.config.digest) is None:
+        engine.learn(names.tag_of(image.ref))
     loaded = find_image(image, engine)
     if loaded is None:
         raise CorruptError(f"dockerd loaded {image.ref} but does not have it: its config and its layers disagree")

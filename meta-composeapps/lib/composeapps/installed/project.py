@@ -11,7 +11,7 @@ import hashlib
 
 from composeapps import durable
 from composeapps.app import compose
-from composeapps.engine import owned
+from composeapps.engine import look, owned
 from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT
 from composeapps.installed import appfiles, composing, expected, inputs, naming
 from composeapps.installed.install import app_directory
@@ -72,9 +72,13 @@ class Project:
 
         A Look tells of those that run what is listed; ``certain`` has it inspect each. Raises EngineError.
         """
-        inspect = {name for name, service in self.definition.services.items() if certain or service.shares} \
-            if self.definition else ()
+        inspect = None if certain else {
+            name for name, service in self.definition.services.items() if service.shares} if self.definition else ()
         return owned.containers(self.engine, self.directory, inspect)
+
+    def now(self, services):
+        """Return what ``containers`` does of some services, as dockerd describes them at this moment."""
+        return owned.containers(look.behind(self.engine), self.directory, None, services)
 
     def note_rested(self):
         """Write down which containers did their work, as long as they can be told from those that are to be stopped.
@@ -115,11 +119,14 @@ class Project:
         """
         override = self._states.write_override(self.app_name, self._override())
         files = appfiles.compose_arguments(self.app, self._config, self.engine, arguments[0] != "stop")
-        composing.run(
-            self._config,
-            ["--ansi", "never", "--progress", "plain", "--project-name", self.name,
-             "--project-directory", str(self.directory), *files, "--file", str(override)],
-            arguments, self.directory, self._lock_file(), self.time_limit, f"app {self.app_name}")
+        try:
+            composing.run(
+                self._config,
+                ["--ansi", "never", "--progress", "plain", "--project-name", self.name,
+                 "--project-directory", str(self.directory), *files, "--file", str(override)],
+                arguments, self.directory, self._lock_file(), self.time_limit, f"app {self.app_name}")
+        finally:
+            self.engine.changed(self.directory, self.name)
 
     def check_mounts(self):
         """Raise CorruptError when a place that is mounted at a start is a link that a container made, StorageError."""

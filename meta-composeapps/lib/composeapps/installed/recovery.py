@@ -55,12 +55,18 @@ def left_behind(store, states, config, engine):
     """
     recorded = {*states.names(), *states.removals()}
     names = {AppName(ref.app_name) for ref in store.list_apps()} - recorded
-    found = []
-    for name in sorted(names):
-        if Placed(config.compose_root, name).compose_file() is not None and any(
-                FINGERPRINT in labels for labels in _labelled(name, config, engine)):
-            found.append(name)
-    return found
+    return [name for name in sorted(names) if _has_containers(name, config, engine)]
+
+
+def is_left_behind(name, store, states, config, engine):
+    """Tell whether an app is one of those that ``left_behind`` names. Raises nothing."""
+    return _has_containers(name, config, engine) and name not in states.names() and name not in states.removals() \
+        and any(ref.app_name == name for ref in store.list_apps())
+
+
+def _has_containers(name, config, engine):
+    return Placed(config.compose_root, name).compose_file() is not None and any(
+        FINGERPRINT in labels for labels in _labelled(name, config, engine))
 
 
 def _candidates(name, store, uris):

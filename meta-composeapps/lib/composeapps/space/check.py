@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps.app.layersmeta import usages
-from composeapps.engine import loading
-from composeapps.errors import ComposeAppsError, SpaceError
+from composeapps.engine import loading, look
+from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, SpaceError
+from composeapps.oci.documents import parse_config
 from composeapps.sizes import human_size
 from composeapps.store.inventory import chains
 
@@ -253,12 +254,20 @@ def unpacked_size(layer, measured):
     return _blocks(layer.size * (UNPACKED if packed else 1)) + LAYER_FILES, True
 
 
-def known_chains(engine):
-    """Return the names (inventory.chains) of all layers that dockerd has."""
-    known = set()
+def known_chains(engine, store):
+    """Return the names (inventory.chains) of all layers that dockerd has.
+
+    dockerd calls an image by the digest of its config, so the store tells of those that it has as well.
+    """
+    known, engine = set(), look.at(engine)
     for identifier in {image["Id"] for image in engine.images()}:
-        found = engine.image(identifier) or {}
-        known.update(chains((found.get("RootFS") or {}).get("Layers") or []))
+        try:
+            contents = parse_config(store.read(identifier), identifier).diff_ids
+        except (NotFoundError, CorruptError):
+            contents = ()
+        if not contents:
+            contents = ((engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []
+        known.update(chains(contents))
     return known
 
 
@@ -267,7 +276,7 @@ def _count_docker(wanted, store, engine, amounts):
     if not os.path.isdir(root):
         # Another machine's, or hidden from us: its disk cannot be judged from here.
         return
-    known, total, estimated, copied = known_chains(engine), 0, False, 0
+    known, total, estimated, copied = known_chains(engine, store), 0, False, 0
     for each in wanted:
         measured = usages(_layers_meta(each, store))
         for image in each.app.images.values():

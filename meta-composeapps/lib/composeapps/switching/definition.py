@@ -173,18 +173,45 @@ class Definition(NamedTuple):
         return {needed for service in self.services.values()
                 for needed, (condition, _required) in service.conditions.items() if condition == COMPLETED}
 
+    def levels(self):
+        """Return what ``levels`` does of the services."""
+        return levels({name: service.after for name, service in self.services.items()})
+
     def ordered(self):
-        """Return the names of the services, each behind those that it is started after."""
-        result, begun, waiting = [], set(), list(reversed(self.services))
-        while waiting:
-            name = waiting.pop()
-            if name is None:
-                result.append(waiting.pop())
-            elif name in self.services and name not in begun:
-                begun.add(name)
-                # It comes behind what it needs; the mark stands for that.
-                waiting += [name, None, *sorted(self.services[name].after, reverse=True)]
-        return result
+        """Return what ``ordered`` does of the services."""
+        return ordered({name: service.after for name, service in self.services.items()})
+
+
+def ordered(after):
+    """Return the names of services, each behind those that it is started after.
+
+    Arguments:
+        after: {service: the names of those that it is started after}.
+    """
+    result, begun, waiting = [], set(), list(reversed(after))
+    while waiting:
+        name = waiting.pop()
+        if name is None:
+            result.append(waiting.pop())
+        elif name in after and name not in begun:
+            begun.add(name)
+            # It comes behind what it needs; the mark stands for that.
+            waiting += [name, None, *sorted(after[name], reverse=True)]
+    return result
+
+
+def levels(after):
+    """Return {service: how many others are started one after the other before it}, given what ``ordered`` is."""
+    found = {}
+    for name in ordered(after):
+        # In a circle somebody has to be the first.
+        found[name] = max((found[needed] + 1 for needed in after[name] if needed in found), default=0)
+    return found
+
+
+def started_after(value):
+    """Return the names of the services that a service of a compose file, a mapping, is started after."""
+    return frozenset(_depends_on(value)) | frozenset(_bound_to(value))
 
 
 def read(app, bundle, environment=""):
@@ -255,7 +282,7 @@ def _service(name, value, pinned, tops, environment, contents, warnings):
     return Service(
         name, pinned.image, pinned.config_hash, text, strategy, _timeout(name, labels, warnings),
         frozenset(_paths(name, value, resources, tops)), frozenset(variables), networks, resources, _bound_to(value),
-        frozenset(_depends_on(value)) | frozenset(_bound_to(value)),
+        started_after(value),
         expected.replicas(pinned.replicas, environment), expected.is_active(pinned.profiles, environment),
         _conditions(value, environment), interpolation.replaced(value.get("container_name") or "", environment),
         _volumes(value),

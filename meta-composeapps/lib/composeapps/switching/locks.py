@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from composeapps import beneath
+from composeapps.engine import client
 from composeapps.engine.labels import SERVICE, label
 from composeapps.errors import UpdateLockedError
 
@@ -49,16 +50,29 @@ def held(engine, container, notify=lambda text: None):
 
     Raises EngineError.
     """
-    if not container["State"].get("Running"):
-        return None
-    for path in PATHS:
-        try:
-            since = present(engine, container, path)
-        except _Hidden:
+    return _held(engine, container, [_seen(engine, container, path) for path in _paths_of(container)], notify)
+
+
+def _paths_of(container):
+    """Return where a container may hold its lock now."""
+    return PATHS if container["State"].get("Running") else ()
+
+
+def _seen(engine, container, path):
+    """Return what ``present`` does, or _Hidden."""
+    try:
+        return present(engine, container, path)
+    except _Hidden as err:
+        return err
+
+
+def _held(engine, container, seen, notify):
+    """Return the Lock that a container holds, or None; ``seen`` is what ``_seen`` returned of each of its paths."""
+    for path, since in zip(_paths_of(container), seen, strict=True):
+        if isinstance(since, _Hidden):
             notify(f"service {label(container, SERVICE)}: {os.path.dirname(path)} lies on a tmpfs of its container, "
                    "where no lock can be seen: put a volume there")
-            continue
-        if since is not None and not _left_behind(container, since):
+        elif since is not None and not _left_behind(container, since):
             return Lock(label(container, SERVICE), container["Id"], path, _first_line(engine, container, path), since)
     return None
 
@@ -67,13 +81,17 @@ def check(engine, containers, force=False, notify=lambda text: None):
     """Raise UpdateLockedError when one of the containers holds its lock.
 
     Arguments:
-        engine: the Engine.
-        containers: what ``engine.container`` returned of each.
+        engine: the Engine, or a Look.
+        containers: what a list, or dockerd by itself, told of each; each one is inspected now.
         force: say so through ``notify``, and return.
         notify: called with a sentence.
     """
-    for container in containers:
-        lock = held(engine, container, notify)
+    # dockerd is asked for all of them side by side.
+    found = [each for each in client.each(engine.container, [each["Id"] for each in containers]) if each is not None]
+    places = [(container, path) for container in found for path in _paths_of(container)]
+    seen = iter(client.each(lambda place: _seen(engine, *place), places))
+    for container in found:
+        lock = _held(engine, container, [next(seen) for _path in _paths_of(container)], notify)
         if lock is not None and not force:
             raise UpdateLockedError(f"{describe(lock)}: wait until it is released, or override it with --force")
         if lock is not None:

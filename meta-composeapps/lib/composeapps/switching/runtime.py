@@ -9,6 +9,11 @@ from composeapps.engine.labels import label
 from composeapps.installed import expected, inputs
 from composeapps.installed.placed import Placed
 
+# The keys of services with which docker compose has more to do at a stop than to stop a container.
+_AT_EACH_STOP = {"pre_stop", "provider"}
+# So many containers of an app are stopped at a time: each may take its time to end, and costs nothing meanwhile.
+_STOPS = 32
+
 
 class ServiceStatus(NamedTuple):
     """One service of an app as dockerd sees it now.
@@ -60,17 +65,47 @@ def start(app, state, states, config, engine=None):
         states.put(app.ref.app_name, state._replace(stopped=False))
 
 
-def stop(app, state, states, config):
-    """Stop an app's services and remember that it should stay stopped."""
+def stop(app, state, states, config, engine=None):
+    """Stop an app's services, in the reverse order of their dependencies, and remember that it should stay stopped.
+
+    Arguments are those of ``start``. Raises EngineError, StorageError.
+    """
     from composeapps.engine.client import Engine
+    from composeapps.engine.look import at
     from composeapps.installed.project import Project
 
-    project = Project(app, state.images, states, config, Engine(config.docker_host))
+    project = Project(app, state.images, states, config, at(engine or Engine(config.docker_host)))
     # First the wish, then the deed: after a power cut in between, the app stays stopped.
     if not state.stopped:
         project.note_rested()
         states.put(app.ref.app_name, state._replace(stopped=True))
-    project.compose("stop")
+    services = compose.pinned(app.compose, f"app {app.ref}")["services"]
+    # docker compose runs hooks before it stops a container, which dockerd knows nothing of, and is asked as well where
+    # one of its own, that outlived its agent, may still be at work: it is ended first. What else it does, dockerd
+    # does: a container's stop_signal and stop_grace_period are in its configuration.
+    if project.was_cut_off() or any(_AT_EACH_STOP & service.keys() for service in services.values()):
+        project.compose("stop")
+    else:
+        _stop_containers(project, services)
+
+
+def _stop_containers(project, services):
+    from composeapps.engine import client
+    from composeapps.switching import definition
+
+    levels = definition.levels({name: definition.started_after(value) for name, value in services.items()})
+    waiting = {}
+    for name, found in project.containers().items():
+        running = [each["Id"] for each in found if each["State"].get("Running") or each["State"].get("Restarting")]
+        # Those of services that there are no more need the others, if anybody does.
+        waiting.setdefault(levels.get(name, len(levels)), []).extend(running)
+    # dockerd answers when a container has ended, which may take as long as it is given.
+    engine = client.Engine(project.engine.host, timeout=max(client.SILENCE, project.time_limit))
+    try:
+        for level in sorted(waiting, reverse=True):
+            client.each(engine.stop, waiting[level], _STOPS)
+    finally:
+        project.engine.changed(project.directory, project.name)
 
 
 def project_of(app, state, states, config, engine=None):

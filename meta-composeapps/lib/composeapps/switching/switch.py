@@ -15,12 +15,13 @@ Volumes are never touched: compose keeps a named volume that is there, however i
 a replaced container takes its anonymous ones over.
 """
 
+import contextlib
 import itertools
 import re
 import time
 
 from composeapps.app import compose
-from composeapps.engine import look
+from composeapps.engine import client, look
 from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, WORKING_DIR, label, number
 from composeapps.errors import EngineError, UsageError
 from composeapps.installed import expected, install
@@ -36,8 +37,6 @@ _UP = ("up", "--detach", "--no-deps", "--no-build", "--quiet-pull")
 _ASIDE = "composeapps-"
 # A recreated container's name until the old one is gone.
 _TEMPORARY = re.compile(r"/?([0-9a-f]{12})_(.+)")
-# So many containers are started at a time.
-_STARTS = 8
 # Seconds that dockerd may take to finish a removal that it has begun.
 _REMOVAL = 30
 # After a compose that was cut off: how often all is gone through until nothing is left to be done, and the
@@ -67,7 +66,7 @@ def before_download(old, new, changes, states, engine, config, force=False, noti
     if old is None or not wanted:
         return False
     project = Project(old, {}, states, config, engine)
-    affected = {name: found for name, found in project.containers().items() if name in wanted}
+    affected = {name: found for name, found in project.now(wanted).items() if name in wanted}
     running = [each for found in affected.values() for each in found if each["State"].get("Running")]
     locks.check(engine, running, force, notify)
     for container in running:
@@ -84,8 +83,8 @@ def before_download(old, new, changes, states, engine, config, force=False, noti
 def check_locks(old, new, changes, states, engine, config, force=False, notify=lambda text: None):
     """Raise UpdateLockedError when a container that ``apply`` would stop holds its update lock; touch nothing.
 
-    Arguments are those of ``before_download``. Raises UsageError when something else on the device has a name that
-    the new version wants.
+    Arguments are those of ``before_download``. Returns the IDs of the containers that hold none. Raises UsageError when
+    something else on the device has a name that the new version wants.
     """
     touched = {change.name for change in changes.of(differences.CHANGED, differences.REMOVED)}
     project = Project(new, {}, states, config, engine, changes.definition)
@@ -93,11 +92,13 @@ def check_locks(old, new, changes, states, engine, config, force=False, notify=l
     if project.definition:
         _check_names(project)
     containers = project.containers()
-    locks.check(engine, [each for name in sorted(touched) for each in containers.get(name, [])], force, notify)
+    affected = [each for name in sorted(touched) for each in containers.get(name, [])]
+    locks.check(engine, affected, force, notify)
+    return frozenset(each["Id"] for each in affected)
 
 
 def apply(old, new, images, changes, states, engine, config, store, force=False, notify=lambda text: None,
-          hand_over=True):
+          hand_over=True, checked=()):
     """Bring the app's containers to the version ``new``; running it again from any state ends in the same.
 
     Arguments:
@@ -107,12 +108,13 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
         changes: the Changes between the two.
         states: the StateDirectory; its lock is held by the caller. Of an app that the user stopped only the
             bundle is placed, and the next start does the rest.
-        engine: the Engine.
+        engine: the Engine, or a Look that is of this moment.
         config: the Config.
         store: the Store, for the bundle.
         force: override update locks.
         notify: called with a line of text at each step that takes time.
         hand_over: False replaces also those services at once that hand over: the way back waits for nobody.
+        checked: what ``check_locks`` returned just now.
 
     Raises UpdateLockedError before anything was touched, or when a hand-over waited too long for a lock;
     EngineError, NotRunningError (a hand-over failed: the old container still runs), CorruptError,
@@ -122,16 +124,17 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
                       definition.from_store(new, store, config))
     state = states.get(project.app_name)
     stopped = state is not None and state.stopped
-    work = _Work(project, changes, force, hand_over, notify)
     project.claim()
-    if not stopped:
-        work.tidy()
-        _check_names(project)
-        work.check_locks()
-    if install.place_bundle(new, store, config, engine, old, notify):
-        notify(f"{project.app_name}: bundle unpacked")
-    if not stopped:
-        work.run()
+    with _telling(project):
+        work = _Work(project, changes, force, hand_over, notify)
+        if not stopped:
+            work.tidy()
+            _check_names(project)
+            work.check_locks(checked)
+        if install.place_bundle(new, store, config, project.engine, old, notify):
+            notify(f"{project.app_name}: bundle unpacked")
+        if not stopped:
+            work.run()
 
 
 def start(project, rested=None, notify=lambda text: None):
@@ -142,27 +145,29 @@ def start(project, rested=None, notify=lambda text: None):
         rested: of an app that was stopped the IDs of the containers that had done their work; else None.
         notify: called with a line of text at each step that takes time.
 
-    Locks are not looked at, and nothing is handed over. Where the project's engine is a Look it tells whether the app
-    is as it should be, or has containers that only have to be started. All else is found out without it, since its
-    lists may lag; how much what has just been stopped shows. Raises EngineError, NotRunningError.
+    Locks are not looked at, and nothing is handed over. Raises EngineError, NotRunningError.
     """
-    seen = project.engine
-    if isinstance(seen, look.Look):
-        project.claim()
-        found = _Work(project, None, True, False, notify, rested).to_start()
-        project.engine = seen.engine
-        if found is not None and _Work(project, None, True, False, notify, rested).start(*found):
-            return
-        seen.forget()
-    try:
+    project.engine = look.at(project.engine)
+    project.claim()
+    with _telling(project):
         work = _Work(project, None, True, False, notify, rested)
-        project.claim()
+        found = work.to_start()
+        if found is not None and work.start(*found):
+            return
         work.tidy()
         _check_names(project)
         work.run()
+
+
+@contextlib.contextmanager
+def _telling(project):
+    """Tell a Look of what is done within it beside the Look."""
+    seen = project.engine
+    try:
+        yield
     finally:
         if project.engine is not seen:
-            seen.forget()
+            seen.changed(project.directory, project.name)
 
 
 class _Work:
@@ -176,18 +181,21 @@ class _Work:
     """
 
     def __init__(self, project, changes, force, hand_over, notify, rested=None):
+        self._cut_off = project.was_cut_off()
+        if self._cut_off:
+            # dockerd may still be at something of which its lists do not tell yet.
+            project.engine = look.behind(project.engine)
         self._project, self._engine, self._definition = project, project.engine, project.definition
         self._changes, self._force, self._hand_over, self._notify = changes, force, hand_over, notify
         self._changed = {change.name for change in changes.of(differences.CHANGED)} if changes else set()
         self._hashes = {service.name: service.config_hash for service in self._definition.services.values()}
         self._ids = {}
-        self._cut_off = project.was_cut_off()
         self._rested, self._awaited = rested, self._definition.awaited()
 
     def to_start(self):
         """Return (the services, in order, of which containers are to be started, the project's containers).
 
-        None when something else is to be done as well. Nothing is touched. A Look is enough for that.
+        None when something else is to be done as well. Nothing is touched.
         """
         if self._cut_off:
             return None
@@ -219,13 +227,16 @@ class _Work:
                     except EngineError:
                         _remove(self._engine, container)
 
-    def check_locks(self):
-        """Raise UpdateLockedError when a container that is to be replaced or removed holds its lock."""
+    def check_locks(self, checked):
+        """Raise UpdateLockedError when a container that is to be replaced or removed holds its lock.
+
+        Those with the IDs ``checked`` do not.
+        """
         containers = self._project.containers()
         affected = [each for _network, users in self._networks(containers) for each in users]
         old = [each for name, found in containers.items() for each in found if not self._is_current(name, each)]
-        locks.check(self._engine, list({each["Id"]: each for each in (*old, *affected)}.values()),
-                    self._force, self._notify)
+        touched = {each["Id"]: each for each in (*old, *affected) if each["Id"] not in checked}
+        locks.check(self._engine, list(touched.values()), self._force, self._notify)
 
     def run(self):
         """Do it."""
@@ -261,6 +272,8 @@ class _Work:
                 yield from found
 
     def _run(self):
+        # docker compose makes none of these.
+        unused = self._networks_without_services()
         for container in self._leavers(self._project.containers()):
             self._end(container)
         self._replace_networks()
@@ -289,7 +302,7 @@ class _Work:
                 except EngineError:
                     waiting.check_failed(self._project, names)
                     raise
-        self._remove_networks()
+        self._remove_networks(unused)
 
     def start(self, names, containers):
         """Start containers of some services without docker compose, each after those that it depends on.
@@ -314,7 +327,7 @@ class _Work:
         try:
             for batch in self._batches(names):
                 self._wait(batch)
-                self._start_all([each for name in batch for each in wanted[name]])
+                client.each(self._engine.start, [each["Id"] for name in batch for each in wanted[name]])
         except EngineError as err:
             self._notify(f"{self._project.app_name}: {err}")
             return False
@@ -322,24 +335,9 @@ class _Work:
 
     def _batches(self, names):
         """Yield services that can be started at a time, in order."""
-        batch = []
-        for name in names:
-            if self._definition.services[name].after & set(batch):
-                yield batch
-                batch = []
-            batch.append(name)
-        yield batch
-
-    def _start_all(self, containers):
-        if len(containers) < 2:
-            for container in containers:
-                self._engine.start(container["Id"])
-            return
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(max_workers=_STARTS) as pool:
-            for started in [pool.submit(self._engine.start, each["Id"]) for each in containers]:
-                started.result()
+        levels = self._definition.levels()
+        for _level, batch in itertools.groupby(sorted(names, key=levels.get), key=levels.get):
+            yield list(batch)
 
     def _old(self, name):
         return [each for each in self._project.containers().get(name, []) if not self._is_current(name, each)]
@@ -468,18 +466,18 @@ class _Work:
                 self._end(container)
             self._engine.remove("networks", network["Id"])
 
-    def _remove_networks(self):
-        """Remove the networks that no service is attached to any more."""
-        for network in self._unused_networks():
-            self._engine.remove("networks", network["Id"])
+    def _networks_without_services(self):
+        """Return the project's networks that no service is to be attached to any more."""
+        networks = self._engine.networks(f"{PROJECT}={self._project.name}")
+        managed = {None, "", *self._definition.managed_networks()}
+        return [network for network in networks if (network.get("Labels") or {}).get(NETWORK) not in managed]
 
-    def _unused_networks(self):
-        for network in self._engine.networks(f"{PROJECT}={self._project.name}") if self._project.name else ():
-            key = (network.get("Labels") or {}).get(NETWORK)
-            if key and key not in self._definition.managed_networks():
-                described = self._engine.network(network["Id"])
-                if described is not None and not described.get("Containers"):
-                    yield network
+    def _remove_networks(self, networks):
+        """Remove some networks as far as nothing is attached to them."""
+        for network in networks:
+            described = self._engine.network(network["Id"])
+            if described is not None and not described.get("Containers"):
+                self._engine.remove("networks", network["Id"])
 
     def _end(self, container):
         self._notify(f"{self._project.app_name}: removing {_name(container)}")
@@ -489,12 +487,13 @@ class _Work:
 
 def _check_names(project):
     """Raise UsageError when a container that is not the app's has a name that one of the app's is to have."""
-    for wanted in _owners(project):
-        container = project.engine.container(wanted)
-        if container is not None and _name(container) == wanted \
-                and label(container, WORKING_DIR) != str(project.directory):
-            raise UsageError(f"app {project.app_name}: the container_name '{wanted}' is taken by a container "
-                             f"that is not the app's ({container['Id'][:12]}): remove or rename that one")
+    owners = _owners(project)
+    for container in project.engine.containers() if owners else ():
+        names = {name.lstrip("/") for name in container.get("Names") or ()}
+        for wanted in names & owners.keys():
+            if (container.get("Labels") or {}).get(WORKING_DIR) != str(project.directory):
+                raise UsageError(f"app {project.app_name}: the container_name '{wanted}' is taken by a container "
+                                 f"that is not the app's ({container['Id'][:12]}): remove or rename that one")
 
 
 def _owners(project):

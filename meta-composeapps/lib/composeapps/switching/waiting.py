@@ -34,7 +34,7 @@ def for_conditions(project, names, limit, notify=lambda text: None):
                 waiting[needed, condition] = waiting.get((needed, condition), False) or required
     deadline, intervals, told = time.monotonic() + limit, iter(_INTERVALS), False
     while waiting:
-        containers = project.containers()
+        containers = project.now({needed for needed, _condition in waiting})
         for needed, condition in list(waiting):
             done, problem = _look(project, condition, needed, containers)
             if problem is None and not done and time.monotonic() >= deadline:
@@ -55,9 +55,10 @@ def for_conditions(project, names, limit, notify=lambda text: None):
 
 def check_failed(project, names):
     """Raise NotRunningError when one of some services failed for which another one of them had to wait."""
-    containers = project.containers()
+    services = project.definition.services
+    containers = project.now({needed for name in names for needed in services[name].conditions})
     for name in names:
-        for needed, (condition, required) in project.definition.services[name].conditions.items():
+        for needed, (condition, required) in services[name].conditions.items():
             if required and condition in (HEALTHY, COMPLETED) and containers.get(needed):
                 _done, problem = _look(project, condition, needed, containers)
                 if problem is not None:

@@ -64,6 +64,8 @@ def _download(work, target, source):
             restart(parts, work.entry.source)
         raise
     _expect(work, before)
+    # Others may have changed what dockerd has meanwhile.
+    parts.look.forget()
     if survey.missing:
         work.tell.call(work.entry, callback.DOWNLOAD_POST, callback.OK)
 
@@ -84,9 +86,10 @@ def _announce(work, survey):
     from composeapps.space import check as space
 
     parts = work.parts
+    parts.look.ahead(parts.look.images, parts.look.data_root)
     old = work.readable(work.entry.source)
     changes = differences.between(old, survey.app, parts.store, survey.documents)
-    space.check(space.needs(survey.app, survey.missing, parts.store, parts.engine, parts.config,
+    space.check(space.needs(survey.app, survey.missing, parts.store, parts.look, parts.config,
                             survey.documents))
     work.record()
     if survey.missing:
@@ -112,7 +115,7 @@ def _expect(work, before):
 def _make_way(work, old, new, changes):
     parts = work.parts
     try:
-        switching.before_download(old, new, changes, parts.states, parts.engine, parts.config, work.entry.force,
+        switching.before_download(old, new, changes, parts.states, parts.look, parts.config, work.entry.force,
                                   parts.notify)
     except UpdateLockedError as err:
         parts.notify(f"{work.name}: {err}; nothing is stopped for the download")
@@ -129,8 +132,14 @@ def begin(work):
     parts, entry = work.parts, work.entry
     new, old = work.read(entry.target, heal=True), work.readable(entry.source)
     changes = work.between(old, new)
-    switching.check_locks(old, new, changes, parts.states, parts.engine, parts.config, entry.force, parts.notify)
+    # Loading may have taken its time.
+    parts.look.forget(images=False)
+    parts.look.ahead(parts.look.containers, parts.look.ended, parts.look.networks)
+    work.checked = switching.check_locks(old, new, changes, parts.states, parts.look, parts.config, entry.force,
+                                         parts.notify)
     work.tell.ask(work.entry, callback.INSTALL_PRE)
+    if parts.config.callback_program:
+        work.checked = None
     work.record(step=journal.SWITCHING, attempt=1)
 
 
@@ -159,8 +168,11 @@ def switch(work):
         parts, entry = work.parts, work.entry
         new, old = work.read(entry.target), work.readable(entry.source)
         changes = work.between(old, new)
-        switching.apply(old, new, work.load_images(new), changes, parts.states, parts.engine, parts.config,
-                        parts.store, entry.force, parts.notify)
+        images, checked, work.checked = work.load_images(new), work.checked, None
+        if checked is None:
+            parts.look.forget(images=False)
+        switching.apply(old, new, images, changes, parts.states, parts.look, parts.config, parts.store, entry.force,
+                        parts.notify, checked=checked or ())
         work.record(must=False, step=journal.VERIFYING)
 
 

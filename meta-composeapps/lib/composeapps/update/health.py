@@ -4,21 +4,31 @@
 A service with a healthcheck is well while dockerd calls it healthy, one without while it runs. One
 that did its work and ended with status 0 is well too, when its restart policy lets it rest. A
 restart in between begins the soak time anew, also one so short that nobody saw the service down:
-the container's StartedAt and RestartCount tell.
+dockerd tells of each end of a container while it is watched.
 """
 
+import contextlib
+import functools
 import time
 
 from composeapps.app import compose
 from composeapps.engine import owned
-from composeapps.engine.labels import label
+from composeapps.engine.events import Events
+from composeapps.engine.labels import SERVICE, WORKING_DIR, label
+from composeapps.engine.look import Look, behind
 from composeapps.errors import EngineError, NotRunningError
 from composeapps.installed import expected, inputs
 from composeapps.installed.install import app_directory
 
-# Seconds between two looks at the containers: soon at first, for the services that start quickly.
+# Seconds between two looks at the containers, at least: soon at first, for the services that start quickly.
 _INTERVALS = (0.1, 0.2, 0.3, 0.5)
-_LONGEST = 1.0
+_SHORTEST = 1.0
+# And at most, should dockerd have told of nothing.
+_LONGEST = 5.0
+# What changes how a service is.
+_KINDS = ("create", "destroy", "start", "die", "oom", "pause", "unpause", "rename", "health_status")
+# What tells that a container does not run any more, or runs again.
+_BREAKS = ("die", "start")
 
 
 def wait(app, engine, config, soak, timeout, notify=lambda text: None):
@@ -37,39 +47,96 @@ def wait(app, engine, config, soak, timeout, notify=lambda text: None):
     the timeout, or as soon as a service ended for good with another status than 0. Raises EngineError
     when dockerd did not answer at the end of the timeout.
     """
-    services = compose.services(app.compose, f"app {app.ref}")
+    services, engine = compose.services(app.compose, f"app {app.ref}"), behind(engine)
     deadline, intervals = time.monotonic() + timeout, iter(_INTERVALS)
-    since, before, last = None, {}, None
-    while True:
-        failure = None
-        try:
-            problem, final, found = look(app, engine, config, services)
-        except EngineError as err:
-            # A dockerd that restarts may come back in time.
-            problem, final, found, failure = "dockerd does not answer", False, {}, err
-        now = time.monotonic()
-        if problem is None and since is not None and found != before:
-            last, since = _unsteady(app, engine, before, found), None
-        if problem is None:
-            if since is None and now >= deadline and last is not None:
-                raise NotRunningError(last)
-            if since is None:
+    since, before, last, first = None, {}, None, True
+    with _Watch(engine, app_directory(config, app.ref)) as watch:
+        while True:
+            failure, broken = None, {}
+            try:
+                # Who only looks once need not watch.
+                watching = soak or not first
+                broken = watch.broken() if watching else {}
+                if since is None:
+                    broken = {}
+                problem, final, found = look(app, engine, config, services)
+                broken |= watch.broken() if watching else {}
+            except EngineError as err:
+                # A dockerd that restarts may come back in time.
+                problem, final, found, failure = "dockerd does not answer", False, {}, err
+            now, first = time.monotonic(), False
+            if problem is not None:
+                if final or now >= deadline:
+                    raise failure or NotRunningError(problem)
+                last, since = problem, None
+            elif broken or since is not None and found != before:
+                last, since = _unsteady(app, engine, before, found, broken), None
+            elif since is None and (now < deadline or last is None):
                 since, before = now, found
                 if soak:
                     notify(f"{app.ref.app_name}: all services are well, watching them for {soak} s")
-            if now - since >= soak:
+            if since is not None and now - since >= soak:
                 return
-        else:
-            if final or now >= deadline:
-                raise failure or NotRunningError(problem)
-            last, since = problem, None
-        time.sleep(next(intervals, _LONGEST))
+            if since is None and now >= deadline:
+                raise NotRunningError(last)
+            rest = deadline - now if since is None else soak - (now - since)
+            watch.wait(next(intervals, _SHORTEST), min(_LONGEST, rest))
 
 
-def _unsteady(app, engine, before, found):
+class _Watch:
+    """What dockerd tells of an app's containers meanwhile."""
+
+    def __init__(self, engine, directory):
+        self._engine, self._label = engine, f"{WORKING_DIR}={directory}"
+        self._events, self._broken, self._lost, self._end = None, {}, None, contextlib.ExitStack()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self._end.close()
+
+    def broken(self):
+        """Return {container: its service} of those that ended or were started since the last time; it watches on.
+
+        Raises EngineError, also once when dockerd was away meanwhile.
+        """
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            raise lost
+        if self._events is None:
+            self._events = self._end.enter_context(Events(self._engine, self._label, _KINDS))
+        self._hear(0)
+        found, self._broken = self._broken, {}
+        return found
+
+    def wait(self, shortest, longest):
+        """Return when something has happened, but not before ``shortest`` nor after ``longest`` seconds."""
+        begun = time.monotonic()
+        if self._events is not None:
+            try:
+                self._hear(longest)
+            except EngineError as err:
+                self._lost = err
+        time.sleep(max(0.0, min(shortest, longest) - (time.monotonic() - begun)))
+
+    def _hear(self, seconds):
+        try:
+            for event in self._events.wait(seconds):
+                actor = event.get("Actor") or {}
+                if event.get("Action") in _BREAKS:
+                    self._broken[str(actor.get("ID"))] = str((actor.get("Attributes") or {}).get(SERVICE) or "")
+        except EngineError:
+            # The next look begins anew.
+            self._end.close()
+            self._events = None
+            raise
+
+
+def _unsteady(app, engine, before, found, broken):
     """Return the sentence about a service whose container was replaced or restarted."""
-    identifier = next((each for each in found if before.get(each) != found[each]), next(iter(before), ""))
-    service = (found.get(identifier) or before.get(identifier) or ("",))[0]
+    identifier = next(iter(broken), None) or next(iter(set(found) ^ set(before)), "")
+    service = found.get(identifier) or before.get(identifier) or broken.get(identifier)
     words = owned.last_line(engine, identifier)
     return f"app {app.ref.app_name}: service {service} does not keep running, it restarts again and again{words}"
 
@@ -78,10 +145,14 @@ def look(app, engine, config, services):
     """Look at an app's services once: those that a start brings up, and those that have a container of this version.
 
     Returns (the sentence about the first service that is not well or None, whether waiting cannot help
-    it, {container: what changes when it is restarted}). Raises EngineError.
+    it, {container: its service}). Raises EngineError.
     """
     directory = app_directory(config, app.ref)
-    containers, variables = owned.containers(engine, directory), inputs.environment_of(config, app.ref)
+    seen = Look(engine)
+    # Not the lists of all apps' containers.
+    seen.changed(directory)
+    seen.ahead(functools.partial(seen.ended, f"{WORKING_DIR}={directory}"))
+    containers, variables = owned.containers(seen, directory), inputs.environment_of(config, app.ref)
     problem, final, identity = None, False, {}
     for service in services:
         found, count = expected.counted(service, containers.get(service.name, []), variables)
@@ -89,8 +160,7 @@ def look(app, engine, config, services):
             problem = f"app {app.ref.app_name}: service {service.name} has " + (
                 f"{len(found)} of {count} containers" if found else "no container")
         for container in found:
-            identity[container["Id"]] = (service.name, container["State"].get("StartedAt"),
-                                         container.get("RestartCount"))
+            identity[container["Id"]] = service.name
             what, hopeless = _problem(service, container)
             if what is not None and (problem is None or hopeless and not final):
                 problem = f"app {app.ref.app_name}: service {service.name} {what}{owned.last_words(engine, container)}"

@@ -15,11 +15,11 @@ def installed(parts, name):
     found = parts.states.find(name)
     if found.value is not None:
         return found.value
-    left = not found.lost and name in recovery.left_behind(parts.store, parts.states, parts.config, parts.engine)
+    left = not found.lost and recovery.is_left_behind(name, parts.store, parts.states, parts.config, parts.look)
     if not found.lost and not left:
         return None
     factory = desired.factory_set(parts.config)[0]
-    state = recovery.recover(name, parts.store, parts.states, parts.config, parts.engine,
+    state = recovery.recover(name, parts.store, parts.states, parts.config, parts.look,
                              [factory[name]] if name in factory else ())
     what = found.problem or "its record is gone"
     if state is None:
@@ -44,7 +44,7 @@ def source(parts, name):
     found = parts.states.find(name)
     if found.value is not None:
         return found.value.uri
-    state = recovery.recover(name, parts.store, parts.states, parts.config, parts.engine, recorded=found.lost)
+    state = recovery.recover(name, parts.store, parts.states, parts.config, parts.look, recorded=found.lost)
     return state.uri if state else ""
 
 

@@ -145,7 +145,7 @@ def make(parts, ref, soak=None):
     entry = rejection.rejected(parts.states, str(ref), parts.config.max_failures)
     if entry:
         obstacles.append(f"it is rejected after {entry.count} failures: {entry.reason}")
-    engine, load = parts.engine, None
+    engine, load = parts.look, None
     try:
         load = tuple(_to_load(new, engine))
         if not stopped:

@@ -83,9 +83,10 @@ def go_back(work):
 def _apply_source(work):
     parts, entry = work.parts, work.entry
     source, target = work.read(entry.source, heal=True), work.readable(entry.target)
+    parts.look.forget()
     images = work.load_images(source, again=True)
     switching.apply(target, source, images, work.between(target, source), parts.states,
-                    parts.engine, parts.config, parts.store, True, parts.notify, hand_over=False)
+                    parts.look, parts.config, parts.store, True, parts.notify, hand_over=False)
     state = parts.states.get(work.name)
     if state is None or state.uri != entry.source:
         work.put_state(entry.source, state.previous if state else "")

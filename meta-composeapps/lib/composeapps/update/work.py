@@ -27,13 +27,14 @@ class Work:
         entry: its Journal, a new one or one that an earlier run left.
 
     ``entry`` is the Journal as it is now, ``left_behind`` whether an earlier run may have touched services,
-    ``tell`` the telling.Telling, ``cause`` the error that led back, ``over`` the result, None until the end.
+    ``tell`` the telling.Telling, ``cause`` the error that led back, ``over`` the result, None until the end,
+    ``checked`` the containers of which the locks were looked at just now, None when they were not.
     """
 
     def __init__(self, parts, entry):
         self.parts, self.entry, self.name = parts, entry, entry.app
         self.left_behind = entry.begun
-        self.cause, self.over = None, None
+        self.cause, self.over, self.checked = None, None, None
         self.tell = telling.Telling(parts)
         self._images = None
 
@@ -81,11 +82,11 @@ class Work:
         if self._images is None or again:
             parts = self.parts
             try:
-                self._images = install.load_images(app, parts.store, parts.engine, parts.notify)
+                self._images = install.load_images(app, parts.store, parts.look, parts.notify)
             except (CorruptError, NotFoundError):
                 if str(app.ref) == self.entry.target and self.entry.begun or not mending.mend(parts, app.ref):
                     raise
-                self._images = install.load_images(app, parts.store, parts.engine, parts.notify)
+                self._images = install.load_images(app, parts.store, parts.look, parts.notify)
         return self._images
 
     def put_state(self, uri, previous):
@@ -123,8 +124,9 @@ def restart(parts, uri):
         return
     try:
         app = install.load_from_store(parts.store, parse_pinned(uri))
-        state = install.install(app, parts.store, parts.engine, parts.config, parts.states, parts.notify)
-        runtime.start(app, state, parts.states, parts.config)
+        parts.look.forget()
+        state = install.install(app, parts.store, parts.look, parts.config, parts.states, parts.notify)
+        runtime.start(app, state, parts.states, parts.config, parts.look)
     except ComposeAppsError as err:
         parts.notify(str(err))
 
