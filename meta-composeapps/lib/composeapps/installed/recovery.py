@@ -60,8 +60,8 @@ def left_behind(store, states, config, engine):
 
 def is_left_behind(name, store, states, config, engine):
     """Tell whether an app is one of those that ``left_behind`` names. Raises nothing."""
-    return _has_containers(name, config, engine) and name not in states.names() and name not in states.removals() \
-        and any(ref.app_name == name for ref in store.list_apps())
+    return name not in states.names() and name not in states.removals() \
+        and any(ref.app_name == name for ref in store.list_apps()) and _has_containers(AppName(name), config, engine)
 
 
 def _has_containers(name, config, engine):
