@@ -200,23 +200,33 @@ def test_several_things_are_asked_for_side_by_side():
     assert sorted(engine.heard) == ["containers", "events", "images"]
 
 
-def test_an_error_is_met_by_who_wants_the_answer():
-    engine = _Engine(_entry())
-    look, asked, answers = Look(engine), threading.Event(), [EngineError("away"), EngineError("away"), []]
+def test_an_error_is_met_by_all_who_wait_for_the_answer_and_by_nobody_later():
+    engine, asked, go_on, met = _Engine(_entry()), threading.Event(), threading.Event(), []
 
     def containers(_label=None):
-        answer = answers.pop(0)
         asked.set()
-        if isinstance(answer, EngineError):
-            raise answer
-        return answer
+        assert go_on.wait(60)
+        raise EngineError("away")
 
-    engine.containers = containers
+    engine.containers, answers = containers, engine.containers
+    look = Look(engine)
     look.ahead(look.containers)
     assert asked.wait(60)
-    with pytest.raises(EngineError):
-        look.containers()
-    assert look.containers() == []
+
+    def want():
+        with pytest.raises(EngineError) as error:
+            look.containers()
+        met.append(error.value)
+
+    threads = [threading.Thread(target=want) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert [str(error) for error in met] == ["away"] * 3
+    engine.containers = answers
+    assert len(look.containers()) == 1
 
 
 def test_an_answer_that_was_under_way_at_a_change_counts_for_nobody_else():

@@ -322,6 +322,7 @@ def _stop(args):
         raise UsageError("name the apps to stop, or see 'composeapps stop --help'")
     parts, results = _parts(args), _Results()
     with parts.locked():
+        parts.look.ahead(parts.look.containers, parts.look.ended)
         names = parts.states.names() if args.all else [
             parse_pinned(text).app_name if "@" in text else AppName(text) for text in args.apps]
 
@@ -355,7 +356,10 @@ def _ps(args):
     from composeapps.switching import runtime
 
     parts, results, apps, good = _parts(args), _Results(), [], True
-    for name in args.apps or parts.states.names():
+    names = args.apps or parts.states.names()
+    if names:
+        parts.look.ahead(parts.look.containers, parts.look.ended)
+    for name in names:
         try:
             with durable.storage_errors(f"app {name}"):
                 app, state = _version(parts, name)

@@ -243,9 +243,17 @@ class Look:
             slot = self._known.get(key)
             if slot is None:
                 slot = self._known[key] = _Slot()
+        tries = slot.tries
         with slot.lock:
             if not slot.done:
-                slot.value = ask()
+                # Who waited for another one's question waited long enough.
+                if slot.tries != tries:
+                    raise slot.error
+                try:
+                    slot.value = ask()
+                except EngineError as err:
+                    slot.error, slot.tries = err, slot.tries + 1
+                    raise
                 slot.done = True
             return slot.value
 
@@ -261,10 +269,11 @@ class Look:
 
 
 class _Slot:
-    """An answer, and the lock of who asks for it."""
+    """An answer, the lock of who asks for it, and how often that failed, the last time with which error."""
 
     def __init__(self):
         self.lock, self.done, self.value = allocate_lock(), False, None
+        self.tries, self.error = 0, None
 
 
 def _label(entry, key):

@@ -91,6 +91,8 @@ class _Device:
         # Asked twice: an update that begins or ends meanwhile must not look like one that nobody goes on with.
         before = self._holder()
         self.files = {kind: self._files(kind) for kind in ("apps", "updates", "progress")}
+        if self.files["apps"]:
+            self._engine.ahead(self._engine.containers, self._engine.ended)
         self.journals = {each.app: each for each in journal.pending(self.states)}
         self.holder = self._holder() or before
         self.downloads, self.unreadable = {}, {}
