@@ -165,7 +165,8 @@ def _installed(data):
         pass
     one = Shop()
     one.ref, one.compose = ref, data
-    found = definition.read(one, io.BytesIO(app.bundle))
+    one.contents = bundle.read(io.BytesIO(app.bundle), "the bundle")
+    found = definition.of(one)
     found.ordered()
     for service in found.services.values():
         found.fingerprint(service)
@@ -184,7 +185,8 @@ def _environment(place):
         import gzip
 
         packed = gzip.compress(tar({"docker-compose.yml": one.compose, ".env": data}), 1)
-        definition.read(one, io.BytesIO(packed))
+        one.contents = bundle.read(io.BytesIO(packed), "the bundle")
+        definition.of(one)
     assert app
     return check
 

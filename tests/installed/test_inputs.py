@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from composeapps.app.tree import whole
 from composeapps.errors import CorruptError
 from composeapps.installed import appfiles, inputs, install
 from composeapps.installed.placed import Placed
@@ -103,10 +104,7 @@ def test_links_of_the_bundle_are_followed_in_it_only(shelf):
 
 
 def _index(shelf, app):
-    from composeapps.app import bundle
-
-    with shelf.store.open(app.bundle.digest) as packed:
-        return bundle.read(packed, "the bundle").index
+    return whole(app, shelf.store).contents.index
 
 
 def _link(target):

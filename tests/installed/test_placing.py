@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
@@ -10,15 +11,19 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
 from composeapps import beneath
-from composeapps.errors import StorageError
-from composeapps.installed import appfiles, install, mounts
+from composeapps.app import bundle
+from composeapps.errors import CorruptError, StorageError
+from composeapps.installed import appfiles, install, mounts, staging
+from composeapps.oci.digests import sha256
 from composeapps.oci.names import AppName
+from support.apps import make_app
 from support.device import Device
 
 OLD = {"conf/a": "1", "conf/gone": "1", "gone/x": "1", "data/.keep": "", "data/seed": "1", "data/other": "1",
@@ -206,7 +211,7 @@ class _CutOff(BaseException):
 
 
 CHANGES = ((os, "rename"), (os, "unlink"), (os, "rmdir"), (os, "mkdir"), (os, "symlink"), (os, "fchmod"),
-           (os, "fsync"), (appfiles.beneath, "rename"))
+           (os, "fsync"), (appfiles.beneath, "rename"), (appfiles.durable, "sync_filesystem_of"))
 
 
 def cutting(patch, at, error=_CutOff):
@@ -242,11 +247,12 @@ def every_cut(monkeypatch, begin, action, check, error=_CutOff, seen=_CutOff):
             return at
 
 
-@pytest.mark.parametrize(("places", "error"), [
-    ((), _CutOff), (("conf",), _CutOff), ((".",), _CutOff), (("conf",), OSError(errno.ENOSPC, "full")),
-    (("conf",), OSError(errno.EIO, "broken"))])
-def test_cut_off_at_every_step_the_next_run_finishes(installed, monkeypatch, tmp_path, places, error):
+@pytest.mark.parametrize(("places", "error", "few"), [
+    ((), _CutOff, 16), (("conf",), _CutOff, 0), ((".",), _CutOff, 16), (("conf",), OSError(errno.ENOSPC, "full"), 16),
+    (("conf",), OSError(errno.EIO, "broken"), 0)])
+def test_cut_off_at_every_step_the_next_run_finishes(installed, monkeypatch, tmp_path, places, error, few):
     shelf, _old, new = installed
+    monkeypatch.setattr(staging, "FEW", few)
     engine = _Engine(shelf.directory, *places)
     kept = tmp_path / "kept"
     shutil.copytree(shelf.config.compose_root, kept, symlinks=True)
@@ -269,6 +275,138 @@ def test_cut_off_at_every_step_the_next_run_finishes(installed, monkeypatch, tmp
 
     seen = _CutOff if error is _CutOff else StorageError
     assert every_cut(monkeypatch, begin, lambda: place(shelf, new, engine=engine), check, error, seen) > 20
+
+
+class _Order:
+    """What happens to files, in order: ("made" or "renamed", name), ("synced", name) and "all synced"."""
+
+    def __init__(self, patch):
+        self.events = []
+        self._watch(patch, beneath, "create", lambda _at, name, *_more, **_how: ("made", name))
+        self._watch(patch, os, "rename", lambda _old, new, **_how: ("renamed", os.path.basename(new)))
+        self._watch(patch, os, "fsync", lambda at: ("synced", os.path.basename(os.readlink(f"/proc/self/fd/{at}"))))
+        self._watch(patch, appfiles.durable, "sync_filesystem_of", lambda *_at: "all synced")
+
+    def _watch(self, patch, module, name, described):
+        real = getattr(module, name)
+
+        def call(*args, **kwargs):
+            self.events.append(described(*args, **kwargs))
+            return real(*args, **kwargs)
+
+        patch.setattr(module, name, call)
+
+    def of(self, what):
+        return [at for at, event in enumerate(self.events) if event == what or event[0] == what]
+
+
+def test_many_files_are_synced_together_before_the_first_has_its_name(shelf, monkeypatch):
+    files = {f"d/{number % 40}/{number}": f"text {number}" for number in range(400)}
+    app = shelf.version({"a": {"image": "base"}}, files)
+    order = _Order(monkeypatch)
+    place(shelf, app)
+    events, synced = order.events, order.of("all synced")
+    made = [at for at in order.of("made") if events[at][1].startswith(staging.PREFIX)]
+    moved = [at for at in order.of("renamed") if events[at][1].isdigit()]
+    assert len(made) == len(moved) + 1 == len(files) + 1
+    # The contents, then the names in which they lie, then the record that forgets what was there before.
+    assert made[-1] < synced[0] < moved[0] and moved[-1] < synced[1] and len(synced) == 2
+    record = [at for at in order.of("renamed") if events[at][1] == "record.json"]
+    assert record[0] < moved[0] and all(at < moved[0] or at > synced[1] for at in record)
+    assert len(order.of("synced")) < 40
+    assert tree(shelf.directory) == _with(app, files)
+
+
+def test_few_files_are_synced_each(installed, monkeypatch):
+    shelf, _old, new = installed
+    order = _Order(monkeypatch)
+    place(shelf, new)
+    first = min(at for at in order.of("renamed") if order.events[at][1] in ("a", "new", "file"))
+    made = [event[1] for event in order.events[:first] if event[0] == "made" and event[1].startswith(staging.PREFIX)]
+    assert made and not order.of("all synced") and {("synced", name) for name in made} <= set(order.events[:first])
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_file_system_that_cannot_be_synced_keeps_the_version_that_is_there(shelf, monkeypatch, cut):
+    old, new = ({f"d/{number % 30}/{number}": f"{text} {number}" for number in range(60)} for text in ("old", "new"))
+    apps = [shelf.version({"a": {"image": "base"}}, files) for files in (old, new)]
+    place(shelf, apps[0])
+    calls = []
+
+    def fail(descriptor, real=appfiles.durable.sync_filesystem_of):
+        calls.append(descriptor)
+        if len(calls) > cut:
+            raise OSError(errno.EIO, "broken")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(appfiles.durable, "sync_filesystem_of", fail)
+        with pytest.raises(StorageError, match="broken"):
+            place(shelf, apps[1])
+    assert tree(shelf.directory) == (_with(apps[1], new) if cut else _with(apps[0], old))
+    assert [name for name in os.listdir(private(shelf)) if name.startswith(staging.PREFIX)] == []
+    place(shelf, apps[1])
+    assert tree(shelf.directory) == _with(apps[1], new)
+
+
+def test_what_a_cut_left_goes_also_where_nothing_is_to_be_done(installed):
+    shelf, old, _new = installed
+    place(shelf, old)
+    (private(shelf) / "new-7").write_text("half a fi")
+    assert not place(shelf, old)
+    assert not (private(shelf) / "new-7").exists()
+
+
+def _swapped(shelf, app, monkeypatch, data):
+    """Have the bundle's blob say something else as soon as it was verified."""
+    def read(*args, real=bundle.read, **kwargs):
+        found = real(*args, **kwargs)
+        path = shelf.store.blob_path(app.bundle.digest)
+        path.unlink()
+        path.write_bytes(data)
+        return found
+
+    monkeypatch.setattr(bundle, "read", read)
+
+
+@pytest.mark.parametrize("change", [
+    lambda files: {**files, "d/7": b"other"}, lambda files: {**files, "d/7": b"0ther 7"},
+    lambda files: dict(list(files.items())[:50]), lambda _files: {}, None])
+def test_a_bundle_that_changes_between_its_two_readings_changes_nothing(shelf, monkeypatch, change):
+    files = {f"d/{number}": f"other {number}".encode() for number in range(100)}
+    old, new = shelf.version({"a": {"image": "base"}}, {"d/7": "old"}), shelf.version({"a": {"image": "base"}}, files)
+    place(shelf, old)
+    text = new.compose.decode()
+    changed = make_app(text, change(files)).bundle if change else b"no bundle at all"
+    _swapped(shelf, new, monkeypatch, changed)
+    with pytest.raises(CorruptError, match=r"changed while it was read|is not a readable"):
+        place(shelf, new)
+    assert tree(shelf.directory) == _with(old, {"d/7": "old"})
+    assert [name for name in os.listdir(private(shelf)) if name.startswith(staging.PREFIX)] == []
+
+
+def test_one_content_under_many_names(shelf):
+    """Hard links, empty files and long names, more of them than a process may have open."""
+    long = "n" * 255
+    app = shelf.version({"a": {"image": "base"}}, {"a": "text", "empty": "", long: "long", "z": b"\0" * 1_000_000})
+    data = shelf.store.read(app.bundle.digest)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(data)) as old, tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for info in old:
+            tar.addfile(info, old.extractfile(info))
+        for number in range(2000):
+            info = tarfile.TarInfo(f"links/{number}")
+            info.type, info.linkname = tarfile.LNKTYPE, "a"
+            tar.addfile(info)
+    digest = sha256(packed.getvalue())
+    shelf.store.add_blob(digest, [packed.getvalue()])
+    app = app._replace(bundle=app.bundle._replace(digest=digest, size=len(packed.getvalue())), contents=None)
+    place(shelf, app)
+    found = tree(shelf.directory)
+    assert {found[f"links/{number}"] for number in range(2000)} == {"text"} and found[long] == "long"
+    assert found["empty"] == "" and len(found["z"]) == 1_000_000
+    # A container that writes to one of them writes to no other.
+    assert len({path.stat().st_ino for path in (shelf.directory / "links").iterdir()}) == 2000
 
 
 def test_a_first_version_that_goes_again_gives_back_what_was_there(shelf, monkeypatch, tmp_path):

@@ -88,7 +88,7 @@ def test_reading_notices_every_single_flipped_bit(store):
         with pytest.raises(CorruptError, match="is damaged"):
             store.read(DIGEST)
         with pytest.raises(CorruptError, match="is damaged"):
-            store.open(DIGEST)
+            store.parse(DIGEST, lambda stream: stream.read(1))
 
 
 def test_a_damaged_blob_is_replaced_by_adding_it_again(store):

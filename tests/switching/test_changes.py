@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from composeapps.app.tree import whole
 from composeapps.errors import NotFoundError
 from composeapps.switching import changes, definition
 from support.device import service
@@ -153,15 +154,14 @@ def test_labels_say_how_a_service_is_updated(shelf, labels, more, strategy, time
     assert [warning in each for each in found.warnings] == ([True] if warning else [])
 
 
-def test_a_plan_needs_nothing_but_the_documents_that_were_fetched(shelf):
+def test_a_plan_needs_no_bundle_whose_contents_are_known(shelf):
     old, new = shelf.version({"web": _web()}), shelf.version({"web": _web(user="1")})
-    path = shelf.store.blob_path(new.bundle.digest)
-    data = path.read_bytes()
-    path.unlink()
+    known = whole(new, shelf.store)
+    shelf.store.blob_path(new.bundle.digest).unlink()
     shutil.rmtree(shelf.store.app_dir(new.ref))
     with pytest.raises(NotFoundError):
         shelf.between(old, new)
-    found = changes.between(old, new, shelf.store, {new.bundle.digest: data})
+    found = shelf.between(old, known)
     assert [each.name for each in found.touched] == ["web"]
 
 

@@ -105,7 +105,7 @@ def rename(source, old, target, new, flags=0):
 
 
 @contextlib.contextmanager
-def create(directory, name, mode, owner=None):
+def create(directory, name, mode, owner=None, sync=True):
     """Give a new file, open for writing, that is on the disk at the end and gone after an error.
 
     Arguments:
@@ -113,6 +113,7 @@ def create(directory, name, mode, owner=None):
         name: its name; a file that has it is a leftover, and goes.
         mode: its permissions, which it has before its content, whatever the umask says.
         owner: (user, group), by default the process's own.
+        sync: False leaves it to the caller to have it on the disk.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
@@ -125,7 +126,8 @@ def create(directory, name, mode, owner=None):
             os.fchmod(descriptor, mode)
             yield stream
             stream.flush()
-            os.fsync(descriptor)
+            if sync:
+                os.fsync(descriptor)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=directory)
@@ -154,7 +156,7 @@ class Root:
 
     def __init__(self, path):
         self.path = os.path.realpath(path)
-        self.fd = os.open(self.path, DIRECTORY)
+        self.fd = unnoted(self.path, DIRECTORY)
         self._kept = {}
 
     def close(self):
@@ -182,7 +184,7 @@ class Root:
             if part in ("", ".", ".."):
                 raise OSError(errno.EINVAL, "is not a path below the data root", path)
             try:
-                deeper = os.open(part, DIRECTORY, dir_fd=current)
+                deeper = unnoted(part, DIRECTORY, current)
             except OSError as err:
                 err.filename = path
                 raise
@@ -243,8 +245,11 @@ class Root:
                 return []
             raise
 
-    def make_directory(self, path, mode=0o755):
-        """Make one directory with this very mode, whatever the umask says; one that is there stays as it is."""
+    def make_directory(self, path, mode=0o755, sync=True):
+        """Make one directory with this very mode, whatever the umask says; one that is there stays as it is.
+
+        ``sync`` as False leaves it to the caller to make its name durable.
+        """
         with self.parent(path) as (directory, name):
             try:
                 os.mkdir(name, 0o700, dir_fd=directory)
@@ -255,7 +260,8 @@ class Root:
                 os.fchmod(made, mode)
             finally:
                 os.close(made)
-            os.fsync(directory)
+            if sync:
+                os.fsync(directory)
 
     def make_directories(self, path, mode=0o755):
         """Make a directory and those that lead there, where they are missing."""

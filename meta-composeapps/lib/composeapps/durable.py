@@ -131,16 +131,24 @@ def sync_filesystem(path):
 
     For data that another program wrote without syncing it. Raises OSError.
     """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        sync_filesystem_of(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def sync_filesystem_of(descriptor, path=None):
+    """Do what ``sync_filesystem`` does, for an open file or directory.
+
+    What failed since that was opened is told, by kernels from 5.8 on also when it failed before this call.
+    """
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        if libc.syncfs(descriptor):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
-    finally:
-        os.close(descriptor)
+    if libc.syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), *([str(path)] if path is not None else []))
 
 
 @contextlib.contextmanager

@@ -205,7 +205,7 @@ def members(stream, what):
     """Yield (TarInfo, binary file or None) of a bundle, each checked before it is handed out.
 
     Arguments:
-        stream: the bundle, a binary file, compressed by gzip or not at all.
+        stream: the bundle, compressed by gzip or not at all: a binary file that is read forwards.
         what: how errors name it.
 
     An absolute symbolic link is handed out like others: what it means is for the container to say. A hard
@@ -268,9 +268,10 @@ class _Archive:
 
         self._stream, self._piece, self._at, self._position = stream, b"", 0, 0
         self._inflate, self._new = None, functools.partial(zlib.decompressobj, zlib.MAX_WBITS | 16)
-        magic = stream.read(2)
-        stream.seek(-len(magic), os.SEEK_CUR)
-        if magic == _GZIP:
+        self._begin = stream.read(_PIECE)
+        while len(self._begin) < len(_GZIP) and (more := stream.read(_PIECE)):
+            self._begin += more
+        if self._begin.startswith(_GZIP):
             self._inflate = self._new()
 
     def tell(self):
@@ -302,22 +303,26 @@ class _Archive:
 
     def _next(self):
         if self._inflate is None:
-            return self._stream.read(_PIECE)
+            return self._packed()
         while True:
             if self._inflate.eof:
                 # Several may follow each other, and what is none ends it, as for other readers.
                 packed = self._inflate.unused_data
-                packed += b"" if len(packed) > 1 else self._stream.read(_PIECE)
+                packed += b"" if len(packed) > 1 else self._packed()
                 if not packed.startswith(_GZIP):
                     return b""
                 self._inflate = self._new()
             else:
-                packed = self._inflate.unconsumed_tail or self._stream.read(_PIECE)
+                packed = self._inflate.unconsumed_tail or self._packed()
             piece = self._inflate.decompress(packed, _PIECE)
             if piece:
                 return piece
             if not packed and not self._inflate.eof:
                 raise EOFError("it is cut off")
+
+    def _packed(self):
+        begin, self._begin = self._begin, b""
+        return begin or self._stream.read(_PIECE)
 
 
 class _Content:
@@ -417,6 +422,11 @@ class Contents(NamedTuple):
     index: dict
     modes: dict
     kept: dict
+
+    @property
+    def all_kept(self):
+        """Whether all files were kept."""
+        return len(self.kept) == sum(member.kind == FILE for member in self.index.values())
 
     def texts(self, names):
         """Return ({name: bytes} of those of some names that were kept, the names of those that are files and were not).

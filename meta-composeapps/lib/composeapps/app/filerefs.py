@@ -122,6 +122,12 @@ def of_resources(value, kinds=("configs", "secrets", "volumes")):
                 yield FileReference(VOLUME, key, _text(options["device"]), True, False, _writer(options, "device"))
 
 
+def environment_files(service):
+    """Return the env_file entries of one service, as places in the bundle."""
+    named = [each for each in of_service("", service) if each.kind == ENV_FILE]
+    return [place for each in named if (place := each.place()) and not each.outside()]
+
+
 def bind_source(volume):
     """Return the host's path of a volume in short form, "" when it is a named or nameless one.
 

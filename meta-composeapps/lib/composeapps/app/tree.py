@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE
 from composeapps.app import bundle as bundles
+from composeapps.app import filerefs
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
 from composeapps.oci.digests import is_digest, sha256
 from composeapps.oci.documents import (
@@ -25,6 +26,7 @@ from composeapps.oci.documents import (
     parse_document,
     parse_size,
 )
+from composeapps.oci.onepass import parsed
 from composeapps.oci.platforms import Platform
 from composeapps.oci.reference import Reference
 
@@ -38,7 +40,7 @@ MAX_MANIFEST = 50 * 1024
 MAX_BUNDLE = bundles.MAX_BUNDLE * 65 // 64
 # In place of platforms: whatever of an image the source holds.
 PRESENT = "present"
-# What is wanted of every bundle besides the compose file.
+# What is wanted of every bundle besides the compose file and the env_files of its services.
 _KEPT = (".env",)
 # How much of a bundle is read: all, so that its contents are known; all, for the compose file in it; nothing where the
 # store has the compose file beside it.
@@ -98,7 +100,11 @@ class Image(NamedTuple):
 
 
 class App(NamedTuple):
-    """An app's version with all that it refers to; ``contents`` are the bundle's where all of it was read."""
+    """An app's version with all that it refers to.
+
+    ``contents`` are the bundle's where all of it was read, with what says what variables are: ``.env`` and the files
+    that services name as ``env_file``.
+    """
 
     ref: Reference
     manifest: Document
@@ -149,9 +155,9 @@ class StoreSource:
         """Return a small blob (bytes), verified."""
         return self._store.read(digest, size, near=self._app)
 
-    def open(self, ref, digest, size):
-        """Return a blob of any size as a binary file, verified."""
-        return self._store.open(digest, size, self._app)
+    def parse(self, ref, digest, size, parse):
+        """Return what ``parse`` makes of a blob of any size, read once and verified: see ``onepass.parsed``."""
+        return self._store.parse(digest, parse, size, self._app or ref)
 
     def compose(self, ref, index):
         """Return the compose file (bytes) that an app's directory has, as the bundle's index (a Descriptor) names it.
@@ -195,15 +201,9 @@ class RegistrySource:
         """Return a small blob (bytes), verified."""
         return self._once(digest, lambda: self._client.read_blob(ref, digest, size))
 
-    def open(self, ref, digest, size):
-        """Return a blob of any size as a binary file, verified."""
-        import tempfile
-
-        spool = tempfile.SpooledTemporaryFile(max_size=8 * 1024 * 1024)  # noqa: SIM115 - the caller closes it
-        for chunk in self._client.blob(ref, digest, size):
-            spool.write(chunk)
-        spool.seek(0)
-        return spool
+    def parse(self, ref, digest, size, parse):
+        """Return what ``parse`` makes of a blob of any size, read once and verified: see ``onepass.parsed``."""
+        return parsed(self._client.blob(ref, digest, size), parse)
 
     def _once(self, digest, fetch):
         if digest not in self._seen:
@@ -240,13 +240,11 @@ def load_app(source, ref, platforms=None, images=None, configs=True, reading=CHE
     index, compose, contents = _bundle_index(bundle, what), None, None
     if reading == UNREAD and index is not None:
         compose = source.compose(ref, index)
-    if compose is None:
-        with source.open(ref, bundle.digest, bundle.size) as packed:
-            if reading == WHOLE:
-                contents = bundles.read(packed, f"the bundle of {what}", _KEPT)
-                compose = bundles.compose_of(contents, f"the bundle of {what}")
-            else:
-                compose = bundles.read_compose(packed, f"the bundle of {what}")
+    if reading == WHOLE:
+        contents, compose = _whole(source, ref, bundle, f"the bundle of {what}")
+    elif compose is None:
+        compose = source.parse(ref, bundle.digest, bundle.size,
+                               lambda packed: bundles.read_compose(packed, f"the bundle of {what}"))
     if images is None:
         from composeapps.app.compose import service_images
 
@@ -261,21 +259,27 @@ def whole(app, store):
     """Return an App with the contents of its bundle, read from a Store unless they are known; raises as load_app."""
     if app.contents is not None:
         return app
-    with store.open(app.bundle.digest, app.bundle.size, app.ref) as packed:
-        return app._replace(contents=bundles.read(packed, f"the bundle of app {app.ref}", _KEPT))
+    return app._replace(contents=_whole(StoreSource(store), app.ref, app.bundle, f"the bundle of app {app.ref}")[0])
 
 
-def texts(app, store, names):
-    """Return {name: content (bytes)} of those of some files that a ``whole`` App's bundle has, up to MAX_TEXT each."""
-    found, rest = app.contents.texts(names)
-    if rest:
-        # One that is a hard link has its content under another name.
-        index = app.contents.index
-        sources = {index[name].source for name in rest}
-        wanted = {name for name, member in index.items() if member.source in sources}
-        with store.open(app.bundle.digest, app.bundle.size, app.ref) as packed:
-            found.update(bundles.read(packed, f"the bundle of app {app.ref}", wanted).texts(rest)[0])
-    return found
+def _whole(source, ref, bundle, what):
+    """Return (Contents of a bundle, its compose file), read once more where an env_file was too large to be kept."""
+    def read(wanted):
+        return source.parse(ref, bundle.digest, bundle.size, lambda packed: bundles.read(packed, what, wanted))
+
+    contents = read(_KEPT)
+    compose = bundles.compose_of(contents, what)
+    if not contents.all_kept:
+        from composeapps.app.compose import pinned
+
+        services = pinned(compose, what.removeprefix("the bundle of "))["services"]
+        _texts, rest = contents.texts({name for service in services.values()
+                                       for name in filerefs.environment_files(service)})
+        if rest:
+            # One that is a hard link has its content under another name.
+            sources = {contents.index[name].source for name in rest}
+            contents = read({*_KEPT, *(name for name, member in contents.index.items() if member.source in sources)})
+    return contents, compose
 
 
 def load_image(source, ref, platforms=None, configs=True):

@@ -111,15 +111,16 @@ def _check_app(ref, store, config, engine, ids, seen, verified, known, quick):
     were looked at, ``verified`` {(digest, size): what Store.verify says} of those that were read, which are not read
     again; ``known`` is what ``_known`` returned; ``quick`` leaves out what has to be read for its content's sake alone.
     """
-    from composeapps.app.tree import CHECKED, WHOLE
+    from composeapps.app.tree import CHECKED, UNREAD, WHOLE
     from composeapps.installed.install import bundle_problems, find_image, load_from_store
     from composeapps.store import appdir
 
     result = _result(ref.app_name, str(ref), ids is not None)
     try:
-        app = load_from_store(store, ref, reading=CHECKED if quick or ids is None else WHOLE)
-        # Its bundle was verified before it was read.
-        verified[app.bundle.digest, app.bundle.size] = None
+        app = load_from_store(store, ref, reading=UNREAD if quick else CHECKED if ids is None else WHOLE)
+        if not quick:
+            # Its bundle was verified while it was read.
+            verified[app.bundle.digest, app.bundle.size] = None
         wanted = {blob.descriptor.digest: blob.descriptor.size for blob in app.blobs()
                   if not blob.optional or store.size_of(blob.descriptor.digest) is not None}
         result["blobs"], result["size"] = len(wanted), sum(wanted.values())

@@ -147,7 +147,7 @@ def _pull_one(args, parts, store, client, ref, platform):
     try:
         found = pull.survey(ref, store, client, platform, verify=args.verify, keep=True)
         if not found.missing and not args.verify:
-            found = pull.survey(ref, store, client, platform, verify=True, keep=True)
+            found = pull.verified(found, store, client, keep=True)
         if found.missing and not args.no_space_check:
             from composeapps.space import check as space
 

@@ -6,6 +6,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import posixpath
 import stat
@@ -14,7 +15,7 @@ from composeapps import beneath, durable
 from composeapps.app import bundle as bundles
 from composeapps.app import compose, tree
 from composeapps.errors import CorruptError
-from composeapps.installed import expected, inputs, mounts, oldtrees
+from composeapps.installed import expected, inputs, mounts, oldtrees, staging
 from composeapps.installed.placed import KEPT, Placed, Record, found_mark
 from composeapps.installed.placing import Work
 
@@ -28,7 +29,7 @@ class _Wanted:
     def __init__(self, app, store):
         self.app, self._store, self._what = tree.whole(app, store), store, f"the bundle of app {app.ref}"
         self.index = self.app.contents.index
-        data = tree.texts(self.app, store, (expected.ENVIRONMENT_FILE,)).get(expected.ENVIRONMENT_FILE)
+        data = self.app.contents.texts((expected.ENVIRONMENT_FILE,))[0].get(expected.ENVIRONMENT_FILE)
         self.environment = data.decode(errors="replace") if data is not None else None
         self.value = compose.pinned(app.compose, f"app {app.ref}")
 
@@ -36,13 +37,43 @@ class _Wanted:
         return mounts.bindings(self.value, mounts.Paths(placed.directory, self.environment or ""))
 
     def contents(self, wanted):
-        """Yield (what ``wanted`` has for it, content) of the archive's entries whose number is in ``wanted``."""
-        if not wanted:
+        """Yield (what ``wanted`` has for it, content) of the archive's entries whose number is in ``wanted``.
+
+        The bundle was verified when its index was made, and may have changed since: each content, a binary file, is
+        verified by the index. Its end comes when it was right, else reading it raises CorruptError.
+        """
+        rest, files = dict(wanted), {member.source: member for member in self.index.values()}
+        changed = CorruptError(f"{self._what} changed while it was read, or is damaged: fetch it again")
+        if not rest:
             return
-        with self._store.open(self.app.bundle.digest, self.app.bundle.size, self.app.ref) as packed:
+        with self._store.unverified(self.app.bundle.digest, self.app.ref) as packed:
             for number, (_info, content) in enumerate(bundles.members(packed, self._what)):
-                if number in wanted:
-                    yield wanted[number], content
+                if number not in rest:
+                    continue
+                if content is None:
+                    raise changed
+                yield rest.pop(number), _Verified(content, files[number], changed)
+                if not rest:
+                    return
+        raise changed
+
+
+class _Verified:
+    """The content of a Member as it comes out of a bundle; ``wrong`` is raised at its end when it is another one."""
+
+    def __init__(self, content, member, wrong):
+        self._content, self._member, self._wrong = content, member, wrong
+        self._hasher, self._rest = hashlib.sha256(), member.size
+
+    def read(self, size):
+        """Return up to so many bytes, b"" only when all of them were right."""
+        data = self._content.read(size)
+        self._hasher.update(data)
+        self._rest -= len(data)
+        if self._rest < 0 or not data and (
+                self._rest or f"sha256:{self._hasher.hexdigest()}" != self._member.digest):
+            raise self._wrong
+        return data
 
 
 def problems(app, store, config):
@@ -91,10 +122,7 @@ def _place(placed, root, wanted, record, before, notify):
     root.make_directories(placed.private, 0o700)
     if changed:
         placed.write(root, record.with_index(wanted.index))
-        work.tidy()
-        work.prepare()
-        work.write_links()
-    _write(placed, root, wanted, plan, work)
+    _write(placed, root, wanted, plan, work, changed)
     placed.write(root, record.with_index(wanted.index, work.kept))
     return changed
 
@@ -103,41 +131,37 @@ def _plan(placed, root, wanted, record, notify=lambda text: None):
     return inputs.Plan(placed, root, wanted.app, wanted.value, wanted.index, wanted.environment, record.places, notify)
 
 
-def _write(placed, root, wanted, plan, work):
-    """Write what the plan lacks and the work misses."""
+def _write(placed, root, wanted, plan, work, changed):
+    """Write what the plan lacks and the work misses: all of it is there, and on the disk, before anything changes."""
     for name in (inputs.FILES, inputs.VERSIONS):
         root.make_directories(f"{placed.private}/{name}", 0o700)
     lacking = plan.missing()
     plan.write_own(lacking)
-    _write_contents(wanted, work, plan, lacking)
+    with root.directory(placed.private) as private, staging.Staging(private) as staged:
+        work.tidy(private)
+        _stage(wanted, work, plan, lacking, staged)
+        if changed:
+            work.prepare()
+            # Of what was changed just now more may be missing.
+            _stage(wanted, work, plan, lacking, staged)
+            work.write_links()
+        work.move(staged)
+        plan.move(staged)
     work.finish()
     plan.note(bool(lacking))
 
 
-def _write_contents(wanted, work, plan, lacking):
-    """Write what comes out of the bundle, in the archive's order, each content read once."""
+def _stage(wanted, work, plan, lacking, staged):
+    """Have files on the disk that come out of the bundle, in the archive's order, each content read once."""
+    files = {key: how for key, how in {**work.files(), **plan.files(lacking)}.items() if key not in staged}
     targets = {}
-    for name in work.missing:
-        if wanted.index[name].kind == bundles.FILE:
-            targets.setdefault(wanted.index[name].source, ([], []))[0].append(name)
-    for key in sorted(lacking & plan.members.keys()):
-        targets.setdefault(wanted.index[plan.members[key]].source, ([], []))[1].append(key)
-    for (names, keys), content in wanted.contents(targets):
-        if keys:
-            # Small, and compared with what it should be when it is used.
-            import io
-
-            content = io.BytesIO(content.read())
-        for key in keys:
-            content.seek(0)
-            plan.write_member(key, content)
-        if names:
-            if keys:
-                content.seek(0)
-            for first in range(0, len(names), 100):
-                if first:
-                    content.seek(0)
-                work.write_file(names[first:first + 100], content)
+    for key, how in files.items():
+        name = key if isinstance(key, str) else plan.members[key[0]]
+        targets.setdefault(wanted.index[name].source, {})[key] = how
+    staged.expect(len(files))
+    for each, content in wanted.contents(targets):
+        staged.add(each, content)
+    staged.settle()
 
 
 def _record(placed, wanted, engine):
@@ -195,7 +219,7 @@ def _prepare(app, config, placed, engine):
     with placed.opened() as root:
         record, before = _record(placed, wanted, engine)
         plan = _plan(placed, root, wanted, record)
-        _write(placed, root, wanted, plan, Work(placed, root, record, wanted.index))
+        _write(placed, root, wanted, plan, Work(placed, root, record, wanted.index), False)
         return plan.inputs
 
 

@@ -173,13 +173,19 @@ class Plan:
         for key in sorted(missing & self.own.keys()):
             self._root.write(f"{self._placed.private}/{FILES}/{key}", self.own[key], 0o600)
 
-    def write_member(self, key, content):
-        """Write one that the bundle has; ``content`` is a binary file. Raises OSError."""
+    def files(self, missing):
+        """Return {key: (mode, None)} of those of the missing ones that the bundle has, as a Staging takes them.
+
+        A key is a name below FILES as a one-tuple: a bundle may have a file of the same name.
+        """
+        return {(key,): (int(key.partition("-")[0], 8), None) for key in sorted(missing & self.members.keys())}
+
+    def move(self, staged):
+        """Give the files of a Staging that are on the disk their names. Raises OSError."""
         with self._root.directory(f"{self._placed.private}/{FILES}") as directory:
-            with beneath.create(directory, "new", int(key.partition("-")[0], 8)) as stream:
-                while chunk := content.read(_MAX_OWN):
-                    stream.write(chunk)
-            beneath.rename(directory, "new", directory, key)
+            for key in self.members:
+                if (key,) in staged:
+                    beneath.rename(staged.directory, staged.take((key,)), directory, key)
 
     def note(self, changed=True):
         """Write down what the version has, when all of it is there; ``changed`` says that some was written.

@@ -9,7 +9,8 @@ Each member of the bundle is one of these:
 - Elsewhere members are what the bundle says, and what is not so is mended. What was there before the agent
   wrote anything under that name is set aside.
 
-What is no member is not touched at all. A file gets its name when it is whole and on the disk, in one step.
+What is no member is not touched at all. A file gets its name when it is whole and on the disk, in one step, and the
+first one when all of them are (``staging``).
 
 The record (``placed``) says beforehand what is going to be written, so whatever a cut leaves, each file is
 known: as one that the agent wrote, this time or before, or as the user's. The next run does the rest.
@@ -23,14 +24,15 @@ import os
 import posixpath
 import stat
 
-from composeapps import beneath
+from composeapps import beneath, durable
 from composeapps.app import bundle as bundles
-from composeapps.installed import mounts
+from composeapps.installed import mounts, staging
 from composeapps.installed.placed import found_mark, mark_of
 
 # What a name gives that is not, or not any more, what it was a moment ago.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 _CHUNK = 1024 * 1024
+_LARGE = 64 * 1024
 # A new seed while it and the old one change their names.
 SWAPPED = "swapped"
 
@@ -54,7 +56,7 @@ class Work:
         self._placed, self._root, self._record, self._index = placed, root, record, index
         self._was_whole = was_whole
         self._notify = notify
-        self._told = set()
+        self._told, self._read = set(), {}
         self._begin()
 
     def _begin(self):
@@ -69,7 +71,7 @@ class Work:
     def prepare(self):
         """Remove what only an older bundle had, set aside what is in the way, and make the directories.
 
-        Then ``missing`` can be written. Raises OSError.
+        Then what is ``missing`` can be moved there. Raises OSError.
         """
         self._begin()
         for name in sorted(self.obsolete(), reverse=True):
@@ -82,8 +84,17 @@ class Work:
 
     def finish(self):
         """Make all names durable; raises OSError."""
+        if len(self._touched) <= staging.FEW:
+            for path in sorted(self._touched):
+                self._root.sync(path)
+            return
+        device = os.fstat(self._root.fd).st_dev
         for path in sorted(self._touched):
-            self._root.sync(path)
+            found = self._root.lstat(path)
+            # Another file system is mounted there, or above it.
+            if found is not None and found.st_dev != device:
+                self._root.sync(path)
+        durable.sync_filesystem_of(self._root.fd)
 
     def _path(self, name):
         return f"{self._placed.name}/{name}" if name else str(self._placed.name)
@@ -164,7 +175,7 @@ class Work:
         elif status is None:
             self.problems.append(f"{name} is missing")
         if status is None and apply:
-            self._root.make_directory(self._path(name), member.mode if member.mode >= 0 else 0o755)
+            self._root.make_directory(self._path(name), member.mode if member.mode >= 0 else 0o755, sync=False)
             self._touched.add(posixpath.dirname(self._path(name)))
         elif status is not None and not self._is_users(name) and member.mode >= 0 and self._differs(status, member) \
                 and status.st_dev == os.fstat(directory).st_dev:
@@ -174,7 +185,7 @@ class Work:
 
     def _survey_file(self, name, member, directory, last, status, apply):
         new = mark_of(member)
-        mark = found_mark(directory, last, status, (new, *self._record.members.get(name, ())))
+        mark = self._mark(name, directory, last, status, (new, *self._record.members.get(name, ())))
         users = self._is_users(name)
         if mark == new:
             if member.kind == bundles.FILE and not users and self._differs(status, member):
@@ -189,6 +200,20 @@ class Work:
         self.missing.append(name)
         if apply and (stat.S_ISDIR(status.st_mode) or name not in self._record.members):
             self._clear(name, directory, last, status)
+
+    def _mark(self, name, directory, last, status, expected):
+        """Return the mark of a file; a large one that is as ``look`` found it a moment ago is not read again.
+
+        Who changes it so that nothing shows could as well do so after a look; a seed is looked at again when it goes.
+        """
+        if status.st_size < _LARGE:
+            return found_mark(directory, last, status, expected)
+        state = (status.st_mode, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known, mark = self._read.get(name, (None, None))
+        if known != state:
+            mark = found_mark(directory, last, status, expected)
+            self._read[name] = state, mark
+        return mark
 
     def _what(self, member, status):
         if member.kind == bundles.LINK:
@@ -290,19 +315,16 @@ class Work:
                     os.symlink(member.target, "new", dir_fd=private)
                     self._give_name(name, private, "new")
 
-    def write_file(self, names, content):
-        """Write one content, a binary file, under several of the names in ``missing``; raises OSError."""
-        with self._root.directory(self._placed.private) as private, contextlib.ExitStack() as end:
-            streams = []
-            for number, name in enumerate(names):
-                streams.append(end.enter_context(beneath.create(
-                    private, f"new-{number}", self._index[name].mode, self._owner(name))))
-            while chunk := content.read(_CHUNK):
-                for stream in streams:
-                    stream.write(chunk)
-            end.close()
-            for number, name in enumerate(names):
-                self._give_name(name, private, f"new-{number}")
+    def files(self):
+        """Return {name: (mode, owner)} of the files among ``missing``, as a Staging takes them."""
+        return {name: (self._index[name].mode, self._owner(name)) for name in self.missing
+                if self._index[name].kind == bundles.FILE}
+
+    def move(self, staged):
+        """Give the files of a Staging that are on the disk their names; raises OSError."""
+        for name in self.missing:
+            if name in staged:
+                self._give_name(name, staged.directory, staged.take(name))
 
     def _owner(self, name):
         """Return whose a seed is that gets new content: who has it now, else nobody in particular."""
@@ -384,21 +406,23 @@ class Work:
         os.unlink(temporary, dir_fd=source)
         return done
 
-    def tidy(self):
-        """Remove what a run that was cut off left, and set aside what may be a user's of it; raises OSError."""
-        with self._root.directory(self._placed.private) as private:
-            for name in os.listdir(private):
-                if name.startswith("new"):
-                    os.unlink(name, dir_fd=private)
-            try:
-                status = os.stat(SWAPPED, dir_fd=private, follow_symlinks=False)
-            except FileNotFoundError:
-                return
-            marks = {mark for marks in self._record.members.values() for mark in marks}
-            if found_mark(private, SWAPPED, status, marks) in marks:
-                os.unlink(SWAPPED, dir_fd=private)
-            else:
-                self._set_aside("", private, SWAPPED)
+    def tidy(self, private):
+        """Remove what a run that was cut off left in the agent's own directory (a descriptor); raises OSError.
+
+        What may be a user's of it is set aside.
+        """
+        names = os.listdir(private)
+        for name in names:
+            if name.startswith(staging.PREFIX):
+                os.unlink(name, dir_fd=private)
+        if SWAPPED not in names:
+            return
+        status = os.stat(SWAPPED, dir_fd=private, follow_symlinks=False)
+        marks = {mark for marks in self._record.members.values() for mark in marks}
+        if found_mark(private, SWAPPED, status, marks) in marks:
+            os.unlink(SWAPPED, dir_fd=private)
+        else:
+            self._set_aside("", private, SWAPPED)
 
 
 def _exists(directory, name):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from composeapps.app import compose
 from composeapps.app.layersmeta import usages
-from composeapps.app.tree import App, RegistrySource, StoreSource, common_platforms, load_app, load_image
+from composeapps.app.tree import UNREAD, App, RegistrySource, StoreSource, common_platforms, load_app, load_image
 from composeapps.errors import ComposeAppsError, NotFoundError, UsageError
 from composeapps.oci.platforms import host_platform
 
@@ -113,7 +113,7 @@ def _changes(app, before, store):
     """Return how an app differs from a version in the store; one that cannot be read differs in all."""
     new = {service.name: service for service in compose.services(app.compose, f"app {app.ref}")}
     try:
-        old_app = load_app(StoreSource(store), before, [])
+        old_app = load_app(StoreSource(store), before, [], reading=UNREAD)
         old = {service.name: service for service in compose.services(old_app.compose, f"app {before}")}
     except ComposeAppsError:
         return (*(("changed", name) for name in new), ("changed", ""))

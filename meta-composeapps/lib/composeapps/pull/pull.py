@@ -6,15 +6,14 @@ What is complete in the store needs no network.
 """
 
 import contextlib
-import io
 import os
-import tempfile
 from types import MappingProxyType
 from typing import NamedTuple
 
-from composeapps.app.tree import App, Blob, load_app
+from composeapps.app.tree import CHECKED, App, Blob, load_app
 from composeapps.errors import CorruptError, NotFoundError, SpaceError
 from composeapps.oci.documents import MAX_DOCUMENT, Descriptor
+from composeapps.oci.onepass import parsed, result
 from composeapps.oci.platforms import host_platform
 from composeapps.oci.reference import Reference
 from composeapps.pull.progress import Progress
@@ -31,7 +30,8 @@ class Survey(NamedTuple):
 
     ``app`` is the App with its documents read; ``missing`` are the app.Blobs that the store lacks or
     has in another size, ``size`` the sum of their bytes; ``documents`` maps digests to the bytes of
-    those that were read from the registry already.
+    those that were read from the registry already. ``verified`` are the digests of those that the store has and
+    that were read whole.
     """
 
     ref: Reference
@@ -39,9 +39,10 @@ class Survey(NamedTuple):
     missing: tuple
     size: int
     documents: dict = MappingProxyType({})
+    verified: frozenset = frozenset()
 
 
-def survey(ref, store, client, platform=None, verify=False, keep=False):
+def survey(ref, store, client, platform=None, verify=False, keep=False, reading=CHECKED):
     """Find out what the store lacks of an app. Writes nothing, but for ``keep``.
 
     Arguments:
@@ -53,13 +54,29 @@ def survey(ref, store, client, platform=None, verify=False, keep=False):
         verify: read all blobs that the store has, and count the damaged ones as missing.
         keep: the caller holds the agent's lock and is going to fetch: a bundle of more than 4 MiB, which
             has to be read for the images that it names, goes into the store at once.
+        reading: WHOLE for an app whose bundle's ``contents`` are wanted, too, as ``load_app`` has it.
 
     Returns a Survey. Raises RegistryError, NotFoundError, CorruptError.
     """
     ref = ref.pinned(ref.digest)
     source = _Source(store, client, keep)
-    app = load_app(source, ref, [platform or host_platform()])
-    missing = _missing(store, app.blobs(), source.documents, verify)
+    return _surveyed(load_app(source, ref, [platform or host_platform()], reading=reading), store, source, verify, keep)
+
+
+def verified(found, store, client, keep=False):
+    """Return a Survey that counts as missing what the store has damaged, too; nothing is read a second time for it.
+
+    Arguments:
+        found: the Survey that was made without. The others and the errors are those of ``survey``.
+    """
+    source = _Source(store, client, keep)
+    source.documents.update(found.documents)
+    source.verified.update(found.verified)
+    return _surveyed(found.app, store, source, True, keep)
+
+
+def _surveyed(app, store, source, verify, keep):
+    ref, missing = app.ref, _missing(store, app.blobs(), source.documents, verify, source.verified)
     if keep:
         missing = tuple(blob for blob in missing if not _taken_back(store, blob, source.documents))
     if store.has_app(ref) and all(blob.optional and store.size_of(blob.descriptor.digest) is None for blob in missing):
@@ -69,16 +86,22 @@ def survey(ref, store, client, platform=None, verify=False, keep=False):
         # What the layers take on the disk has to be known before they are fetched.
         with contextlib.suppress(NotFoundError):
             source.blob(ref, app.layers_meta.digest, app.layers_meta.size)
-    return Survey(ref, app, missing, sum(blob.descriptor.size for blob in missing), source.documents)
+    return Survey(ref, app, missing, sum(blob.descriptor.size for blob in missing), source.documents,
+                  frozenset(source.verified))
 
 
-def _missing(store, blobs, documents, verify):
-    """Return those of ``blobs`` that the store lacks, in order; those that ``documents`` has were read elsewhere."""
+def _missing(store, blobs, documents, verify, known=()):
+    """Return those of ``blobs`` that the store lacks, in order.
+
+    Those that ``documents`` has were read elsewhere, the digests ``known`` are of those that were verified just now.
+    """
     blobs = tuple(blobs)
     there = {blob.descriptor.digest: blob.descriptor.size for blob in blobs
              if blob.descriptor.digest not in documents
              and store.size_of(blob.descriptor.digest) == blob.descriptor.size}
-    whole = {digest for digest, problem in store.verify_all(there).items() if problem is None} if verify else there
+    unread = {digest: size for digest, size in there.items() if digest not in known} if verify else {}
+    damaged = {digest for digest, problem in store.verify_all(unread).items() if problem is not None}
+    whole = there.keys() - damaged
     return tuple(blob for blob in blobs if blob.descriptor.digest not in whole)
 
 
@@ -92,7 +115,7 @@ class _Source:
 
     def __init__(self, store, client, keep):
         self._store, self._client, self._keep = store, client, keep
-        self.documents = {}
+        self.documents, self.verified = {}, set()
 
     def present(self, digest):
         """Tell whether the store has a manifest, whole or not."""
@@ -106,16 +129,24 @@ class _Source:
         """Return a small blob (bytes), verified."""
         return self._read(digest, size, lambda: self._client().read_blob(ref, digest, size))
 
-    def open(self, ref, digest, size):
-        """Return a blob of any size as a binary file, verified."""
+    def parse(self, ref, digest, size, parse):
+        """Return what ``parse`` makes of a blob of any size, read once and verified: see ``onepass.parsed``."""
         if size <= MAX_DOCUMENT:
-            return io.BytesIO(self.blob(ref, digest, size))
+            return parsed([self.blob(ref, digest, size)], parse)
         try:
-            return self._store.open(digest, size)
+            found, unfit = result(self._store.chunks(digest, size), parse)
+            self.verified.add(digest)
         except (NotFoundError, CorruptError):
-            return self._fetch(ref, digest, size)
+            found, unfit = self._fetched(ref, digest, size, parse)
+        if unfit is not None:
+            raise unfit
+        return found
 
-    def _fetch(self, ref, digest, size):
+    def _fetched(self, ref, digest, size, parse):
+        if not self._keep:
+            return result(self._client().blob(ref, digest, size), parse)
+        from composeapps.pull.fetching import fetch_blobs
+
         where = self._store.root
         while not where.is_dir():
             where = where.parent
@@ -123,22 +154,18 @@ class _Source:
         free = status.f_bavail * status.f_frsize + partial.received(self._store, digest)
         if free <= size:
             raise SpaceError(f"the bundle of {ref} has {size} bytes, and {where} has room for {free}: free space")
-        if self._keep:
-            from composeapps.pull.fetching import fetch_blobs
-
-            wanted = Blob(ref, "blobs", Descriptor(digest, size))
-            fetch_blobs(self._store, self._client(), Progress(), ref.app_name, [wanted])
-            return self._store.open(digest, size)
-        spool = tempfile.TemporaryFile(dir=where)  # noqa: SIM115 - the caller closes it
-        for chunk in self._client().blob(ref, digest, size):
-            spool.write(chunk)
-        spool.seek(0)
-        return spool
+        wanted = Blob(ref, "blobs", Descriptor(digest, size))
+        fetch_blobs(self._store, self._client(), Progress(), ref.app_name, [wanted])
+        found = result(self._store.chunks(digest, size), parse)
+        self.verified.add(digest)
+        return found
 
     def _read(self, digest, size, fetch):
         if digest not in self.documents:
             try:
-                return self._store.read(digest, size)
+                data = self._store.read(digest, size)
+                self.verified.add(digest)
+                return data
             except (NotFoundError, CorruptError):
                 self.documents[digest] = fetch()
         return self.documents[digest]

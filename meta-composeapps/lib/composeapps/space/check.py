@@ -8,6 +8,7 @@ system is as full as what is used of it to what is used and what may be used by 
 leaves out the blocks that the file system reserves for root.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -311,19 +312,10 @@ def _layers_meta(each, store):
 
 
 def _count_bundle(app, store, config, amounts):
-    """Each new file is complete before the old one goes; what is fetched is read from a temporary file."""
-    from composeapps.app import bundle as bundles
+    """All new files are there before the first old one goes."""
+    from composeapps.app import tree
 
-    size, estimated = app.bundle.size * UNPACKED, True
-    if store.size_of(app.bundle.digest) is not None:
-        try:
-            with store.open(app.bundle.digest, app.bundle.size) as packed:
-                size = sum(_blocks(info.size) or BLOCK for info, _content in bundles.members(packed, "the bundle"))
-                estimated = False
-        except ComposeAppsError:
-            pass
+    size = app.bundle.size * UNPACKED
+    with contextlib.suppress(ComposeAppsError):
+        size = sum(_blocks(member.size) or BLOCK for member in tree.whole(app, store).contents.index.values())
     amounts.add(config.compose_root, BUNDLE, size)
-    if estimated:
-        import tempfile
-
-        amounts.add(tempfile.gettempdir(), TEMPORARY, _blocks(app.bundle.size))

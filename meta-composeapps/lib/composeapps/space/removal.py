@@ -85,7 +85,7 @@ def remove_app(name, store, states, config, engine, volumes=False, notify=lambda
     with durable.storage_errors(f"removing app {name}"), durable.if_there_is_room(), \
             contextlib.suppress(CorruptError, NotFoundError, UsageError):
         state = states.get(name)
-        if state is not None:
+        if state is not None and Placed(config.compose_root, name).read() is None:
             appfiles.adopt(install.load_from_store(store, parse_pinned(state.uri)), store, config)
     if reachable:
         gone = teardown.take_down(engine, directory, projects, volumes, notify)

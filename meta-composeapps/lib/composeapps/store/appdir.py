@@ -55,8 +55,8 @@ def compose_file(store, digest, directory):
     manifest = parse_document(store.read(digest), what)
     if not manifest.layers:
         raise CorruptError(f"{what} is no compose app: its manifest has no layers")
-    with store.open(manifest.layers[0].digest, manifest.layers[0].size) as packed:
-        return bundles.read_compose(packed, f"the bundle of {what}")
+    return store.parse(manifest.layers[0].digest, lambda packed: bundles.read_compose(packed, f"the bundle of {what}"),
+                       manifest.layers[0].size)
 
 
 def problems(store, app):

@@ -117,8 +117,8 @@ class _Reader:
     def _in_bundle(self):
         for digest in sorted(self._found.digests - {self._ref.digest}):
             try:
-                with self._store.open(digest) as packed:
-                    return set(_references(bundles.read_compose(packed, f"the bundle of app {self._ref}")))
+                return set(_references(self._store.parse(
+                    digest, lambda packed: bundles.read_compose(packed, f"the bundle of app {self._ref}"))))
             except (ComposeAppsError, OSError):
                 continue
         return set()

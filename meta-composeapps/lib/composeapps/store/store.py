@@ -29,6 +29,7 @@ from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.digests import is_digest, stream_sha256
 from composeapps.oci.documents import MAX_DOCUMENT
 from composeapps.oci.names import AppName, is_name
+from composeapps.oci.onepass import parsed
 from composeapps.oci.reference import parse_pinned
 
 CHUNK = 1024 * 1024
@@ -92,23 +93,16 @@ class Store:
             raise CorruptError(f"blob {digest} in {self.root} has {present} bytes, more than the {limit} allowed")
         return b"".join(self.chunks(digest, size, near))
 
-    def open(self, digest, size=None, near=None):
-        """Return a binary file over a blob that was verified just now.
+    def parse(self, digest, parse, size=None, near=None):
+        """Return what a function makes of a blob, which is read once and verified before anything is returned.
 
-        It stays readable when the blob is removed meanwhile. Arguments and errors are those of ``chunks``.
+        ``parse`` is as ``onepass.parsed`` calls it. The other arguments and the errors are those of ``chunks``.
         """
-        stream = self._open(digest, near)
-        try:
-            self._check(stream, digest, size)
-            stream.seek(0)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
+        return parsed(self.chunks(digest, size, near), parse)
 
-    def unverified(self, digest):
+    def unverified(self, digest, near=None):
         """Return a binary file over a blob, whatever is in it, for who verifies it; raises NotFoundError."""
-        return self._open(digest)
+        return self._open(digest, near)
 
     def _open(self, digest, near=None):
         with self._reading(digest), contextlib.suppress(FileNotFoundError, NotADirectoryError):

@@ -8,9 +8,9 @@ service that shares a namespace or volumes with a changed one, or asks to be res
 changed with it.
 """
 
-import io
 from typing import NamedTuple
 
+from composeapps.app import tree
 from composeapps.switching import definition
 
 UNCHANGED, CHANGED, ADDED, REMOVED = "unchanged", "changed", "added", "removed"
@@ -65,27 +65,17 @@ class Changes(NamedTuple):
                 "warnings": list(self.warnings)}
 
 
-def between(old, new, store, documents=None):
+def between(old, new, store):
     """Compare two versions of an app.
 
     Arguments:
         old: the App that is installed, or None.
         new: the App that is to take its place.
-        store: the Store; it has the blobs of ``old``.
-        documents: {digest: bytes} of blobs of ``new`` that the store may lack as yet, its bundle among
-            them (a Survey's documents).
+        store: the Store, for the bundle of one whose contents are not known.
 
-    Returns the Changes. Raises CorruptError or NotFoundError for a bundle that is broken or in
-    neither place.
+    Returns the Changes. Raises CorruptError or NotFoundError for a bundle that is broken or not there.
     """
-    after = definition.read(new, _bundle(new, store, documents or {}))
-    before = definition.read(old, _bundle(old, store, documents or {})) if old else None
-    return compare(before, after)
-
-
-def _bundle(app, store, documents):
-    data = documents.get(app.bundle.digest)
-    return io.BytesIO(data) if data is not None else store.open(app.bundle.digest, app.bundle.size)
+    return compare(definition.of(tree.whole(old, store)) if old else None, definition.of(tree.whole(new, store)))
 
 
 def compare(before, after):

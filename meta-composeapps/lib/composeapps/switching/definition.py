@@ -214,41 +214,22 @@ def started_after(value):
     return frozenset(_depends_on(value)) | frozenset(_bound_to(value))
 
 
-def read(app, bundle, environment=""):
-    """Return the Definition of an App.
+def of(app, environment=""):
+    """Return the Definition of an App of which the bundle's contents are known.
 
     Arguments:
         app: the App.
-        bundle: its bundle, a binary file.
         environment: the text of the device's .env, which counts where the bundle has none.
 
-    Raises CorruptError for a compose file or a bundle that is none.
+    Raises CorruptError for a compose file that is none.
     """
-    what = f"the bundle of app {app.ref}"
-    wanted = _wanted(compose.pinned(app.compose, f"app {app.ref}")["services"])
-    contents = bundles.read(bundle, what, wanted)
-    return _described(app, contents, contents.texts(wanted)[0], environment)
-
-
-def from_store(app, store, config):
-    """Return the Definition of an App whose bundle is in the store, on a device; raises NotFoundError too."""
-    app = tree.whole(app, store)
-    wanted = _wanted(compose.pinned(app.compose, f"app {app.ref}")["services"])
-    return _described(app, app.contents, tree.texts(app, store, wanted), inputs.owners_environment(config, app.ref))
-
-
-def _wanted(services):
-    """Return the names of the bundle's files that say what variables are."""
-    return {ENVIRONMENT_FILE} | {path for service in services.values() for path in _environment_files(service)}
-
-
-def _described(app, found, texts, environment):
-    """Return the Definition; ``found`` are the Contents of the bundle, ``texts`` its files that are ``_wanted``."""
     what = f"app {app.ref}"
     pinned = {service.name: service for service in compose.services(app.compose, what)}
     value = compose.pinned(app.compose, what)
     raw = value["services"]
-    members, contents = _members(found), {name: data.decode(errors="replace") for name, data in texts.items()}
+    texts = app.contents.texts({ENVIRONMENT_FILE, *(
+        path for service in raw.values() for path in filerefs.environment_files(service))})[0]
+    members, contents = _members(app.contents), {name: data.decode(errors="replace") for name, data in texts.items()}
     environment = expected.environment(contents.get(ENVIRONMENT_FILE, environment))
     tops = {kind: _mapping(value.get(kind)) for kind in ("networks", "volumes", "configs", "secrets")}
     warnings, services = [], {}
@@ -266,6 +247,11 @@ def _described(app, found, texts, environment):
         {key: name for key, entry in tops["volumes"].items() if (name := _volume_name(key, entry, environment))})
 
 
+def from_store(app, store, config):
+    """Return the Definition of an App whose bundle is in the store, on a device; raises NotFoundError too."""
+    return of(tree.whole(app, store), inputs.owners_environment(config, app.ref))
+
+
 def _service(name, value, pinned, tops, environment, contents, warnings):
     labels = compose.service_labels(value, name, "the compose file")
     text = _text({**{key: entry for key, entry in value.items() if key not in ("image", "labels")},
@@ -273,7 +259,7 @@ def _service(name, value, pinned, tops, environment, contents, warnings):
     networks, resources = _networks(value), _resources(value)
     referred = [text, *(_text(tops["networks"].get(key)) for key in networks),
                 *(_text(tops[kind].get(key)) for kind, key in resources),
-                *(contents.get(path, "") for path in _environment_files(value))]
+                *(contents.get(path, "") for path in filerefs.environment_files(value))]
     variables = {match[1] for part in referred for match in _VARIABLE.finditer(part) if match[1]}
     variables |= _passed_on(value.get("environment"))
     variables |= {str(entry["environment"]) for kind, key in resources
@@ -402,12 +388,6 @@ def _paths(name, value, resources, tops):
     used = {kind: {key: tops[kind].get(key) for of, key in resources if of == kind} for kind in ("configs", "secrets")}
     named = [*filerefs.of_service(name, value), *filerefs.of_resources(used)]
     return {place or "." for each in named if (place := each.place()) is not None and not each.outside()}
-
-
-def _environment_files(value):
-    """Return the env_file entries of a service, as places in the bundle."""
-    named = [each for each in filerefs.of_service("", value) if each.kind == filerefs.ENV_FILE]
-    return [place for each in named if (place := each.place()) and not each.outside()]
 
 
 def _passed_on(environment):

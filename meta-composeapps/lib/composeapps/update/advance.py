@@ -7,6 +7,7 @@ each step means to a run that finds it. What fails from ``switch`` on leads back
 
 import contextlib
 
+from composeapps.app.tree import WHOLE
 from composeapps.errors import ComposeAppsError, LockedError, StorageError, UpdateLockedError
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal, lock, preloaded, rejection
@@ -31,10 +32,13 @@ def fetch(work):
     target = parse_pinned(entry.target)
     if entry.target in lock.subjects_of(parts.states.download_lock_file):
         raise LockedError(f"app {work.name}: another process fetches {entry.target}: wait for it, or stop it")
-    whole = mending.is_here(parts, target)
+    whole = mending.here(parts, target)
     source = parse_pinned(entry.source) if entry.source and entry.kind != journal.RECOVERY else None
-    if whole and (source is None or mending.is_here(parts, source)):
-        survey = pull.survey(target, parts.store, parts.client, keep=True)
+    old = mending.here(parts, source) if source is not None and whole else None
+    if old is not None:
+        work.keep(old)
+    if whole and (source is None or old is not None):
+        survey = pull.Survey(target, whole, (), 0)
         _announce(work, survey)
         parts.fetch(survey)
     else:
@@ -49,9 +53,9 @@ def _download(work, target, source):
     parts, before, stopped = work.parts, _seen(work), False
     try:
         with parts.downloading(*filter(None, (target, source))):
-            if source is not None and not mending.is_whole(parts, source):
-                _keep_way_back(parts, source)
-            survey = pull.survey(target, parts.store, parts.client, keep=True)
+            if source is not None:
+                _keep_way_back(work, source)
+            survey = pull.survey(target, parts.store, parts.client, keep=True, reading=WHOLE)
             with parts.relocked():
                 _expect(work, before)
                 changes = _announce(work, survey)
@@ -70,10 +74,14 @@ def _download(work, target, source):
         work.tell.call(work.entry, callback.DOWNLOAD_POST, callback.OK)
 
 
-def _keep_way_back(parts, source):
-    """Mend the version to go back to; that it cannot be is no reason not to leave it."""
+def _keep_way_back(work, source):
+    """Mend the version to go back to, where it is not whole; that it cannot be is no reason not to leave it."""
     from composeapps.pull import pull
 
+    parts, old = work.parts, mending.whole(work.parts, source)
+    if old is not None:
+        work.keep(old)
+        return
     try:
         parts.fetch(pull.survey(source, parts.store, parts.client, verify=True, keep=True))
     except ComposeAppsError as err:
@@ -88,7 +96,7 @@ def _announce(work, survey):
     parts = work.parts
     parts.look.ahead(parts.look.images, parts.look.data_root)
     old = work.readable(work.entry.source)
-    changes = differences.between(old, survey.app, parts.store, survey.documents)
+    changes = differences.between(old, work.keep(survey.app), parts.store)
     space.check(space.needs(survey.app, survey.missing, parts.store, parts.look, parts.config,
                             survey.documents))
     work.record()

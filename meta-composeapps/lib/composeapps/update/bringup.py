@@ -171,7 +171,7 @@ def _go_back(parts, damaged, reason):
     for uri in dict.fromkeys(filter(None, (damaged.state.previous, factory))):
         if uri == damaged.state.uri or rejection.rejected(parts.states, uri, parts.config.max_failures):
             continue
-        if not mending.is_here(parts, parse_pinned(uri)):
+        if mending.here(parts, parse_pinned(uri)) is None:
             continue
         parts.notify(f"{name}: {reason}; going back to {uri}")
         process.update(parts, parse_pinned(uri), kind=journal.RECOVERY, reason=reason)

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: MIT
 """Getting back what the store lost of a version: from the factory store, then from the registry."""
 
+from composeapps.app.tree import WHOLE
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
 from composeapps.pull import pull
 from composeapps.store import restore
 
 
-def is_whole(parts, ref):
-    """Tell whether the store has all of a version. No blob is read but its documents."""
+def whole(parts, ref):
+    """Return the App of a version that the store has all of, with its bundle's contents; None for another one.
+
+    No blob is read but its documents and its bundle.
+    """
     try:
-        return not pull.survey(ref, parts.store, _nowhere).missing
+        found = pull.survey(ref, parts.store, _nowhere, reading=WHOLE)
     except (CorruptError, NotFoundError):
-        return False
+        return None
+    return None if found.missing else found.app
 
 
-def is_here(parts, ref):
-    """Tell whether the store has all of a version, mended from the factory store where need be."""
-    return is_whole(parts, ref) or from_factory(parts, ref) and is_whole(parts, ref)
+def here(parts, ref):
+    """Return what ``whole`` does, after mending the version from the factory store where need be."""
+    return whole(parts, ref) or (whole(parts, ref) if from_factory(parts, ref) else None)
 
 
 def from_factory(parts, ref):

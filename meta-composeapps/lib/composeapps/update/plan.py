@@ -4,6 +4,7 @@
 
 from typing import NamedTuple
 
+from composeapps.app.tree import WHOLE
 from composeapps.errors import CorruptError, EngineError, NotFoundError, UpdateLockedError, UsageError
 from composeapps.installed import install
 from composeapps.oci.reference import parse_pinned
@@ -134,14 +135,14 @@ def make(parts, ref, soak=None):
     soak = parts.config.soak_time if soak is None else soak
     if source == str(ref):
         return Plan(name, source, source, (), (), (), (), (), (), stopped, soak)
-    survey = pull.survey(ref, parts.store, parts.client)
+    survey = pull.survey(ref, parts.store, parts.client, reading=WHOLE)
     new, old, warnings, obstacles = survey.app, None, [], []
     if source:
         try:
             old = install.load_from_store(parts.store, parse_pinned(source))
         except (CorruptError, NotFoundError) as err:
             warnings.append(f"the installed version cannot be read, so what differs is not known: {err}")
-    changes = differences.between(old, new, parts.store, survey.documents)
+    changes = differences.between(old, new, parts.store)
     entry = rejection.rejected(parts.states, str(ref), parts.config.max_failures)
     if entry:
         obstacles.append(f"it is rejected after {entry.count} failures: {entry.reason}")

@@ -99,7 +99,7 @@ def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, hold="", rea
         if source == uri:
             if entry is not None:
                 drop(parts, entry)
-            if not mending.is_here(parts, ref):
+            if mending.here(parts, ref) is None:
                 mending.from_registry(parts, ref)
             return result(name, source, uri, UNCHANGED)
     if kind == journal.UPDATE:

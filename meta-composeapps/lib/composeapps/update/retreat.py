@@ -82,7 +82,8 @@ def go_back(work):
 
 def _apply_source(work):
     parts, entry = work.parts, work.entry
-    source, target = work.read(entry.source, heal=True), work.readable(entry.target)
+    # What it needs now may have been damaged since.
+    source, target = work.read(entry.source, heal=True, again=True), work.readable(entry.target)
     parts.look.forget()
     images = work.load_images(source, again=True)
     switching.apply(target, source, images, work.between(target, source), parts.states,

@@ -29,6 +29,8 @@ class Work:
     ``entry`` is the Journal as it is now, ``left_behind`` whether an earlier run may have touched services,
     ``tell`` the telling.Telling, ``cause`` the error that led back, ``over`` the result, None until the end,
     ``checked`` the containers of which the locks were looked at just now, None when they were not.
+
+    What a version is made of is read once for all steps: it is verified then, and a file that is placed is so again.
     """
 
     def __init__(self, parts, entry):
@@ -36,7 +38,7 @@ class Work:
         self.left_behind = entry.begun
         self.cause, self.over, self.checked = None, None, None
         self.tell = telling.Telling(parts)
-        self._images = None
+        self._images, self._apps = None, {}
 
     def record(self, must=True, **changes):
         """Write the journal; a file system that refuses is told only, unless it ``must`` be written."""
@@ -48,15 +50,25 @@ class Work:
             self.parts.notify(f"{self.name}: {err}; going on without it")
             self.entry = self.entry._replace(**changes)
 
-    def read(self, uri, heal=False):
-        """Read a version from the store; raises what is wrong with it. With ``heal`` that is tried to be mended."""
+    def keep(self, app):
+        """Keep a version that was read, with its bundle's contents, for ``read``."""
+        self._apps[str(app.ref)] = app
+        return app
+
+    def read(self, uri, heal=False, again=False):
+        """Return a version as the store has it; raises what is wrong with it. With ``heal`` that is tried to be mended.
+
+        One that was read before is not read ``again`` unless it is asked for.
+        """
+        if uri in self._apps and not again:
+            return self._apps[uri]
         ref = parse_pinned(uri)
         try:
-            return install.load_from_store(self.parts.store, ref)
+            return self.keep(install.load_from_store(self.parts.store, ref))
         except (CorruptError, NotFoundError):
             if not (heal and mending.mend(self.parts, ref)):
                 raise
-        return install.load_from_store(self.parts.store, ref)
+        return self.keep(install.load_from_store(self.parts.store, ref))
 
     def readable(self, uri):
         """Return a version, or None when there is none or the store cannot give it any more."""
