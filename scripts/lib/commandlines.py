@@ -13,6 +13,7 @@ SCRIPTS = {
     "compare-compose": "comparecompose",
     "crash-test": "crash.command",
     "demo": "demonstration.command",
+    "first-hour": "firsthour.command",
     "fuzz": "fuzz.command",
     "gen-recipes": "recipes.command",
     "kill-test": "kills.command",

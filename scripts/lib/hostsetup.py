@@ -6,6 +6,8 @@ missing (Debian packages with apt-get, Python packages into build/venv) and then
 runs the same command again under that virtual environment.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -201,6 +203,25 @@ def venv_python(extras):
     return python
 
 
+@contextlib.contextmanager
+def alone():
+    """Let one command at a time set the machine up; the next one finds it done."""
+    try:
+        BUILD.mkdir(parents=True, exist_ok=True)
+        lock = open(BUILD / ".setup", "w")  # noqa: SIM115
+    except PermissionError:
+        # Another user's directory, where nothing can be set up.
+        yield
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("setup: another command sets this machine up: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def enter(*features, extras=("host",)):
     """Install what ``features`` and ``extras`` need, then continue under build/venv.
 
@@ -211,10 +232,11 @@ def enter(*features, extras=("host",)):
     if sys.version_info < (3, 11):  # noqa: UP036 - this runs before any of our requirements is enforced
         sys.exit("this needs Python 3.11 or later: on Debian 12 and Ubuntu 24.04 it is the default python3")
     try:
-        install_packages(missing_packages(features))
-        install_locale(features)
-        extract_programs(features)
-        python = venv_python(extras)
+        with alone():
+            install_packages(missing_packages(features))
+            install_locale(features)
+            extract_programs(features)
+            python = venv_python(extras)
     except SetupError as err:
         sys.exit(f"{os.path.basename(sys.argv[0])}: {err}")
     # Byte code goes beside the build, not into the layer that BitBake hashes.

@@ -2,26 +2,34 @@
 """The command line of scripts/demo."""
 
 import json
+import os
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
 from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
-from demonstration import device, pagetext, updating
+from demonstration import capture, device, pagetext, updating
 from demonstration.chain import Chain
 from demonstration.errors import DemoError
+from demonstration.keeping import RUNS_ALREADY, Kept
 from emulator import apps
 from emulator.errors import EmulatorError
 from emulator.machine import Machine
 from factory.demo import demo_registry, publish_demo, publish_releases
 from fastlane.progress import Progress
+from hub.kept import KeptRegistry
 
 # What the demo apps serve on the device.
 PAGES = {"shellhttpd": "http://127.0.0.1:8080/", "web": "http://127.0.0.1:8081/"}
+GUEST_PORTS = tuple(urlsplit(url).port for url in PAGES.values())
+# For a command of --run, five times that under emulation.
+RUN_SECONDS = 600
 
 HELP = {
     "examples": (
@@ -30,12 +38,16 @@ HELP = {
         ("scripts/demo --no-boot", "build the image, do not boot it"),
         ("scripts/demo --update", "the demo apps, then an update over the network with a power cut in its middle, then "
          "a release that is broken and is taken back with the network down"),
+        ("scripts/demo --keep", "and leave the device running, its apps at ports of this machine, beside the registry"),
+        ("scripts/demo --run 'composeapps ps'", "run a command on the device that --keep left running"),
+        ("scripts/demo --down", "end that device and the registry"),
     ),
     "details": (
         "Run it again after changing something: only what changed is built again. scripts/run-qemu boots the image for "
         "a look around.",
     ),
-    "exits": {0: "the apps run", 1: "they do not", 2: "wrong usage", 130: "interrupted; what is built is kept"},
+    "exits": {0: "the apps run", 1: "they do not", 2: "wrong usage", 130: "interrupted; what is built is kept",
+              "other": "with --run: that of the command on the device"},
     "environment": ("REGISTRY_AUTH_FILE", "COMPOSEAPPS_MIRROR", "COMPOSEAPPS_ACCEL", "COMPOSEAPPS_BUILD", "NO_COLOR"),
 }
 
@@ -49,6 +61,12 @@ def make_parser():
                         help="published app, REGISTRY/FACTORY/NAME[:TAG] (default: make and publish the demo apps)")
     parser.add_argument("--no-boot", action="store_true", help="stop when the image is built")
     parser.add_argument("--update", action="store_true", help="also update the device, and cut its power meanwhile")
+    parser.add_argument("--keep", action="store_true",
+                        help="leave the registry and the device running, with a network, until --down")
+    parser.add_argument("--run", metavar="COMMAND", help="only run COMMAND on the device that --keep left running")
+    parser.add_argument("--down", action="store_true", help="only end that device, its disk too, and the registry")
+    parser.add_argument("--capture", type=Path, metavar="FILE.svg",
+                        help="also write a picture of what the demo shows")
     parser.add_argument("--refresh", action="store_true", help="look for newer Debian packages for the demo apps")
     parser.common.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
     return parser
@@ -60,6 +78,11 @@ def parse(argv):
     arguments = parser.parse_args(argv)
     if arguments.update and (arguments.apps or arguments.no_boot):
         parser.error("--update shows releases of the demo's own app, booted: give neither APP nor --no-boot with it")
+    if arguments.keep and arguments.no_boot:
+        parser.error("--keep leaves a device running: it does not go with --no-boot")
+    if (arguments.down or arguments.run is not None) and len([word for word in argv if word != "--json"]) > 1 + (
+            "--run" in argv):
+        parser.error(f"{'--down' if arguments.down else '--run'} goes with nothing but --json")
     return arguments
 
 
@@ -75,39 +98,100 @@ def main(argv, top, build, setup_seconds):
     Returns the exit status.
     """
     arguments = parse(argv)
-    progress = Progress()
-    if setup_seconds >= 1:
-        progress.timings.append({"step": "setting up this machine", "seconds": round(setup_seconds, 2)})
-    started = time.monotonic() - setup_seconds
+    kept = Kept(build)
     try:
-        result = _run(arguments, Chain(top, build), progress)
+        if arguments.down:
+            return _down(arguments, kept, build)
+        if arguments.run is not None:
+            return _run_command(arguments, kept)
+        return _demonstrate(arguments, Chain(top, build), kept, setup_seconds)
     except (DemoError, ComposeAppsError, EmulatorError) as err:
         print(f"demo: {err}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("demo: interrupted; what is built is kept", file=sys.stderr)
         return 130
-    result["seconds"] = round(time.monotonic() - started, 1)
-    result["steps"] = progress.timings
+
+
+def _down(arguments, kept, build):
+    ended = {"device": kept.down(), "registry": KeptRegistry(build).down()}
     if arguments.json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(ended, indent=2))
     else:
-        _show(result)
+        print("; ".join(f"the {name} {'ended' if did else 'did not run'}" for name, did in ended.items()))
     return 0
 
 
-def _run(arguments, chain, progress):
-    result = {}
+def _run_command(arguments, kept):
+    answer = kept.run(arguments.run, RUN_SECONDS)
+    if arguments.json:
+        print(json.dumps({"command": arguments.run, **answer}, indent=2))
+    else:
+        print(answer["stdout"], end="")
+    return answer["exit_status"]
+
+
+def _demonstrate(arguments, chain, kept, setup_seconds):
+    """Show it all; with --keep, two processes return from here, one of them after the device's end."""
+    if arguments.keep and kept.running():
+        raise DemoError(RUNS_ALREADY)
+    progress = Progress()
+    if setup_seconds >= 1:
+        progress.timings.append({"step": "setting up this machine", "seconds": round(setup_seconds, 2)})
+    started = time.monotonic() - setup_seconds
+    recorded = capture.console() if arguments.capture else None
+    progress.also_to(recorded)
     with ExitStack() as stack:
-        wait_for_base = stack.enter_context(chain.in_the_background("build-image", "--base-only", "--quiet"))
-        wait_for_dockerd = stack.enter_context(chain.in_the_background("build-dockerd"))
+        result, names, endpoint = _build(arguments, chain, progress, stack)
+        if arguments.keep:
+            status = kept.begin()
+            if status is not None:
+                return status
+        machine = None
+        if not arguments.no_boot:
+            machine = stack.enter_context(closing(_machine(arguments, result)))
+            _boot(arguments, machine, result, names, endpoint, progress)
+        result["seconds"] = round(time.monotonic() - started, 1)
+        result["steps"] = progress.timings
+        if arguments.keep:
+            result["kept"] = _keep(machine, result, endpoint)
+        if arguments.json:
+            print(json.dumps(result, indent=2))
+        else:
+            _show(result)
+        if recorded:
+            _show(result, recorded)
+            capture.write(recorded, arguments.capture)
+        if arguments.keep:
+            progress.close()
+            kept.serve(machine, result["kept"])
+    return 0
+
+
+def _machine(arguments, result):
+    network = "user" if arguments.update or arguments.keep else "none"
+    return Machine(result["image"], network=network, name="demo")
+
+
+def _keep(machine, result, endpoint):
+    """Let this machine's browser reach the apps; return what somebody needs to know of the device."""
+    ports = {guest: machine.forward(guest) for guest in GUEST_PORTS}
+    return {"image": result["image"], "ports": ports, "endpoint": endpoint}
+
+
+def _build(arguments, chain, progress, stack):
+    """Build the image; return (the first part of the result, the names of the apps, the registry's endpoint)."""
+    result = {}
+    with ExitStack() as background:
+        wait_for_base = background.enter_context(chain.in_the_background("build-image", "--base-only", "--quiet"))
+        wait_for_dockerd = background.enter_context(chain.in_the_background("build-dockerd"))
         endpoint = None
         if arguments.apps:
             sources = [chain.write_app_files(arguments.apps)]
         else:
             sources = [chain.top / "conf" / "apps" / f"{name}.yml" for name in PAGES]
             with progress.step("making and publishing the demo apps"):
-                endpoint = stack.enter_context(demo_registry(chain.build))
+                endpoint = stack.enter_context(demo_registry(chain.build, keep=arguments.keep))
                 publish_demo(endpoint, chain.top, chain.build, arguments.refresh, progress.detail)
                 if arguments.update:
                     result["releases"] = [release.uri for release in publish_releases(
@@ -120,39 +204,33 @@ def _run(arguments, chain, progress):
             wait_for_dockerd(progress.say)
         with progress.step("building the image"):
             result["image"] = chain.build_image(names, endpoint)
-        if not arguments.no_boot:
-            _boot(arguments, result, names, endpoint, progress)
-    return result
+    return result, names, endpoint
 
 
-def _boot(arguments, result, names, endpoint, progress):
+def _boot(arguments, machine, result, names, endpoint, progress):
     """Boot the image and add what the device answers to ``result``."""
-    network = "user" if arguments.update else "none"
-    machine = Machine(result["image"], network=network, name="demo")
-    said = "with a network" if arguments.update else "with no network"
+    said = "with no network" if machine.network == "none" else "with a network"
 
     def wait_for_apps():
         apps.wait_for_apps(machine, lambda line: progress.say(f"  {line}"))
 
-    try:
-        with progress.step(f"booting the image in QEMU, {said} ({machine.accel.name})"):
-            machine.start()
-        with progress.step("the device installs and starts its apps"):
-            wait_for_apps()
-        with progress.step("asking the apps"):
-            result["apps"] = device.services(machine)
-            result["pages"] = {name: device.fetch(machine, url) for name, url in PAGES.items() if name in names}
-        if arguments.update:
-            good, broken = result["releases"]
-            updating.connect(machine, *endpoint.split("=", 1))
-            result["update"] = updating.interrupted(machine, good, progress, wait_for_apps)
-            result["rollback"] = updating.taken_back(machine, broken, progress)
-    finally:
-        machine.close()
+    with progress.step(f"booting the image in QEMU, {said} ({machine.accel.name})"):
+        machine.start()
+    with progress.step("the device installs and starts its apps"):
+        wait_for_apps()
+    with progress.step("asking the apps"):
+        result["apps"] = device.services(machine)
+        result["pages"] = {name: device.fetch(machine, url) for name, url in PAGES.items() if name in names}
+    if endpoint and machine.network != "none":
+        updating.connect(machine, *endpoint.split("=", 1))
+    if arguments.update:
+        good, broken = result["releases"]
+        result["update"] = updating.interrupted(machine, good, progress, wait_for_apps)
+        result["rollback"] = updating.taken_back(machine, broken, progress)
 
 
-def _show(result):
-    console = Console(highlight=False)
+def _show(result, console=None):
+    console = console or Console(highlight=False)
     for name, text in result.get("pages", {}).items():
         console.print(f"\n[bold]{name}[/] answers on the device, at {PAGES[name]}:", soft_wrap=True)
         console.print("\n".join(f"  {line}" for line in pagetext.lines(text)), markup=False, soft_wrap=True)
@@ -174,8 +252,18 @@ def _show(result):
         table.add_row(step["step"], f"{step['seconds']:.1f}")
     console.print()
     console.print(table)
-    console.print(f"\n{result['image']}\nscripts/run-qemu boots it again, for a look around.", markup=False,
-                  soft_wrap=True)
+    console.print()
+    image = os.path.relpath(result["image"])
+    # Elsewhere, the whole path says more.
+    image = result["image"] if image.startswith("..") else image
+    if "kept" not in result:
+        console.print(f"{image}\nscripts/run-qemu boots it again, for a look around.", markup=False, soft_wrap=True)
+        return
+    console.print(f"{image} runs on; from this machine:", markup=False, soft_wrap=True)
+    for guest, port in result["kept"]["ports"].items():
+        console.print(f"  http://127.0.0.1:{port}/ is port {guest} of the device", markup=False, soft_wrap=True)
+    console.print("scripts/demo --run 'composeapps ps' runs a command on it, scripts/registry status tells about the "
+                  "registry,\nscripts/demo --down ends both.", markup=False, soft_wrap=True)
 
 
 def _show_update(console, update, rollback):

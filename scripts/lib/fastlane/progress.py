@@ -21,7 +21,21 @@ class Progress:
         self._stream = os.fdopen(os.dup(2), "w", buffering=1)
         self._console = Console(file=self._stream, quiet=quiet, highlight=False)
         self._status = None
+        self._also = None
         self.timings = []
+
+    def also_to(self, console):
+        """Print what stays to a second rich Console too."""
+        self._also = console
+
+    def close(self):
+        """Let go of the terminal; nothing is shown from now on."""
+        self._console.quiet = True
+        self._stream.close()
+
+    def _print(self, *what, **how):
+        for console in filter(None, (self._console, self._also)):
+            console.print(*what, **how)
 
     @contextlib.contextmanager
     def step(self, name):
@@ -41,7 +55,7 @@ class Progress:
             yield
         seconds = time.monotonic() - started
         self.timings.append({"step": name, "seconds": round(seconds, 2)})
-        self._console.print(f"[green]✓[/] {escape(name)} [dim]{seconds:.1f} s[/]", soft_wrap=True)
+        self._print(f"[green]✓[/] {escape(name)} [dim]{seconds:.1f} s[/]", soft_wrap=True)
 
     def detail(self, text):
         """Say what the current step is doing; on a terminal only."""
@@ -51,7 +65,7 @@ class Progress:
     def say(self, text):
         """Print one line that stays."""
         # A path or an address stays whole, however narrow the terminal is.
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._print(text, markup=False, soft_wrap=True)
 
     def summary(self, title, seconds):
         """Print the steps with their times, the slowest visible at a glance."""
