@@ -13,6 +13,7 @@ SCRIPTS = {
     "compare-compose": "comparecompose",
     "crash-test": "crash.command",
     "demo": "demonstration.command",
+    "docs": "reference.command",
     "first-hour": "firsthour.command",
     "fuzz": "fuzz.command",
     "gen-recipes": "recipes.command",

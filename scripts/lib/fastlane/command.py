@@ -25,7 +25,8 @@ HELP = {
     ),
     "details": ("The image is described by build/deploy/IMAGE-MACHINE.json.",),
     "exits": {0: "done", 1: "the build failed", 2: "wrong usage", 130: "interrupted; the previous image is as it was"},
-    "environment": ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "COMPOSEAPPS_MIRROR", "COMPOSEAPPS_BUILD"),
+    "environment": ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "COMPOSEAPPS_MIRROR", "COMPOSEAPPS_BUILD",
+                    "SOURCE_DATE_EPOCH"),
 }
 
 

@@ -62,7 +62,7 @@ HELP = {
               3: "an app, image, platform, package or file is missing, or says too little to make a recipe",
               4: "something did not match its digest or format",
               5: "a registry or index failed or cannot be reached", 7: None, 130: None},
-    "environment": ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "PIP_INDEX_URL", "COMPOSEAPPS_BUILD"),
+    "environment": ("registries", "PIP_INDEX_URL", "COMPOSEAPPS_BUILD"),
 }
 
 

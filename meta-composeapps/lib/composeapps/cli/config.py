@@ -6,34 +6,24 @@ The section ``[pacman]`` has the names that LmP's users know; ``[composeapps]`` 
 one is an error.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from composeapps import beneath
 from composeapps.errors import UsageError
+from composeapps.keys import NAMES, PATH, SOCKET, WORDS, Key, checked, number
 
 DEFAULT_FILE = Path("/etc/composeapps/config.toml")
 
 
 class Config(NamedTuple):
-    """Where things are on this device.
+    """What the configuration says, with the defaults of what it does not; KEYS tells what each field means.
 
-    ``store`` is the restorable store; ``compose_root`` holds the unpacked bundles;
-    ``factory_file`` lists the preloaded apps; ``factory_store`` is a read-only store that has them
-    too, where the device has one; ``state_dir`` is the agent's own;
-    ``docker_host`` is dockerd's socket, as in DOCKER_HOST; ``compose_command`` is the argument
-    list that starts docker compose, empty to look for it; ``compose_timeout`` is how many seconds it may
-    take, besides those that the app's own stop_grace_period and start_period ask for.
-
-    ``apps`` are the names of the apps that this device should have, None for all;
-    ``storage_watermark`` is how full, in percent, a file system may become by our doing;
-    ``callback_program`` is run at the steps of an update, with what happened in its environment.
-    ``soak_time`` is for how many seconds an updated app must be well before the update is committed,
-    ``health_timeout`` how many seconds it may take to become so; a version that failed ``max_failures``
-    times is rejected. ``bandwidth`` is the limit of a download in bytes a second, 0 for none;
-    ``parallel`` how many blobs are fetched at a time. ``registries`` maps registries' names to their
-    registryconf.RegistrySettings.
+    ``apps`` is None for none; ``compose_command`` is empty to look for docker compose; ``registries`` maps registries'
+    names to their composeapps.registry.settings.RegistrySettings.
     """
 
     store: Path = Path("/var/sota/reset-apps")
@@ -55,37 +45,43 @@ class Config(NamedTuple):
     registries: dict = MappingProxyType({})
 
 
-# Section, key -> field.
-_KEYS = {
-    ("pacman", "reset_apps_root"): "store",
-    ("pacman", "compose_apps_root"): "compose_root",
-    ("pacman", "compose_apps"): "apps",
-    ("pacman", "storage_watermark"): "storage_watermark",
-    ("pacman", "callback_program"): "callback_program",
-    ("composeapps", "factory_file"): "factory_file",
-    ("composeapps", "factory_store"): "factory_store",
-    ("composeapps", "state_dir"): "state_dir",
-    ("composeapps", "docker_host"): "docker_host",
-    ("composeapps", "compose_command"): "compose_command",
-    ("composeapps", "compose_timeout"): "compose_timeout",
-    ("composeapps", "soak_time"): "soak_time",
-    ("composeapps", "health_timeout"): "health_timeout",
-    ("composeapps", "max_failures"): "max_failures",
-    ("composeapps", "bandwidth"): "bandwidth",
-    ("composeapps", "parallel"): "parallel",
-}
-# Field -> the least and the greatest number that it takes.
-_NUMBERS = {
-    "storage_watermark": (20, 95),
-    "compose_timeout": (10, 86400),
-    "soak_time": (0, 86400),
-    "health_timeout": (1, 86400),
-    "max_failures": (1, 1000),
-    "bandwidth": (0, 10**12),
-    "parallel": (1, 32),
-}
+PARALLEL = number(1, 32)
+_DAY = 86400
+KEYS = (
+    Key("pacman", "reset_apps_root", "store", PATH, "the restorable store", '"/var/sota/reset-apps"'),
+    Key("pacman", "compose_apps_root", "compose_root", PATH, "where the bundle of each installed app is unpacked",
+        '"/var/sota/compose-apps"'),
+    Key("pacman", "compose_apps", "apps", NAMES, "apps whose versions in the store 'prune' keeps before they are "
+        "installed", '"shop, web"', "none"),
+    Key("pacman", "storage_watermark", "storage_watermark", number(20, 95), "how full, in percent, a file system may "
+        "become by a pull or an update", "90"),
+    Key("pacman", "callback_program", "callback_program", PATH, "a program that is run at the steps of an update",
+        '"/usr/bin/told-of-updates"', "none"),
+    Key("composeapps", "factory_file", "factory_file", PATH, "the list of the preloaded apps, which the image brings",
+        '"/usr/share/composeapps/factory.json"'),
+    Key("composeapps", "factory_store", "factory_store", PATH, "a read-only store that has the preloaded apps, too; it "
+        "need not be there", '"/factory/reset-apps"'),
+    Key("composeapps", "state_dir", "state_dir", PATH, "the agent's own files: what is installed, history, unfinished "
+        "updates", '"/var/lib/composeapps"'),
+    Key("composeapps", "docker_host", "docker_host", SOCKET, "dockerd's socket", '"unix:///run/docker.sock"'),
+    Key("composeapps", "compose_command", "compose_command", WORDS, "the words that start docker compose",
+        '["/usr/bin/docker", "compose"]', "docker compose is looked for"),
+    Key("composeapps", "compose_timeout", "compose_timeout", number(10, _DAY), "seconds that docker compose may take, "
+        "besides those that the app's own stop_grace_period and start_period ask for", "900"),
+    Key("composeapps", "soak_time", "soak_time", number(0, _DAY), "seconds that all services must be well before an "
+        "update is committed", "60"),
+    Key("composeapps", "health_timeout", "health_timeout", number(1, _DAY), "seconds that they may take to become so",
+        "600"),
+    Key("composeapps", "max_failures", "max_failures", number(1, 1000), "a version that failed so often is rejected",
+        "5"),
+    Key("composeapps", "bandwidth", "bandwidth", number(0, 10**12), "bytes a second that a download may use, 0 for no "
+        "limit", "500000"),
+    Key("composeapps", "parallel", "parallel", PARALLEL, "how many blobs are fetched at a time", "2"),
+)
+_BY_NAME = {(key.section, key.name): key for key in KEYS}
+_BY_FIELD = {key.field: key for key in KEYS}
+_SECTIONS = '[pacman], [composeapps], [registry."HOST"]'
 _LONGEST_FILE, _LONGEST_LINE = 256 * 1024, 4096
-_PATHS = ("store", "compose_root", "factory_file", "factory_store", "state_dir", "callback_program")
 
 
 def load(path=None, overrides=None):
@@ -95,19 +91,23 @@ def load(path=None, overrides=None):
         path: the file; None for the default one, which may be missing.
         overrides: {field: value} from the command line; None values do not count.
 
-    Raises UsageError naming the file and the key at fault.
+    Raises UsageError naming the file and the key at fault, or the option.
     """
     values = _read(Path(path) if path else DEFAULT_FILE, required=path is not None)
-    values.update({key: value for key, value in (overrides or {}).items() if value is not None})
-    for key in _PATHS:
-        if key in values:
-            values[key] = Path(values[key]).absolute()
+    for field, value in (overrides or {}).items():
+        if value is None:
+            continue
+        if not str(value):
+            raise UsageError(f"the option --{field.replace('_', '-')} is empty: give it a value, or leave it out")
+        # Of a command line's paths those count that are relative to where it was given.
+        values[field] = Path(value).absolute() if _BY_FIELD[field].kind is PATH else value
     return Config(**values)
 
 
 def _read(path, required):
     try:
-        with open(path, "rb") as stream:
+        # Anything else than a file may let us wait for ever.
+        with beneath.open_regular(path) as stream:
             data = stream.read(_LONGEST_FILE + 1)
     except FileNotFoundError:
         if required:
@@ -120,9 +120,12 @@ def _read(path, required):
         raise UsageError(f"the configuration file {path} has more than {_LONGEST_FILE} bytes, or a line with more than "
                          f"{_LONGEST_LINE}")
     try:
-        document = tomllib.loads(data.decode())
+        document = tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as err:
+        line = data.count(b"\n", 0, err.start) + 1
+        raise UsageError(f"the configuration file {path} is not UTF-8 text (line {line})") from None
     except (ValueError, RecursionError) as err:
-        raise UsageError(f"the configuration file {path} is not TOML: {err}") from None
+        raise UsageError(f"the configuration file {path} is not TOML: {_reason(str(err))}") from None
     values = {}
     if isinstance(document.get("registry"), dict):
         from composeapps.registry.settings import parse_section
@@ -130,34 +133,30 @@ def _read(path, required):
         values["registries"] = parse_section(document.pop("registry"), path)
     for section, entries in document.items():
         if not isinstance(entries, dict):
-            raise UsageError(f"{path}: '{section}' belongs into a section: [pacman], [composeapps], "
-                             '[registry."HOST"]')
-        for key, value in entries.items():
-            field = _KEYS.get((section, key))
-            if field is None:
-                known = ", ".join(name for where, name in _KEYS if where == section) or "none here"
-                raise UsageError(f"{path}: unknown key '{key}' in [{section}]; known: {known}")
-            values[field] = _checked(path, key, field, value)
+            raise UsageError(f"{path}: '{section}' belongs into a section: {_SECTIONS}")
+        if not any(key.section == section for key in KEYS):
+            raise UsageError(f"{path}: there is no section [{section}]; there are {_SECTIONS}")
+        for name, value in entries.items():
+            key = _BY_NAME.get((section, name))
+            if key is None:
+                raise UsageError(f"{path}: unknown key '{name}' in [{section}]; {_known(section, name)}")
+            values[key.field] = checked(path, key, value)
     return values
 
 
-def _checked(path, key, field, value):
-    if field in _NUMBERS:
-        least, greatest = _NUMBERS[field]
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= greatest:
-            raise UsageError(f"{path}: '{key}' is not a number from {least} to {greatest}")
-        return value
-    if field == "apps":
-        # LmP's spelling is a list in one text, and none at all when it is empty.
-        if not isinstance(value, str):
-            raise UsageError(f"{path}: '{key}' is not a text with the names of apps, separated by commas")
-        return tuple(name.strip() for name in value.split(",") if name.strip())
-    if field == "compose_command":
-        if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
-            raise UsageError(f"{path}: '{key}' is not a list of words")
-        return tuple(value)
-    if not isinstance(value, str) or not value:
-        raise UsageError(f"{path}: '{key}' is not a text")
-    if field in _PATHS and not value.startswith("/"):
-        raise UsageError(f"{path}: '{key}' is not an absolute path")
-    return value
+def _known(section, name):
+    """Return where a key belongs that is not known in its section, or which are known there."""
+    others = [key.section for key in KEYS if key.name == name]
+    if others:
+        return f"it belongs into [{others[0]}]"
+    return f"known: {', '.join(key.name for key in KEYS if key.section == section)}"
+
+
+def _reason(text):
+    """Return tomllib's reason in words of the file's writer."""
+    if found := re.match(r"Cannot declare \((.*?),?\) twice (\(.*\))", text):
+        section = ".".join(re.findall("'(.*?)'", found[1]))
+        return f"the section [{section}] stands twice {found[2]}"
+    if found := re.match(r"Cannot overwrite a value (\(.*\))", text):
+        return f"a key stands twice {found[1]}"
+    return text

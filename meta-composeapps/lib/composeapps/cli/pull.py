@@ -115,9 +115,12 @@ def _configured(args):
             raise UsageError(f"--limit '{args.limit}' is not a number of bytes a second: write 750k or 2M, for example")
         config = config._replace(bandwidth=limit)
     if args.parallel is not None:
-        if not 1 <= args.parallel <= 32:
-            raise UsageError(f"--parallel {args.parallel} is not a number from 1 to 32")
-        config = config._replace(parallel=args.parallel)
+        from composeapps.cli.config import PARALLEL
+
+        try:
+            config = config._replace(parallel=PARALLEL.check(args.parallel))
+        except ValueError:
+            raise UsageError(f"--parallel {args.parallel} is not a number {PARALLEL.range}") from None
     return config
 
 

@@ -1,18 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What is known of each registry: where it listens, its mirrors, certificates, proxy and logins.
 
-From sections of the configuration, ``[registry."HOST"]``, HOST being the name with its port as
-references have it::
-
-    url = "https://10.0.0.5:5000"          where it listens, if not where its name says
-    mirrors = ["https://mirror.lan"]       asked first, in this order
-    ca_file = "/etc/…/ca.pem"              trusted beside the system's authorities
-    cert_file, key_file                    the client's certificate and key (PEM)
-    proxy = "http://proxy.lan:3128"        "" for none, whatever the environment says
-    credential_helper = "secretservice"    docker-credential-secretservice knows the login
-    auth_file = "/etc/…/auth.json"         the only file that its login is looked up in
-
-and from the directories that Docker and Podman use, ``certs.d/HOST/`` with ``*.crt`` (authorities),
+From sections of the configuration, ``[registry."HOST"]``, HOST being the name with its port as references have it,
+with KEYS, and from the directories that Docker and Podman use, ``certs.d/HOST/`` with ``*.crt`` (authorities),
 ``*.cert`` and ``*.key`` (a client's pair). A section's files win over those. A mirror is a registry
 too: what is said of its HOST holds for it.
 """
@@ -25,12 +15,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from composeapps.errors import UsageError
+from composeapps.keys import PATH, Key, Kind, checked
 
 CERTIFICATES = (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"))
 
 
 class RegistrySettings(NamedTuple):
-    """One registry's section; see the module. Empty means: as by default."""
+    """One registry's section; KEYS tells what each field means. Empty means: as by default."""
 
     url: str = ""
     mirrors: tuple = ()
@@ -42,6 +33,61 @@ class RegistrySettings(NamedTuple):
     auth_file: Path | None = None
 
 
+def _url(value, schemes=("http", "https"), login=False):
+    """Return an address without a slash at its end; raises ValueError."""
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        good = parts is not None and parts.scheme in schemes and parts.hostname and parts.port != 0 and not parts.query
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"is not an address of the form {'|'.join(schemes)}://HOST[:PORT]")
+    if parts.username is not None and not login:
+        raise ValueError("has a login in it: put that in auth_file")
+    return value.rstrip("/")
+
+
+def _urls(value):
+    if not isinstance(value, list):
+        raise ValueError
+    return tuple(map(_url, value))
+
+
+def _proxy(value):
+    if not isinstance(value, str):
+        raise ValueError
+    return _url(value if "//" in value else f"http://{value}", ("http",), login=True) if value else ""
+
+
+def _helper(value):
+    if not isinstance(value, str) or not value.replace("-", "").replace("_", "").isalnum():
+        raise ValueError
+    return value
+
+
+_ADDRESS = Kind("an address", "http|https://HOST[:PORT]", _url)
+_ADDRESSES = Kind("a list of addresses", "", _urls)
+_PROXY = Kind("an address", "http://HOST[:PORT], or empty", _proxy)
+_HELPER = Kind("the end of a program's name,", "docker-credential-NAME", _helper)
+KEYS = tuple(Key('registry."HOST"', name, name, kind, text, example, unset) for name, kind, text, example, unset in (
+    ("url", _ADDRESS, "where it listens, if not where its name says", '"https://10.0.0.5:5000"',
+     "https://HOST; http:// for localhost and 127.…"),
+    ("mirrors", _ADDRESSES, "asked first, in this order; what is said of a mirror's own HOST holds for it",
+     '["https://mirror.lan"]', "none"),
+    ("ca_file", PATH, "authorities (PEM) that are trusted beside the system's",
+     '"/etc/composeapps/ca.pem"', "*.crt of certs.d/HOST/ in /etc/docker and /etc/containers"),
+    ("cert_file", PATH, "the client's certificate (PEM); goes with key_file", '"/etc/composeapps/client.pem"',
+     "*.cert there"),
+    ("key_file", PATH, "the key of cert_file (PEM)", '"/etc/composeapps/client.key"', "*.key there"),
+    ("proxy", _PROXY, 'the proxy to it, "" for none, whatever the environment says', '"http://proxy.lan:3128"',
+     "what https_proxy, http_proxy, all_proxy and no_proxy of the environment say"),
+    ("credential_helper", _HELPER, "the program docker-credential-NAME knows the login", '"secretservice"', "none"),
+    ("auth_file", PATH, "the only file that its login is looked up in", '"/etc/composeapps/auth.json"',
+     "the files of Podman and Docker"),
+))
+_BY_NAME = {key.name: key for key in KEYS}
+
+
 def parse_section(hosts, where):
     """Check the content of the sections ``[registry."HOST"]``.
 
@@ -51,54 +97,20 @@ def parse_section(hosts, where):
 
     Returns {HOST: RegistrySettings}. Raises UsageError naming the key at fault.
     """
-    known = RegistrySettings._fields
     settings = {}
     for host, entries in hosts.items():
         section = f'{where}: [registry."{host}"]'
         if not isinstance(entries, dict):
             raise UsageError(f"{where}: '{host}' belongs into a section of its own, [registry.\"HOST\"]")
         values = {}
-        for key, value in entries.items():
-            if key not in known:
-                raise UsageError(f"{section}: unknown key '{key}'; known: {', '.join(known)}")
-            values[key] = _checked(section, key, value)
+        for name, value in entries.items():
+            if name not in _BY_NAME:
+                raise UsageError(f"{section}: unknown key '{name}'; known: {', '.join(_BY_NAME)}")
+            values[name] = checked(section, _BY_NAME[name], value)
         if bool(values.get("cert_file")) != bool(values.get("key_file")):
             raise UsageError(f"{section}: 'cert_file' and 'key_file' go together")
         settings[host] = RegistrySettings(**values)
     return settings
-
-
-def _checked(section, key, value):
-    if key == "mirrors":
-        if not isinstance(value, list):
-            raise UsageError(f"{section}: 'mirrors' is not a list of addresses")
-        return tuple(_url(section, key, item) for item in value)
-    if not isinstance(value, str) or not (value or key == "proxy"):
-        raise UsageError(f"{section}: '{key}' is not a text")
-    if key == "url":
-        return _url(section, key, value)
-    if key == "proxy" and value:
-        return _url(section, key, value if "//" in value else f"http://{value}", ("http",))
-    if key == "credential_helper" and not value.replace("-", "").replace("_", "").isalnum():
-        raise UsageError(f"{section}: 'credential_helper' is not the end of a program's name, docker-credential-NAME")
-    if key.endswith("_file"):
-        if not value.startswith("/") or "\0" in value:
-            raise UsageError(f"{section}: '{key}' is not an absolute path")
-        return Path(value)
-    return value
-
-
-def _url(section, key, value, schemes=("http", "https")):
-    try:
-        parts = urlsplit(value) if isinstance(value, str) else None
-        good = parts is not None and parts.scheme in schemes and parts.hostname and parts.port != 0 and not parts.query
-    except ValueError:
-        good = False
-    if good and key != "proxy" and parts.username is not None:
-        raise UsageError(f"{section}: '{key}' has a login in it: put that in auth_file")
-    if not good:
-        raise UsageError(f"{section}: '{key}' is not an address of the form {'|'.join(schemes)}://HOST[:PORT]")
-    return value.rstrip("/")
 
 
 class Registries:
