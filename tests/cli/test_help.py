@@ -122,6 +122,13 @@ def test_headings_stand_out_on_a_terminal_only(environment, marked):
     assert (b"\033[1mExamples:" in shown) is marked and (b"\033" in shown) is marked
 
 
+@pytest.mark.parametrize("words", [("pull", "--help"), ("completion", "fish")])
+def test_a_terminal_that_lacks_characters_gets_others(words):
+    done = run(*words, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.isascii()
+    assert words[1] != "--help" or "[OPTION]... REF..." in done.stdout
+
+
 def test_nothing_of_the_help_is_loaded_unless_it_is_asked_for():
     code = "import sys; from composeapps.cli.main import main; main(['version']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-B", "-c", f"import sys; sys.path.insert(0, {str(LIB)!r}); {code}"],

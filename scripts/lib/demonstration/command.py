@@ -48,7 +48,8 @@ HELP = {
     ),
     "exits": {0: "the apps run", 1: "they do not", 2: "wrong usage", 130: "interrupted; what is built is kept",
               "other": "with --run: that of the command on the device"},
-    "environment": ("REGISTRY_AUTH_FILE", "COMPOSEAPPS_MIRROR", "COMPOSEAPPS_ACCEL", "COMPOSEAPPS_BUILD", "NO_COLOR"),
+    "environment": ("COMPOSEAPPS_ENDPOINTS", "REGISTRY_AUTH_FILE", "COMPOSEAPPS_MIRROR", "COMPOSEAPPS_ACCEL",
+                    "COMPOSEAPPS_BUILD", "NO_COLOR"),
 }
 
 

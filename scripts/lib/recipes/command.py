@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import hostsetup
+from composeapps.cli import output as command_options
 from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
 from hub import kept
@@ -81,8 +82,7 @@ def make_parser():
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where the recipes go, made when missing (default: build/recipes, or "
                         "meta-composeapps/recipes-python with --python)")
-    parser.add_argument("--endpoint", action="append", default=[], metavar="HOST=URL",
-                        help="where a registry listens; may be given again")
+    command_options.add_endpoint(parser)
     parser.add_argument("--index", metavar="URL", help="the index of Python packages (default: PyPI)")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 when something would change")
     parser.add_argument("--prune", action="store_true", help="remove generated recipes whose file is gone")

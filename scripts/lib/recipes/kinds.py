@@ -8,7 +8,7 @@ from pathlib import Path
 import hostsetup
 from composeapps.app.tree import RegistrySource
 from composeapps.errors import UsageError
-from composeapps.registry.client import RegistryClient, parse_endpoints
+from composeapps.registry.client import RegistryClient, given_endpoints
 from recipes import appconf, pyconf, pyresolve, yamlconf
 from recipes.pypi import DEFAULT_INDEX, PackageIndex
 from recipes.render import app_path, package_path, render_app, render_package
@@ -54,8 +54,7 @@ class Apps:
         """Yield (Entry, its warnings) of each conf; ``say`` is called with a line of progress."""
         if arguments.index:
             raise UsageError("--index is where Python packages come from: give it with --python")
-        endpoints = parse_endpoints(" ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *arguments.endpoint]))
-        client = RegistryClient(endpoints=endpoints)
+        client = RegistryClient(endpoints=given_endpoints(arguments.endpoint))
         source = RegistrySource(client)
         try:
             for conf in confs:

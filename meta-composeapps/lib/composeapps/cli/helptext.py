@@ -25,6 +25,16 @@ def is_colourful(file):
     return "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb" and file.isatty()
 
 
+def printable(text, file):
+    """Return a text in characters that a stream's encoding has."""
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+        return text
+    except UnicodeEncodeError:
+        return text.replace("…", "...").encode(encoding, "replace").decode(encoding)
+
+
 def usage(parser):
     """Return the usage: the command, that there are options, and the arguments, wrapped as a command line is."""
     words = [parser.prog, "[OPTION]…"]

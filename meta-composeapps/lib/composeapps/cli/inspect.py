@@ -25,27 +25,24 @@ def configure(name, parser):
     output.add_json(parser)
     parser.add_argument("ref", metavar="REF", help="HOST/PATH:TAG or HOST/PATH@sha256:…, or an app in the store")
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="look for this machine (default: this one)")
-    parser.add_argument("--endpoint", metavar="HOST=URL", action="append", default=[],
-                        help="where a registry listens; can be repeated")
+    output.add_endpoint(parser)
     parser.set_defaults(run=_inspect)
 
 
 def _inspect(args):
-    import os
-
     from composeapps.oci.platforms import Platform
     from composeapps.oci.reference import parse
     from composeapps.pull.look import look
     from composeapps.pull.pull import registry_client
     from composeapps.records.state import StateDirectory
+    from composeapps.registry.client import given_endpoints
     from composeapps.store.store import Store
 
     config = output.load_config(args)
     store, states = Store(config.store), StateDirectory(config.state_dir)
     platform = Platform.parse(args.platform) if args.platform else None
     ref = parse(args.ref, what="app") if "/" in args.ref else store.find_app(args.ref, states)
-    endpoints = " ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *args.endpoint])
-    client = registry_client(config, {**os.environ, "COMPOSEAPPS_ENDPOINTS": endpoints})
+    client = registry_client(config, endpoints=given_endpoints(args.endpoint))
     client.notify = output.notify
     try:
         seen = look(ref, client, store, platform, states)

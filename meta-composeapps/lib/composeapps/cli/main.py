@@ -114,6 +114,8 @@ def _command_of(argv):
 def main(argv=None):
     """Run the command line ``argv`` (without the program's name); return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    # Names of files and words of others may have what this locale has no character for.
+    sys.stdout.reconfigure(errors="backslashreplace")
     # A parser for each of the subcommands would cost a sixth of a command's start.
     args = build_parser(_command_of(argv)).parse_args(argv)
     try:

@@ -6,12 +6,18 @@ import sys
 
 from composeapps.sizes import human_size
 
-__all__ = ["add_json", "human_size", "load_config", "notify", "print_json", "print_table"]
+__all__ = ["add_endpoint", "add_json", "human_size", "load_config", "notify", "print_json", "print_table"]
 
 
 def add_json(parser, text="print JSON on standard output"):
     """Add the --json option, whose help is ``text``, to those that the commands have in common."""
     parser.common.add_argument("--json", action="store_true", help=text)
+
+
+def add_endpoint(parser):
+    """Add the --endpoint option, which composeapps.registry.client.given_endpoints reads."""
+    parser.add_argument("--endpoint", metavar="HOST=URL", action="append", default=[],
+                        help="where a registry listens; can be repeated")
 
 
 def load_config(args):

@@ -85,4 +85,4 @@ class Parser(argparse.ArgumentParser):
         from composeapps.cli import helptext
 
         file = sys.stdout if file is None else file
-        file.write(helptext.render(self, bold=helptext.is_colourful(file)))
+        file.write(helptext.printable(helptext.render(self, bold=helptext.is_colourful(file)), file))

@@ -55,21 +55,18 @@ def configure(name, parser):
     meta.add_argument("--no-layers-meta", action="store_true",
                       help="do not read the layers to measure what they take on a device's disk")
     parser.add_argument("--digest-file", "-d", metavar="FILE", help="write the app's digest there")
-    parser.add_argument("--endpoint", metavar="HOST=URL", action="append", default=[],
-                        help="where a registry listens; can be repeated")
+    output.add_endpoint(parser)
     parser.set_defaults(run=_publish)
 
 
 def _publish(args):
-    import os
-
     from composeapps.app.images import pinned_list
     from composeapps.app.publish import publish, read_given
     from composeapps.oci.platforms import Platform
     from composeapps.oci.reference import parse
-    from composeapps.registry.client import RegistryClient, parse_endpoints
+    from composeapps.registry.client import RegistryClient, given_endpoints
 
-    endpoints = parse_endpoints(" ".join([os.environ.get("COMPOSEAPPS_ENDPOINTS", ""), *args.endpoint]))
+    endpoints = given_endpoints(args.endpoint)
     pins = {}
     if args.pinned_images:
         # composectl takes the references themselves.

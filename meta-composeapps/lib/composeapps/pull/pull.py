@@ -227,8 +227,14 @@ def _manifests(known, missing, store, client):
     return found
 
 
-def registry_client(config, environ=None):
-    """Return a RegistryClient made from a Config and the environment, as patient as a device has to be."""
+def registry_client(config, environ=None, endpoints=None):
+    """Return a RegistryClient made from a Config and the environment, as patient as a device has to be.
+
+    Arguments:
+        config: the device's Config.
+        environ: the environment; this process's by default.
+        endpoints: {registry host: base URL} in place of what the environment says.
+    """
     from composeapps.pull.fetching import chunk_size
     from composeapps.registry.client import RegistryClient
     from composeapps.registry.credentials import Credentials
@@ -236,6 +242,6 @@ def registry_client(config, environ=None):
 
     environ = os.environ if environ is None else environ
     return RegistryClient(
-        credentials=Credentials(environ=environ, settings=config.registries), timeout=SILENCE, environ=environ,
-        settings=config.registries, patience=Patience(tries=TRIES, stubborn=True),
+        endpoints, credentials=Credentials(environ=environ, settings=config.registries), timeout=SILENCE,
+        environ=environ, settings=config.registries, patience=Patience(tries=TRIES, stubborn=True),
         receive_buffer=chunk_size(config.parallel))

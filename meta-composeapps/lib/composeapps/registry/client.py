@@ -56,6 +56,15 @@ def parse_endpoints(text):
     return endpoints
 
 
+def given_endpoints(options=(), environ=None):
+    """Return {registry host: base URL} of $COMPOSEAPPS_ENDPOINTS and of --endpoint options, which win over it.
+
+    Raises UsageError naming the entry at fault.
+    """
+    environ = os.environ if environ is None else environ
+    return parse_endpoints(" ".join([environ.get("COMPOSEAPPS_ENDPOINTS", ""), *options]))
+
+
 class RegistryClient:
     """Talks to any number of registries.
 
@@ -83,7 +92,7 @@ class RegistryClient:
                  patience=None, receive_buffer=None):
         environ = os.environ if environ is None else environ
         if endpoints is None:
-            endpoints = parse_endpoints(environ.get("COMPOSEAPPS_ENDPOINTS"))
+            endpoints = given_endpoints(environ=environ)
         self._registries = Registries(settings, endpoints, context)
         self._known = Known(self._registries, credentials or Credentials(environ=environ))
         self._transport = Transport(timeout, environ, receive_buffer)
