@@ -19,8 +19,8 @@ LAYER = TOP / "meta-composeapps"
 REFERENCE = LAYER / "docs" / "reference"
 # Variables that processes of this project hand to each other, and those that every program has.
 INTERNAL = {"COMPOSEAPPS_CALLER", "COMPOSEAPPS_DEMO_STARTED", "COMPOSEAPPS_IN_NAMESPACE", "JOURNAL_STREAM",
-            "HOME", "PATH", "PYTHONHASHSEED", "TERM", "TMPDIR", "KILL_AT", "KAS_WORK_DIR", "GIT_TERMINAL_PROMPT",
-            "DOCKER_HOST", "COMPOSE_APPS_PROXY"}
+            "HOME", "PATH", "PYTHONHASHSEED", "PYTHONPYCACHEPREFIX", "TERM", "TMPDIR", "KILL_AT", "KAS_WORK_DIR",
+            "GIT_TERMINAL_PROMPT", "DOCKER_HOST", "COMPOSE_APPS_PROXY"}
 
 
 @pytest.fixture(scope="module")
