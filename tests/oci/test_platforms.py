@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from composeapps.errors import CorruptError, UsageError
 from composeapps.oci import platforms
-from composeapps.oci.platforms import Platform, host_platform
+from composeapps.oci.platforms import Offer, Platform, host_platform
 
 
 def chosen(machine, *offers):
@@ -103,3 +103,11 @@ def test_the_level_of_an_amd64_processor(monkeypatch, flags, variant):
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "device", "6.6", "#1", "x86_64")))
     monkeypatch.setattr(platforms, "open", lambda *_: io.BytesIO(text), raising=False)
     assert host_platform().variant == variant
+
+
+@given(st.builds(Platform, st.just("linux"), parts, parts | st.just("")),
+       st.lists(st.builds(Platform, st.just("linux") | st.just(""), parts, parts | st.just("")), max_size=8))
+def test_an_offer_gives_the_best_of_what_there_is(machine, there):
+    items = list(enumerate(there))
+    best = machine.best(items, lambda item: item[1])
+    assert Offer(items, lambda item: item[1]).best(machine) == (best[0] if best else None)

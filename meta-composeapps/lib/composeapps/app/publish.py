@@ -162,11 +162,11 @@ def _layers_meta(source, chosen, platforms, client, notify):
     """Return the layers metadata (bytes) of images for some platforms, None when there is to be none."""
     if not source:
         return None
-    needed, wanted = {}, {}
+    needed, wanted, offers = {}, {}, [(image, image.offer()) for image in chosen.values()]
     for platform in platforms:
         layers = needed.setdefault(platform.normal.architecture, {})
-        for image in chosen.values():
-            for layer in image.variant_for(platform).document.layers:
+        for image, offer in offers:
+            for layer in offer.best(platform).document.layers:
                 layers[layer] = wanted.setdefault(layer, image.ref)
     if source is True:
         from composeapps.app import measured, measuring

@@ -27,7 +27,7 @@ from composeapps.oci.documents import (
     parse_size,
 )
 from composeapps.oci.onepass import parsed
-from composeapps.oci.platforms import Platform
+from composeapps.oci.platforms import Offer, Platform
 from composeapps.oci.reference import Reference
 
 ARTIFACT_TYPE = "application/vnd.fio+compose-app"
@@ -85,7 +85,11 @@ class Image(NamedTuple):
 
     def variant_for(self, platform):
         """Return the Variant that a machine of a Platform runs, None when there is none."""
-        return next(iter(platform.best(self.variants, lambda variant: variant.platform)), None)
+        return self.offer().best(platform)
+
+    def offer(self):
+        """Return the Offer of the variants, for who asks for many platforms."""
+        return Offer(self.variants, lambda variant: variant.platform)
 
     def blobs(self):
         """Yield the Blobs of this image, the layers last."""
@@ -395,18 +399,20 @@ def common_platforms(images):
     Arguments:
         images: {name: Image}.
     """
+    offers = [image.offer() for image in images.values()]
     there = {variant.platform.normal for image in images.values() for variant in image.variants}
     return sorted((platform for platform in there if platform.os == "linux"
-                   and all(image.variant_for(platform) for image in images.values())), key=str)
+                   and all(offer.best(platform) is not None for offer in offers)), key=str)
 
 
 def restricted(images, platforms):
     """Return {name: Image} with only the variants that machines of some Platforms run."""
-    def needed(image):
-        return {variant.descriptor for platform in platforms if (variant := image.variant_for(platform)) is not None}
+    def only(image):
+        offer = image.offer()
+        needed = {variant.descriptor for platform in platforms if (variant := offer.best(platform)) is not None}
+        return image._replace(variants=tuple(v for v in image.variants if v.descriptor in needed))
 
-    return {name: image._replace(variants=tuple(v for v in image.variants if v.descriptor in needed(image)))
-            for name, image in images.items()}
+    return {name: only(image) for name, image in images.items()}
 
 
 def _bundle_index(bundle, what):

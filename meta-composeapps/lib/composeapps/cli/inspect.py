@@ -63,8 +63,7 @@ def _value(seen, store):
     services = []
     for service in compose.services(app.compose, f"app {app.ref}"):
         entry = {"name": service.name, "image": service.image,
-                 "platforms": [str(platform) for platform in seen.platforms
-                               if app.images[service.image].variant_for(platform)]}
+                 "platforms": [str(platform) for platform in seen.platforms]}
         if seen.chosen:
             variant = seen.chosen.images[service.image].variants[0]
             layers = dict.fromkeys(variant.document.layers)

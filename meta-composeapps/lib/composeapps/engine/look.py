@@ -21,6 +21,7 @@ themselves, so lists of some seconds ago are then asked for anew.
 """
 
 import contextlib
+import posixpath
 import re
 import time
 from _thread import allocate_lock, start_new_thread  # threading takes time to load
@@ -55,6 +56,7 @@ class Look:
     Arguments:
         engine: the Engine, which does all that is not said here.
 
+    In ``kept`` those who share the Look keep what they found out and what does not change by what they do.
     Every method raises EngineError as the Engine's do.
     """
 
@@ -65,6 +67,7 @@ class Look:
         self._apart, self._touched, self._told = set(), set(), {}
         # When the containers were asked for, and whether this command has worked on something since.
         self._asked, self._worked = None, False
+        self.kept = {}
 
     def __getattr__(self, name):
         return getattr(self.engine, name)
@@ -126,6 +129,11 @@ class Look:
     def networks(self, label=None):
         """Return what Engine.networks does."""
         return self._labelled("networks", self.engine.networks, label)
+
+    def writable(self):
+        """Return the paths of the host that containers may write to, running or not, normalized and sorted."""
+        containers = self.containers()
+        return self._once(("writable",), lambda: _writable(containers))
 
     def images(self):
         """Return what Engine.images does, and what ``learn`` found."""
@@ -278,6 +286,11 @@ class _Slot:
 
 def _label(entry, key):
     return (entry.get("Labels") or {}).get(key) or ""
+
+
+def _writable(containers):
+    return sorted({posixpath.normpath(mount.get("Source") or "/") for container in containers
+                   for mount in container.get("Mounts") or () if mount.get("Type") == "bind" and mount.get("RW")})
 
 
 def _by_label(entries, key):

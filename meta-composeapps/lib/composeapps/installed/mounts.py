@@ -5,12 +5,15 @@ A place is a path below the app's directory, "." for all of it. What a container
 the user from then on: the agent never replaces, moves or removes it.
 """
 
+import bisect
 import os
 import posixpath
 import re
+from pathlib import PurePosixPath
 
 from composeapps import programs
 from composeapps.app import interpolation
+from composeapps.engine import look
 
 
 class Binding:
@@ -105,12 +108,14 @@ def bindings(value, paths):
 
 def written_now(engine, directory):
     """Return the places of a directory that containers may write to, running or not; raises EngineError."""
-    found = set()
-    for container in engine.containers() if engine is not None else ():
-        for mount in container.get("Mounts") or ():
-            if mount.get("Type") == "bind" and mount.get("RW"):
-                found.add(place_of(mount.get("Source") or "/", directory))
-    return found - {None}
+    if engine is None:
+        return set()
+    paths, directory = look.at(engine).writable(), str(directory)
+    # "0" comes next to "/".
+    below = paths[bisect.bisect_left(paths, f"{directory}/"):bisect.bisect_left(paths, f"{directory}0")]
+    holders = (path for path in (directory, *map(str, PurePosixPath(directory).parents))
+               if (at := bisect.bisect_left(paths, path)) < len(paths) and paths[at] == path)
+    return {place_of(path, directory) for path in (*below, *holders)}
 
 
 def mounted_at_or_below(path):

@@ -9,6 +9,8 @@ the other's containers for its own.
 """
 
 import contextlib
+import os
+from _thread import allocate_lock  # threading takes time to load
 
 from composeapps import durable
 from composeapps.app.projectname import WORDS, default, is_valid
@@ -18,6 +20,10 @@ from composeapps.errors import ComposeAppsError, UsageError
 from composeapps.installed import expected
 from composeapps.oci.names import AppName
 from composeapps.records import sealed
+from composeapps.records.state import app_of
+
+_claiming = allocate_lock()
+_NOTHING = sealed.Found(None)
 
 
 def name_of(app_name, directory, value, variables, states, engine):
@@ -37,10 +43,15 @@ def name_of(app_name, directory, value, variables, states, engine):
 
 def claim(app_name, directory, name, states, engine):
     """Note the name of an app's project before anything of it is made; raises what ``check`` does, StorageError."""
-    check(app_name, directory, name, states, engine)
-    if _noted(states, app_name) != name:
-        with durable.storage_errors(f"noting the compose project of app {app_name}"), durable.if_there_is_room():
-            sealed.write(states.root, _record(app_name), sealed.dump({"name": name}))
+    # Apps are started beside each other: none gets its name between another one's look and its note.
+    with _claiming:
+        check(app_name, directory, name, states, engine)
+        if _noted(states, app_name) != name:
+            owners, states.projects = _owners(states), None
+            with durable.storage_errors(f"noting the compose project of app {app_name}"), durable.if_there_is_room():
+                sealed.write(states.root, _record(app_name), sealed.dump({"name": name}))
+                owners.setdefault(name, []).append(app_name)
+                states.projects = _stamps(states), owners
 
 
 def check(app_name, directory, name, states, engine):
@@ -52,9 +63,10 @@ def check(app_name, directory, name, states, engine):
     if not is_valid(name):
         raise UsageError(f"app {app_name}: '{name}' is no name of a compose project ({WORDS}): "
                          f"{remedy}")
-    for other in states.names():
-        if other != app_name and _noted(states, other) == name:
-            raise UsageError(f"app {app_name}: app {other} has the compose project's name '{name}' already: {remedy}")
+    other = next((each for each in _owners(states).get(name, ())
+                  if each != app_name and _noted(states, each) == name and states.find(each) != _NOTHING), None)
+    if other is not None:
+        raise UsageError(f"app {app_name}: app {other} has the compose project's name '{name}' already: {remedy}")
     for container in engine.containers(f"{PROJECT}={name}"):
         place = (container.get("Labels") or {}).get(WORKING_DIR)
         if place != str(directory):
@@ -85,6 +97,7 @@ def all_of(app_name, directory, compose_file, states, engine):
 
 def forget(states, app_name):
     """Forget the name of an app of which no volume is left; raises StorageError."""
+    states.projects = None
     with durable.storage_errors(f"forgetting the compose project of app {app_name}"):
         sealed.remove(states.root, _record(app_name))
 
@@ -92,6 +105,28 @@ def forget(states, app_name):
 def _noted(states, app_name):
     name = (sealed.read(states.root, _record(app_name)).value or {}).get("name")
     return name if isinstance(name, str) and is_valid(name) else ""
+
+
+def _owners(states):
+    """Return {name of a project: apps that may have noted it}, read once until a record changes."""
+    stamps, known = _stamps(states), states.projects
+    if known is not None and known[0] == stamps:
+        return known[1]
+    found = {}
+    for app in filter(None, map(app_of, sealed.names(states.root, "projects"))):
+        found.setdefault(_noted(states, app), []).append(app)
+    states.projects = stamps, found
+    return found
+
+
+def _stamps(states):
+    """Return what changes of the directories of the records with each one that is written or removed."""
+    found = []
+    for place in ("projects", f"{sealed.COPIES}/projects"):
+        with contextlib.suppress(OSError):
+            status = os.stat(states.root / place)
+            found.append((place, status.st_ino, status.st_mtime_ns))
+    return found
 
 
 def _record(app_name):

@@ -17,6 +17,7 @@ import os
 import stat
 
 from composeapps import beneath
+from composeapps.engine.look import Look
 from composeapps.installed import mounts
 from composeapps.installed.placed import Record
 
@@ -35,7 +36,11 @@ def settle(placed, root, engine):
     """
     above = "/".join(placed.name.components[:-1])
     prefix = f".bundle-{placed.name.components[-1]}-"
-    found = [name for name in root.names(above) if name.startswith(prefix)
+    # Nobody makes such trees any more, so that it is enough to look for them once a command.
+    known = engine.kept if isinstance(engine, Look) else {}
+    if (root.path, above) not in known:
+        known[root.path, above] = [name for name in root.names(above) if name.startswith(".bundle-")]
+    found = [name for name in known[root.path, above] if name.startswith(prefix)
              and (name == f"{prefix}new" or name.removeprefix(prefix).removesuffix(".json").isdecimal())]
     if not found:
         return

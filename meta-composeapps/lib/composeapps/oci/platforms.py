@@ -90,13 +90,11 @@ class Platform(NamedTuple):
 
         An image that leaves open for which processor of the family it is comes last: it may run.
         """
-        choices = self.choices()
-        normal = other.normal
-        if normal in choices:
-            return choices.index(normal)
-        own = choices[0]
-        same = (own.os, own.architecture) == (normal.os, normal.architecture)
-        return len(choices) if same and not other.variant else None
+        return _rank(self._ranks(), other)
+
+    def _ranks(self):
+        """Return {a Platform of ``choices``: its place}, in their order."""
+        return {choice: place for place, choice in enumerate(self.choices())}
 
     def runs(self, other):
         """Tell whether a machine of this platform runs an image for ``other``."""
@@ -109,11 +107,48 @@ class Platform(NamedTuple):
             items: what there is to choose from.
             platform_of: called with an item, returns its Platform.
         """
-        ranked = [(rank, item) for item in items if (rank := self.rank(platform_of(item))) is not None]
+        ranks = self._ranks()
+        ranked = [(rank, item) for item in items if (rank := _rank(ranks, platform_of(item))) is not None]
         return [item for _rank, item in sorted(ranked, key=lambda pair: pair[0])]
 
     def __str__(self):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+class Offer:
+    """What there is for which platform, to be asked for many machines: each question takes the same time.
+
+    Arguments:
+        items: what there is to choose from.
+        platform_of: called with an item, returns its Platform.
+    """
+
+    def __init__(self, items, platform_of):
+        self._exact, self._open = {}, {}
+        for item in items:
+            platform = platform_of(item)
+            normal = platform.normal
+            self._exact.setdefault(normal, item)
+            if not platform.variant:
+                self._open.setdefault((normal.os, normal.architecture), item)
+
+    def best(self, platform):
+        """Return the first item of what ``platform.best`` returns, None when it returns none."""
+        choices = platform.choices()
+        found = next((choice for choice in choices if choice in self._exact), None)
+        if found is not None:
+            return self._exact[found]
+        return self._open.get((choices[0].os, choices[0].architecture))
+
+
+def _rank(ranks, other):
+    """Return Platform.rank's answer for ``other``; ``ranks`` are the machine's."""
+    normal = other.normal
+    if normal in ranks:
+        return ranks[normal]
+    own = next(iter(ranks))
+    same = (own.os, own.architecture) == (normal.os, normal.architecture)
+    return len(ranks) if same and not other.variant else None
 
 
 def _number(variant, default):

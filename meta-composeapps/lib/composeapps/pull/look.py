@@ -10,7 +10,7 @@ from composeapps.app import compose
 from composeapps.app.layersmeta import usages
 from composeapps.app.tree import UNREAD, App, RegistrySource, StoreSource, common_platforms, load_app, load_image
 from composeapps.errors import ComposeAppsError, NotFoundError, UsageError
-from composeapps.oci.platforms import host_platform
+from composeapps.oci.platforms import Offer, host_platform
 
 
 class Look(NamedTuple):
@@ -63,9 +63,8 @@ def look(ref, client, store, platform=None, states=None):
     ref = ref.pinned(ref.digest) if ref.digest else source.resolve(ref)
     app = load_app(source, ref, configs=False)
     platforms = tuple(common_platforms(app.images))
-    sizes = {}
-    for each in platforms:
-        sizes[str(each)] = sum(blob.descriptor.size for blob in _for(source, app, each).blobs())
+    offers = {name: _offers(source, image) for name, image in app.images.items()}
+    sizes = {str(each): _size(app, offers, each) for each in platforms}
     wanted = platform or host_platform()
     chosen, missing = None, ()
     try:
@@ -85,6 +84,19 @@ def look(ref, client, store, platform=None, states=None):
 def _for(source, app, platform):
     images = {name: load_image(source, image.ref, [platform], configs=False) for name, image in app.images.items()}
     return app._replace(images=images)
+
+
+def _offers(source, image):
+    """Return the Offers of what of an image is at hand, and of all of it, in the order in which a pull asks them."""
+    here = [variant for variant in image.variants if source.present(variant.descriptor.digest)]
+    return Offer(here, lambda variant: variant.platform), image.offer()
+
+
+def _size(app, offers, platform):
+    """Return the bytes that a machine of a platform stores of an app; ``offers`` are the ``_offers`` of its images."""
+    images = {name: image._replace(variants=(offers[name][0].best(platform) or offers[name][1].best(platform),))
+              for name, image in app.images.items()}
+    return sum(blob.descriptor.size for blob in app._replace(images=images).blobs())
 
 
 def _unpacked(source, app):

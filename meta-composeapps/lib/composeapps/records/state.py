@@ -42,6 +42,8 @@ class StateDirectory:
         self.root = Path(root)
         self.lock_file = self.root / "lock"
         self.download_lock_file = self.root / "download"
+        # Who has which compose project, as composeapps.installed.naming knows it.
+        self.projects = None
 
     def get(self, name):
         """Return an app's AppState, or None when there is none that can be read: ``find`` tells which."""

@@ -70,18 +70,14 @@ def updating(store):
             data = stream.read(_MAX_DATABASE)
     except OSError:
         return set(), set()
-    latest, place = {}, 0
-    for start in _UPDATE.finditer(data):
-        # A page that is free again may begin with anything; what was read is not read twice.
-        if start.start() < place:
-            continue
-        end = data.find(b"\0", start.start())
-        text = data[start.start():end if end >= 0 else None].decode(errors="replace")
+    latest = {}
+    starts = [found.start() for found in _UPDATE.finditer(data)]
+    for start, end in zip(starts, [*starts[1:], None], strict=True):
+        # A page that is free again may begin with anything. No value has the beginning of one in it.
         try:
-            value, length = json.JSONDecoder().raw_decode(text)
+            value, _length = json.JSONDecoder().raw_decode(data[start:end].partition(b"\0")[0].decode(errors="replace"))
         except (ValueError, RecursionError):
             continue
-        place = start.start() + length
         known = latest.get(value["id"])
         if known is None or str(known.get("update_time")) <= str(value.get("update_time")):
             latest[value["id"]] = value

@@ -210,13 +210,11 @@ class Roots:
         for uri in uris:
             self.updating.append(uri)
             self.add(uri, OTHERS)
-        refs, known = store.list_apps(), set(states.names())
-        for name, digests in others.unpacked(store, config).items():
-            for ref in refs:
-                if ref.app_name == name and ref.digest in digests:
-                    self.add(str(ref), UNPACKED)
-            if not digests and name not in known:
-                self.all_of.add(name)
+        known, unpacked = set(states.names()), others.unpacked(store, config)
+        for ref in store.list_apps():
+            if ref.digest in unpacked.get(ref.app_name, ()):
+                self.add(str(ref), UNPACKED)
+        self.all_of.update(name for name, digests in unpacked.items() if not digests and name not in known)
 
     def _shortlist(self, store, states, config):
         installed = set(states.names())

@@ -338,8 +338,11 @@ class Store:
 
         An app directory whose ``uri`` is missing, malformed or names another app is no app.
         """
-        found = (self.app_at(directory) for _name, _number, directory in self.app_directories())
-        return sorted(filter(None, found), key=lambda ref: (ref.app_name, ref.digest))
+        return self._sorted(directory for _name, _number, directory in self.app_directories())
+
+    def _sorted(self, directories):
+        """Return the References of the apps in directories, sorted by name."""
+        return sorted(filter(None, map(self.app_at, directories)), key=lambda ref: (ref.app_name, ref.digest))
 
     def app_at(self, directory):
         """Return the Reference of the app whose directory this is, None when its ``uri`` does not say so."""
@@ -349,8 +352,12 @@ class Store:
                 return ref
         return None
 
-    def app_directories(self, below=None):
+    def app_directories(self, below=None, deeper=True):
         """Yield (AppName, hex digits of the app's digest, Path) of each directory of an app, whole or not.
+
+        Arguments:
+            below: the directory that they are looked for in; by default that of all of them.
+            deeper: whether directories below that are gone through, too.
 
         What lies below ``apps`` under names that no app has is nobody's here.
         """
@@ -367,7 +374,7 @@ class Store:
                     name = path.parent.relative_to(self.apps).as_posix()
                     if is_name(name):
                         yield AppName(name), entry.name, path
-                else:
+                elif deeper:
                     yield from self.app_directories(entry.path)
 
     def _directories(self, near):
@@ -404,19 +411,30 @@ class Store:
                 found = self.app_at(self.app_dir(asked))
                 if found is not None and name in (str(found), f"{found.repository}@{found.digest}"):
                     return found
+        elif is_name(name):
+            # All versions of one app are beside each other.
+            home = AppName(name).below(self.apps)
+            fitting = self._sorted(directory for found, _number, directory in self.app_directories(home, deeper=False)
+                                   if found == name)
+            if fitting:
+                return self._one_of(name, fitting, states)
         apps = self.list_apps()
         fitting = [ref for ref in apps if name in (ref.app_name, str(ref), f"{ref.repository}@{ref.digest}")]
-        if len(fitting) == 1:
-            return fitting[0]
         if fitting:
-            installed = states.get(name) if states else None
-            for ref in fitting:
-                if installed and installed.uri == str(ref):
-                    return ref
-            versions = ", ".join(str(ref) for ref in fitting)
-            raise UsageError(f"the store has {len(fitting)} versions of {name}; name one: {versions}")
+            return self._one_of(name, fitting, states)
         have = ", ".join(sorted({ref.app_name for ref in apps})) or "none"
         raise NotFoundError(f"app '{name}' is not in the store {self.root}; its apps: {have}")
+
+    def _one_of(self, name, fitting, states):
+        """Return the Reference that ``find_app`` means, of some that fit a name."""
+        if len(fitting) == 1:
+            return fitting[0]
+        installed = states.get(name) if states else None
+        for ref in fitting:
+            if installed and installed.uri == str(ref):
+                return ref
+        versions = ", ".join(str(ref) for ref in fitting)
+        raise UsageError(f"the store has {len(fitting)} versions of {name}; name one: {versions}")
 
     def remove_stale(self):
         """Remove what killed writers left under ``ingest``; what a process that lives is writing stays."""

@@ -76,11 +76,15 @@ class Service(NamedTuple):
 
 
 class Members(dict):
-    """{path: what is there} of a bundle; ``listed`` keeps what Definition made of it for places, as text."""
+    """{path: what is there} of a bundle; it does not change.
+
+    ``names`` are the paths, sorted; ``listed`` keeps what Definition made of it for places, as text, and ``kept``
+    counts its characters.
+    """
 
     def __init__(self, *values):
         super().__init__(*values)
-        self.listed = {}
+        self.names, self.listed, self.kept = sorted(self), {}, 0
 
 
 class Definition(NamedTuple):
@@ -104,7 +108,8 @@ class Definition(NamedTuple):
 
     def files(self, service):
         """Return {path: what is there} of what a service uses of the bundle."""
-        found, waiting, seen, names = {}, list(service.paths), set(), sorted(self.members)
+        names = self.members.names if isinstance(self.members, Members) else sorted(self.members)
+        found, waiting, seen = {}, list(service.paths), set()
         while waiting:
             path = self._followed(waiting.pop())
             if path in seen:
@@ -154,13 +159,17 @@ class Definition(NamedTuple):
 
     def _listed(self, service):
         """Return the JSON text of what a service uses of the bundle."""
-        known = getattr(self.members, "listed", {})
-        text = known.get(service.paths)
+        members = self.members
+        # Who has all of it has the rest, too.
+        paths = frozenset({"."}) if "." in service.paths else service.paths
+        text = members.listed.get(paths)
         if text is None:
             text = json.dumps(sorted(self.files(service).items()))
-            if sum(map(len, known.values())) > _LISTED:
-                known.clear()
-            known[service.paths] = text
+            if members.kept > _LISTED:
+                members.listed.clear()
+                members.kept = 0
+            members.listed[paths] = text
+            members.kept += len(text)
         return text
 
     def managed_networks(self):

@@ -261,8 +261,9 @@ class _Work:
         return self._modes(self._project.containers())
 
     def _modes(self, containers):
+        present = {each["Id"] for found in containers.values() for each in found}
         return [(name, mode) for name in self._definition.ordered()
-                if (mode := self._mode(name, containers)) is not None]
+                if (mode := self._mode(name, containers, present)) is not None]
 
     def _leavers(self, containers):
         """Yield the containers of services that there are no more."""
@@ -342,12 +343,12 @@ class _Work:
     def _old(self, name):
         return [each for each in self._project.containers().get(name, []) if not self._is_current(name, each)]
 
-    def _mode(self, name, containers):
-        """Return how a service gets to where it should be, None when it is there."""
+    def _mode(self, name, containers, present):
+        """Return how a service gets to where it should be, None when it is there; ``present`` are containers' IDs."""
         service, found = self._definition.services[name], containers.get(name, [])
         if not service.active and not any(each["State"].get("Running") for each in found):
             return None
-        current = [each for each in found if self._is_current(name, each) and not _is_dangling(each, containers)]
+        current = [each for each in found if self._is_current(name, each) and not _is_dangling(each, present)]
         old = [each for each in found if each not in current]
         wanted = service.replicas if service.active else max(1, len(current))
         if old and current and len(current) >= wanted and not self._is_waiting(service, old, current):
@@ -512,13 +513,13 @@ def _name(container):
     return container["Name"].lstrip("/")
 
 
-def _is_dangling(container, containers):
-    """Tell whether a container shares something with another one that is gone."""
+def _is_dangling(container, present):
+    """Tell whether a container shares something with another one that is gone; ``present`` are the IDs that are there.
+    """
     host = container.get("HostConfig") or {}
     shared = [str(host.get(key) or "").removeprefix("container:") for key in ("NetworkMode", "IpcMode", "PidMode")
               if str(host.get(key) or "").startswith("container:")]
     shared += [str(entry).partition(":")[0] for entry in host.get("VolumesFrom") or ()]
-    present = {each["Id"] for found in containers.values() for each in found}
     return any(re.fullmatch("[0-9a-f]{64}", identifier) and identifier not in present for identifier in shared)
 
 
