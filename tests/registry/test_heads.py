@@ -2,7 +2,6 @@
 """The parsers of HTTP heads and of the headers that say how much and when: bounded, linear, one kind of error."""
 
 import contextlib
-import time
 
 import pytest
 from hypothesis import given
@@ -68,10 +67,10 @@ def test_any_text_is_a_time_or_none(text):
 
 @pytest.mark.parametrize("piece", [b"a", b"a: b\r\n", b"\r\n ", b":", b" ", b"\n"])
 def test_time_grows_with_length_alone(piece):
-    started = time.process_time()
-    for data in (piece * 300_000, b"HTTP/1.1 200 OK\r\n" + piece * 300_000):
+    # What takes the square of this does not come to an end in any test's time.
+    for data in (piece * 3_000_000, b"HTTP/1.1 200 OK\r\n" + piece * 3_000_000):
         with contextlib.suppress(ProtocolError):
             heads.parse_head(data)
         retry_after(data.decode())
         heads.content_range(f"bytes {data.decode()}")
-    assert time.process_time() - started < 2
+

@@ -118,6 +118,20 @@ def beyond_linear(sizes, counts):
     return found
 
 
+def counted(action, *arguments):
+    """Call something in this process; return (what it returns, the lines and calls that it took, as Steps.counts does).
+    """
+    counting = _Counting()
+    counting.begin()
+    try:
+        result = action(*arguments)
+    finally:
+        counting.end()
+    found = counting.result()
+    return result, {**{f"lines of {key}": value for key, value in found["lines"].items()},
+                    **{f"calls of {key}": value for key, value in found["calls"].items()}}
+
+
 def _serve():
     for module in sys.argv[1:]:
         __import__(module)
@@ -147,6 +161,8 @@ def _command(request, report, out, err):
     from composeapps.cli.main import main
 
     counting = _Counting() if request["counted"] else None
+    if counting:
+        sys.addaudithook(counting.audit)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     before, used = _read(), resource.getrusage(resource.RUSAGE_SELF)
     if counting:
@@ -182,19 +198,18 @@ class _Counting:
 
     def __init__(self):
         self._lines, self._calls, self._events, self._on = Counter(), Counter(), Counter(), False
-        sys.addaudithook(self._audit)
 
-    def _audit(self, event, _arguments):
+    def audit(self, event, _arguments):
         if self._on and event in _OPENING:
             self._events[event] += 1
 
     def begin(self):
-        self._on = True
+        self._on, self._before = True, sys.gettrace()
         threading.settrace(self._call)
         sys.settrace(self._call)
 
     def end(self):
-        sys.settrace(None)
+        sys.settrace(self._before)
         threading.settrace(None)
         self._on = False
 

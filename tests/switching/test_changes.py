@@ -2,7 +2,6 @@
 """What counts as a change of a service, and what does not; no dockerd is asked."""
 
 import shutil
-import time
 
 import pytest
 
@@ -10,6 +9,7 @@ from composeapps.app.tree import whole
 from composeapps.errors import NotFoundError
 from composeapps.switching import changes, definition
 from support.device import service
+from support.steps import beyond_linear, counted
 
 CONF = {"conf/a": "1", "conf/b": "1", "web.env": "A=1\n", ".env": "GREETING=1\nOTHER=1\n"}
 
@@ -172,18 +172,28 @@ def test_what_others_published_with_an_include_is_told(shelf):
     assert shelf.between(new, old).warnings == ()
 
 
-def test_a_chain_of_any_length_is_gone_along(shelf):
-    def version(user):
-        chain = {f"s{number}": service(**({"network_mode": f"service:s{number + 1}"} if number < 2000 else {}))
-                 for number in range(2000)}
-        return shelf.version({**chain, "s2000": service(user=user)})
+def _chain(shelf, length, user):
+    chain = {f"s{number}": service(network_mode=f"service:s{number + 1}") for number in range(length)}
+    return shelf.version({**chain, f"s{length}": service(user=user)})
 
-    old, new = version("1"), version("2")
-    begun = time.process_time()
+
+def _order(shelf, app):
+    return definition.from_store(app, shelf.store, shelf.config).ordered()
+
+
+def test_a_chain_of_any_length_is_gone_along(shelf):
+    old, new = _chain(shelf, 2000, "1"), _chain(shelf, 2000, "2")
     assert all(change.kind == "changed" for change in shelf.between(old, new).services)
-    order = definition.from_store(new, shelf.store, shelf.config).ordered()
-    assert order == [f"s{number}" for number in range(2000, -1, -1)]
-    assert time.process_time() - begun < 5
+    assert _order(shelf, new) == [f"s{number}" for number in range(2000, -1, -1)]
+
+
+def test_a_chain_takes_steps_by_its_length(shelf):
+    sizes, counts = (50, 100, 200), []
+    for size in sizes:
+        old, new = _chain(shelf, size, "1"), _chain(shelf, size, "2")
+        between, order = counted(shelf.between, old, new)[1], counted(_order, shelf, new)[1]
+        counts.append({**{f"between: {key}": count for key, count in between.items()}, **order})
+    assert beyond_linear(sizes, counts) == []
 
 
 def test_the_order_is_that_of_the_file_behind_what_is_needed(shelf):
