@@ -2,6 +2,7 @@
 """How often a bundle is read: counted in bytes, whatever a machine's speed is."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from composeapps.app.tree import UNREAD
 from composeapps.cli import check
 from composeapps.installed.install import bundle_problems, load_from_store, place_bundle
+from composeapps.oci.digests import sha256
+from composeapps.oci.reference import parse_pinned
 from composeapps.store.store import Store
 from composeapps.switching import definition
 from support.device import Device
@@ -94,6 +97,37 @@ def test_who_only_asks_what_an_app_is_reads_nothing_of_its_bundle(shelf, read_of
     assert app.bundle.digest.partition(":")[2] not in read_of
 
 
+def _without_index(shelf, ref):
+    """Publish a version again, without an index of its bundle; return its Reference."""
+    manifest = json.loads(shelf.store.read(ref.digest))
+    del manifest["layers"][0]["annotations"]
+    data = json.dumps(manifest).encode()
+    shelf.store.add_blob(sha256(data), [data])
+    other = parse_pinned(str(ref).replace(ref.digest, sha256(data)))
+    shelf.store.add_app(load_from_store(shelf.store, other))
+    return other
+
+
+@pytest.mark.parametrize("change", [None, "store", "directory", "both", "note"])
+def test_an_app_without_an_index_is_not_read_where_it_is_unpacked(shelf, read_of, change):
+    ref = _without_index(shelf, _publish(shelf))
+    app = load_from_store(shelf.store, ref)
+    read_of.clear()
+    assert load_from_store(shelf.store, ref, reading=UNREAD, config=shelf.config).compose == app.compose
+    assert read_of.pop(app.bundle.digest.partition(":")[2])
+    place_bundle(app, shelf.store, shelf.config)
+    if change in ("store", "both"):
+        (shelf.store.app_dir(ref) / "docker-compose.yml").write_text("services: {}\n")
+    if change in ("directory", "both"):
+        (shelf.directory / "docker-compose.yml").write_text("services: {}\n")
+    if change == "note":
+        (note,) = shelf.config.compose_root.glob(".composeapps/*/versions/*")
+        note.write_text("{}")
+    read_of.clear()
+    assert load_from_store(shelf.store, ref, reading=UNREAD, config=shelf.config).compose == app.compose
+    assert (app.bundle.digest.partition(":")[2] in read_of) == (change in ("both", "note"))
+
+
 @pytest.mark.parametrize("content", [b"services: {}\n", b"", b"x" * 2_000_000, None], ids=[
     "other", "empty", "long", "gone"])
 def test_a_compose_file_beside_it_that_is_another_one_is_not_taken(shelf, read_of, content):
@@ -115,7 +149,7 @@ def test_check_reads_a_bundle_and_what_apps_share_once(shelf, read_of, capsys):
     read_of.clear()
     seen, verified = set(), {}
     for ref in (first, second):
-        assert check._check_app(ref, shelf.store, shelf.config, None, seen, verified, {}, False)["ok"]
+        assert check._check_app(ref, shelf.store, shelf.config, None, None, seen, verified, {}, False)["ok"]
     layers = [layer.digest.partition(":")[2] for layer in image.variants[0].document.layers]
     assert [read_of[layer] for layer in layers] == [layer.size for layer in image.variants[0].document.layers]
     assert read_of[app.bundle.digest.partition(":")[2]] == app.bundle.size
@@ -129,7 +163,7 @@ def test_a_damaged_layer_that_apps_share_is_told_of_each(shelf, read_of):
     shelf.store.blob_path(layer.digest).write_bytes(b"y" * layer.size)
     seen, verified = set(), {}
     for ref in refs:
-        found = check._check_app(ref, shelf.store, shelf.config, None, seen, verified, {}, False)
+        found = check._check_app(ref, shelf.store, shelf.config, None, None, seen, verified, {}, False)
         assert not found["ok"] and layer.digest in found["problems"][0]
 
 

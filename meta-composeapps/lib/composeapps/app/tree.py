@@ -7,6 +7,7 @@ reference and digest. Format: composectl v96.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import NamedTuple
 
@@ -140,10 +141,16 @@ class App(NamedTuple):
 
 
 class StoreSource:
-    """Reads an app's documents from a Store."""
+    """Reads an app's documents from a Store.
 
-    def __init__(self, store):
-        self._store, self._app = store, None
+    Arguments:
+        store: the Store.
+        unpacked: called with an app's Reference for (the digest of its compose file, one (bytes) that may be it or
+            None), as whoever unpacked it noted it; or None.
+    """
+
+    def __init__(self, store, unpacked=lambda ref: None):
+        self._store, self._app, self._unpacked = store, None, unpacked
 
     def present(self, digest):
         """Tell whether a manifest is there."""
@@ -166,14 +173,20 @@ class StoreSource:
     def compose(self, ref, index):
         """Return the compose file (bytes) that an app's directory has, as the bundle's index (a Descriptor) names it.
 
-        None when it is not there or another one: then the bundle says.
+        Without an index, which may be None, it is the one that was unpacked. None when it is not there or another one:
+        then the bundle says.
         """
-        try:
-            listed = json.loads(self._store.read(index.digest, index.size, near=self._app))[COMPOSE_FILE]
+        listed, unpacked = None, None
+        with contextlib.suppress(ComposeAppsError, OSError, ValueError, KeyError, TypeError, RecursionError):
+            if index is not None:
+                listed = json.loads(self._store.read(index.digest, index.size, near=self._app))[COMPOSE_FILE]
+        if listed is None:
+            listed, unpacked = self._unpacked(ref) or (None, None)
+        with contextlib.suppress(OSError):
             data = self._store.compose_of(ref, bundles.MAX_COMPOSE)
-        except (ComposeAppsError, OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
-        return data if data is not None and sha256(data) == listed else None
+            if data is not None and sha256(data) == listed:
+                return data
+        return unpacked if unpacked is not None and sha256(unpacked) == listed else None
 
     def layout(self, ref):
         """Return the index.json that an app's directory has for an image (bytes), or None."""
@@ -242,7 +255,7 @@ def load_app(source, ref, platforms=None, images=None, configs=True, reading=CHE
     if bundle.size > MAX_BUNDLE:
         raise CorruptError(f"{what}: its bundle has {bundle.size} bytes, more than the {MAX_BUNDLE} allowed")
     index, compose, contents = _bundle_index(bundle, what), None, None
-    if reading == UNREAD and index is not None:
+    if reading == UNREAD:
         compose = source.compose(ref, index)
     if reading == WHOLE:
         contents, compose = _whole(source, ref, bundle, f"the bundle of {what}")

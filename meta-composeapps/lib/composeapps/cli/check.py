@@ -117,7 +117,8 @@ def _check_app(ref, store, config, engine, ids, seen, verified, known, quick):
 
     result = _result(ref.app_name, str(ref), ids is not None)
     try:
-        app = load_from_store(store, ref, reading=UNREAD if quick else CHECKED if ids is None else WHOLE)
+        app = load_from_store(store, ref, config=config,
+                              reading=UNREAD if quick else CHECKED if ids is None else WHOLE)
         if not quick:
             # Its bundle was verified while it was read.
             verified[app.bundle.digest, app.bundle.size] = None

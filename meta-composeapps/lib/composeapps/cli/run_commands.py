@@ -96,7 +96,7 @@ def _version(parts, name):
         raise CorruptError(f"app {name}: {found.problem}; 'composeapps run {name}' finds it anew")
     if found.value is None:
         raise _not_installed(parts, name)
-    return load_from_store(parts.store, parse_pinned(found.value.uri), reading=UNREAD), found.value
+    return load_from_store(parts.store, parse_pinned(found.value.uri), reading=UNREAD, config=parts.config), found.value
 
 
 def _wishes(args, parts):

@@ -67,7 +67,7 @@ def _show(args):
         sys.stdout.flush()
         sys.stdout.buffer.write(store.read(ref.digest))
         return
-    app = load_from_store(store, ref, reading=UNREAD)
+    app = load_from_store(store, ref, reading=UNREAD, config=config)
     if args.compose:
         # As it was published, which may be in UTF-16.
         print(app.compose.decode(errors="replace"), end="")

@@ -26,7 +26,7 @@ from composeapps.app import filerefs
 from composeapps.errors import CorruptError
 from composeapps.installed import expected, mounts
 from composeapps.installed.placed import Placed
-from composeapps.oci.digests import stream_sha256
+from composeapps.oci.digests import sha256, stream_sha256
 
 FILES, VERSIONS = "files", "versions"
 _MAX_OWN = 1024 * 1024
@@ -39,7 +39,8 @@ class Inputs(NamedTuple):
 
     ``compose`` and ``environment`` are names of files below FILES, ``files`` the names of all that it needs
     there; ``sources`` are the places that its services mount, ``written`` those that are the user's, ``links`` are
-    (name, target) of the bundle's.
+    (name, target) of the bundle's. ``published`` is the digest of the compose file as it was published, "" where an
+    older agent did not note it.
     """
 
     compose: str
@@ -48,6 +49,7 @@ class Inputs(NamedTuple):
     sources: tuple
     written: tuple
     links: tuple = ()
+    published: str = ""
 
 
 class Plan:
@@ -83,7 +85,7 @@ class Plan:
         self.inputs = Inputs(compose, env_file, tuple(sorted({*self.members, *self.own})), tuple(sorted(self.sources)),
                              tuple(sorted(places)), tuple(sorted(
                                  (name, member.target) for name, member in index.items()
-                                 if member.kind == bundles.LINK)))
+                                 if member.kind == bundles.LINK)), sha256(app.compose))
 
     def _environment_file(self):
         name = _followed(self._index, expected.ENVIRONMENT_FILE)
@@ -219,6 +221,20 @@ def _noted(root, placed, ref):
         return found._replace(links=tuple(map(tuple, found.links)))
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def published_of(config, ref):
+    """Return (digest of a version's compose file, the one (bytes) in the app's directory or None), unread by others.
+
+    The digest is noted where only root can write. None for a version that this agent has not placed.
+    """
+    placed = Placed(config.compose_root, ref.app_name)
+    try:
+        with beneath.opened(placed.root) as root:
+            found = _noted(root, placed, ref)
+    except OSError:
+        return None
+    return (found.published, placed.compose_file()) if found and found.published else None
 
 
 def environment_of(config, ref):

@@ -14,12 +14,18 @@ from composeapps.oci.platforms import host_platform
 from composeapps.records.state import AppState
 
 
-def load_from_store(store, ref, platform=None, reading=WHOLE):
+def load_from_store(store, ref, platform=None, reading=WHOLE, config=None):
     """Read an app from a Store for this machine's platform, or the one given; ``reading`` is as ``load_app`` has it.
 
-    A bundle is read here once, for all that a command wants to know of it.
+    A bundle is read here once, for all that a command wants to know of it. UNREAD, of an app that is unpacked by a
+    Config, it is not read either where it has no index.
     """
-    return load_app(StoreSource(store), ref, [platform or host_platform()], reading=reading)
+    def unpacked(ref):
+        from composeapps.installed import inputs
+
+        return inputs.published_of(config, ref) if config is not None else None
+
+    return load_app(StoreSource(store, unpacked), ref, [platform or host_platform()], reading=reading)
 
 
 def install(app, store, engine, config, states, notify=lambda text: None):

@@ -20,7 +20,7 @@ def take_away(parts, ref):
     """
     directory = install.app_directory(parts.config, ref)
     try:
-        compose_file = install.load_from_store(parts.store, ref, reading=UNREAD).compose
+        compose_file = install.load_from_store(parts.store, ref, reading=UNREAD, config=parts.config).compose
     except (CorruptError, NotFoundError):
         compose_file = None
     teardown.take_down(parts.engine, directory, naming.all_of(
