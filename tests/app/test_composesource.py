@@ -131,6 +131,8 @@ def test_scalars_where_a_text_is_wanted(value, text):
     ({"volumes": [{"type": "image", "source": "hub.example.com/f/b:1", "target": "/b"}]}, "mounts the image"),
     ({"configs": [{"type": "image", "source": "x"}]}, "one of its configs from an image"),
     ({"provider": {"type": "x"}}, "has a provider"),
+    ({"volumes": ["data:/d", "v:/d"]}, "'v:' in the volume 'v:/d' of service 'a' for a drive"),
+    ({"volumes": ["/srv:/d:z:ro"]}, "'z:' in the volume"),
     ({"image": None}, "has no image"),
     ({"image": ["x"]}, "has no image"),
     ({"image": "x:$TAG"}, "holds a variable"),
@@ -142,6 +144,15 @@ def test_what_an_app_cannot_carry_along(more, says):
     with pytest.raises(UsageError, match=says):
         pinning.pin(value, lambda ref: "sha256:" + "0" * 64, "it")
         pinning.dump(value)
+
+
+def test_what_is_for_building_stays_at_home_and_a_mapping_may_name_a_volume_by_a_letter():
+    """docker compose on a device takes neither an empty list to watch nor 'v:/d'."""
+    volume = {"type": "volume", "source": "v", "target": "/d"}
+    value = {"services": {"a": {**IMAGE, "build": ".", "develop": {"watch": []}, "volumes": [volume, "vv:/e", "/f"]}}}
+    pinning.pin(value, lambda ref: "sha256:" + "0" * 64, "it")
+    assert value["services"]["a"].keys() == {"image", "volumes", "labels"}
+    assert value["services"]["a"]["volumes"] == [volume, "vv:/e", "/f"]
 
 
 def test_without_docker_compose_it_is_said_that_nothing_was_compared(app, monkeypatch):

@@ -111,7 +111,7 @@ def _comparable(value):
     """Return a project without what pinning changes."""
     services = {}
     for name, service in (value.get("services") or {}).items():
-        services[name] = {key: entry for key, entry in service.items() if key not in ("build", "image")}
+        services[name] = {key: entry for key, entry in service.items() if key not in ("build", "develop", "image")}
         labels = {key: entry for key, entry in (service.get("labels") or {}).items() if key != CONFIG_HASH}
         services[name]["labels"] = labels
     return {**value, "services": services}

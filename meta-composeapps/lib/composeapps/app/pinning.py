@@ -22,7 +22,7 @@ _LONGEST_KEY = 1000
 def pin(value, resolve, what):
     """Pin a parsed compose file in place.
 
-    Each service's image becomes ``host/path@sha256:…``, ``build`` goes, and the label
+    Each service's image becomes ``host/path@sha256:…``, ``build`` and ``develop`` go, and the label
     ``io.compose-spec.config-hash`` is set to the sha256 of the pinned service.
 
     Arguments:
@@ -44,7 +44,9 @@ def pin(value, resolve, what):
         ref = parse(image.strip(), what=f"{what}: image of service '{name}'")
         pinned[name] = ref.pinned(resolve(ref))
         service["image"] = str(pinned[name])
+        # Both are for where images are built.
         service.pop("build", None)
+        service.pop("develop", None)
         _label(service, name, what)
     return pinned
 
@@ -58,6 +60,10 @@ def _refuse(value, what):
                 raise UsageError(f"{what}: service '{name}' mounts the image '{volume.get('source')}' (type: image), "
                                  "which an app cannot carry along: copy its files into the app's directory, or make "
                                  "it the image of a service")
+            if isinstance(volume, str) and (drive := _drive(volume)):
+                raise UsageError(f"{what}: docker compose takes '{drive}:' in the volume '{volume}' of service '{name}' "
+                                 "for a drive of Windows: give the volume a name of two letters or more, or write it "
+                                 "as a mapping with type, source and target")
         if "provider" in service:
             raise UsageError(f"{what}: service '{name}' has a provider, a program that no app carries along")
         for key in ("configs", "secrets"):
@@ -72,6 +78,14 @@ def _refuse(value, what):
                                  "cannot carry along: put the file into the app's directory")
     if value.get("models"):
         raise UsageError(f"{what}: it has models, which an app cannot carry along")
+
+
+def _drive(volume):
+    """Return the part of a volume in short form that docker compose takes for a drive letter, "" for none.
+
+    That is any part of a single letter with a colon behind it (format.ParseVolume of compose-go).
+    """
+    return next((part for part in volume.split(":")[:-1] if len(part) == 1 and part.isalpha()), "")
 
 
 def _label(service, name, what):
