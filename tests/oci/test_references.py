@@ -54,7 +54,24 @@ def test_malformed_is_refused_by_name(text):
 
 def test_a_pin_is_demanded():
     with pytest.raises(UsageError, match=r"has no digest: name it as docker.io/library/nginx@sha256"):
-        parse_pinned("nginx:latest")
+        parse_pinned("nginx:latest", version=False)
+    # An app's version lies in its own registry: nobody means Docker Hub by a name alone.
+    for text in ("web", "web:v3", "factory/web"):
+        with pytest.raises(UsageError, match="name it as HOST/PATH@sha256:…, as 'composeapps publish' printed it"):
+            parse_pinned(text)
+    with pytest.raises(UsageError, match="name it as hub.example.com/factory/web@sha256"):
+        parse_pinned("hub.example.com/factory/web:v3")
+
+
+@pytest.mark.parametrize("host", ["h:99999", "h:65536", "h:0", "[::1]:70000"])
+def test_a_port_that_there_is_not(host):
+    with pytest.raises(UsageError, match="is not a number from 1 to 65535"):
+        parse(f"{host}/x:v")
+
+
+def test_ports_that_there_are():
+    assert [parse(f"{host}/x").host for host in ("h:1", "h:65535", "[::1]:5000", "[::1]")] == [
+        "h:1", "h:65535", "[::1]:5000", "[::1]"]
 
 
 @pytest.mark.parametrize(("text", "says"), [

@@ -69,7 +69,8 @@ def services(data, what):
     value = pinned(data, what)
     try:
         return [
-            Service(name, str(parse_pinned(str(service.get("image") or ""), what=f"{what}: image of service '{name}'")),
+            Service(name, str(parse_pinned(str(service.get("image") or ""), what=f"{what}: image of service '{name}'",
+                                           version=False)),
                     str(service_labels(service, name, what).get(CONFIG_HASH) or ""), *_started(service))
             for name, service in value["services"].items()
         ]

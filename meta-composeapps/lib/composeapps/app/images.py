@@ -57,7 +57,7 @@ def pinned_list(data, path):
     for item in items:
         if not isinstance(item, str):
             raise UsageError(f"{path}: {shown(str(item))} is not a pinned image, HOST/PATH@sha256:…")
-        ref = parse_pinned(item, what=f"{path}: image")
+        ref = parse_pinned(item, what=f"{path}: image", version=False)
         name = f"{ref.repository}:{ref.tag}" if ref.tag else ref.repository
         if pins.setdefault(name, ref.digest) != ref.digest:
             raise UsageError(f"{path} has two digests for {name}: leave one out")

@@ -5,6 +5,7 @@ import json
 import time
 
 from composeapps.cli import output
+from composeapps.errors import NotFoundError
 
 HELP = {
     "status": {
@@ -133,10 +134,15 @@ def _history(args):
     from composeapps.records import history
     from composeapps.records.state import StateDirectory
 
-    found, problem = history.read(StateDirectory(output.load_config(args).state_dir))
+    states = StateDirectory(output.load_config(args).state_dir)
+    found, problem = history.read(states)
     if problem:
         output.notify(f"composeapps: {problem}")
-    found = [entry for entry in found if args.app in (None, entry["app"])]
+    if args.app is not None:
+        apps = sorted({*(entry["app"] for entry in found), *states.names()})
+        found = [entry for entry in found if args.app == entry["app"]]
+        if args.app not in apps and not problem:
+            raise NotFoundError(f"nothing became of an app '{args.app}'; apps with a history: {', '.join(apps) or 'none'}")
     found = found[-args.number:] if args.number else found
     if args.json:
         output.print_json(found)

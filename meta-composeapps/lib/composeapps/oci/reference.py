@@ -99,14 +99,30 @@ def parse(text, *, what="reference"):
         raise UsageError(f"{what} '{text}': '{tag}' is not a tag")
     if not _HOST.fullmatch(host) or not _PATH.fullmatch(path):
         raise UsageError(f"{what} '{text}' is not of the form HOST[:PORT]/PATH[:TAG][@sha256:HEX], in lower case")
+    if not _has_a_port(host):
+        raise UsageError(f"{what} '{text}': the port of {host} is not a number from 1 to 65535")
     if max(len(host), len(path)) > _LONGEST_NAME:
         raise UsageError(f"{what} '{text}' has a name of more than the {_LONGEST_NAME} characters that registries take")
     return Reference(host, path, tag, digest)
 
 
-def parse_pinned(text, *, what="reference"):
-    """Parse a reference that must carry a digest; raises UsageError when it does not."""
+def _has_a_port(host):
+    """Tell whether the port of a registry's name is one that there can be, or it has none."""
+    port = host.rpartition("]")[2].rpartition(":")[2] if ":" in host.rpartition("]")[2] else "443"
+    return 0 < int(port) < 65536
+
+
+def parse_pinned(text, *, what="reference", version=True):
+    """Parse a reference that must carry a digest; raises UsageError when it does not.
+
+    Arguments:
+        text, what: as for ``parse``.
+        version: an app's version is meant, which lies nowhere but in its own registry; else an image, for which
+            no host means Docker Hub.
+    """
     ref = parse(text, what=what)
     if not ref.digest:
-        raise UsageError(f"{what} '{text}' has no digest: name it as {ref.repository}@sha256:…")
+        named = f"{ref.repository}@sha256:…" if not version or text.startswith(f"{ref.host}/") else \
+            "HOST/PATH@sha256:…, as 'composeapps publish' printed it"
+        raise UsageError(f"{what} '{text}' has no digest: name it as {named}")
     return ref

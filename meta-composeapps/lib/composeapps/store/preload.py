@@ -31,7 +31,7 @@ def build_store(root, uri, images, platform):
     """
     store = Store(root)
     ref = parse_pinned(uri, what="app")
-    pinned = [parse_pinned(image, what=f"image of app {ref.app_name}") for image in images]
+    pinned = [parse_pinned(image, what=f"image of app {ref.app_name}", version=False) for image in images]
     app = load_app(StoreSource(store), ref, [Platform.parse(platform)], pinned)
     _match_images(app, pinned)
     _verify(store, app)
