@@ -138,6 +138,12 @@ def test_a_state_that_is_gone_with_its_directory_is_found_by_the_labels_of_what_
     kept = device.states.root.with_name("kept")
     device.states.root.rename(kept)
     try:
+        # Until then nothing is recorded, and that is not "all is well".
+        for words in (["status"], ["ps"]):
+            status, out, err = run(*words)
+            assert status == 8 and pair.name in out and "nothing is recorded of it" in out + err
+        assert run("--docker-host", "unix:///nonexistent/docker.sock", "status")[0] == 8
+        assert run("--docker-host", "unix:///nonexistent/docker.sock", "ps")[0] == 6
         factory(**{pair.name: pair.other})
         status, _, err = run(*BOOT)
         assert status == 0 and pair.installed in err, err
@@ -226,9 +232,17 @@ def test_an_image_brings_a_version_from_its_factory_store_alone(device, run, nam
     assert run("--store", str(seed.root), "--state-dir", str(device.root / "elsewhere"), "pull", new)[0] == 0
     no_registry()
     factory(**{name: new})
+    # What is to run is the image's version, and what runs is another one.
+    for words in (["status", name], ["ps", name]):
+        status, out, err = run(*words)
+        assert status == 8 and f"the image brings {new}" in out + err
     status, _, err = run(*BOOT)
     assert status == 0, err
     assert device.problems(name, new) == []
+    assert run("status", name)[0] == run("ps", name)[0] == 0
+    # What somebody stopped is not to run.
+    assert run("stop", name)[0] == 0
+    assert run("status", name)[0] == run("ps", name)[0] == 0
 
 
 def test_a_boot_waits_for_another_command(device, run, pair):

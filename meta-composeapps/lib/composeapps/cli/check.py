@@ -3,7 +3,7 @@
 
 import contextlib
 
-from composeapps.cli import output
+from composeapps.cli import output, stores
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
 from composeapps.oci.digests import is_digest
 
@@ -37,16 +37,14 @@ def configure(name, parser):
 
 
 def _check(args):
-    from composeapps.engine.client import Engine
-    from composeapps.engine.look import Look
-    from composeapps.records.state import StateDirectory
-    from composeapps.store.store import Store
+    from composeapps.update.parts import Parts
 
     config = output.load_config(args)
-    store, states = Store(config.store), StateDirectory(config.state_dir)
+    parts = Parts(config, output.notify)
+    store, states = parts.store, parts.states
     refs = [store.find_app(name, states) for name in args.apps] or [*store.list_apps(), *_lost(states, store)]
     known = _known(states, config)
-    results, seen, verified, engine = [], set(), {}, Look(Engine(config.docker_host))
+    results, seen, verified, engine = [], set(), {}, parts.look
     for ref in refs:
         state = states.get(ref.app_name)
         installed = state is not None and state.uri == str(ref) and not args.store_only
@@ -55,6 +53,7 @@ def _check(args):
     if not args.apps:
         rest = _check_rest(store, refs, seen, known, args.quick)
         results += [rest] if rest["problems"] else []
+        results += _awaited(parts, args, refs)
     if args.json:
         output.print_json(results)
     else:
@@ -85,6 +84,27 @@ def _lost(states, store):
             if not (store.app_dir(ref) / "uri").exists():
                 lost.append(ref)
     return lost
+
+
+def _awaited(parts, args, refs):
+    """Return the results of what should be in the store and is not: the image's apps, or all of it.
+
+    Arguments:
+        parts: the Parts of the device.
+        args: the command line.
+        refs: the References of the versions that were looked at.
+    """
+    from composeapps.installed import desired
+
+    found, names = [], {ref.app_name for ref in refs} | set(desired.factory_set(parts.config)[0])
+    if problem := stores.missing(args, parts.store, names):
+        found.append(_result("store", "", False))
+        _add(found[-1], str(problem), type(problem))
+    for name, each in sorted(desired.awaited(parts)[0].items()):
+        if each.preloaded and each.uri not in map(str, refs):
+            found.append(_result(name, each.uri, False))
+            _add(found[-1], f"{each.text}: {each.remedy}", NotFoundError)
+    return found
 
 
 def _known(states, config):

@@ -2,7 +2,7 @@
 """composeapps prune, rm: giving space back."""
 
 from composeapps import durable
-from composeapps.cli import output
+from composeapps.cli import output, stores
 from composeapps.errors import ComposeAppsError
 
 HELP = {
@@ -77,6 +77,8 @@ def _prune(args):
 
     parts = _parts(args)
     keep = [str(parse_pinned(uri, what="--keep")) for uri in args.keep]
+    if problem := stores.missing(args, parts.store, parts.states.names()):
+        raise problem
     held = contextlib.nullcontext() if args.dry_run else lock.exclusive(parts.states.lock_file)
     with held:
         report = prune.prune(parts.store, parts.states, parts.config, parts.engine, args.dry_run, keep,

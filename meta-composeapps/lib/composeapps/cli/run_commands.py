@@ -103,7 +103,7 @@ def _wishes(args, parts):
     """Return ([Wish, …] that the command line asks for, the error that is told at the end or None)."""
     from composeapps.oci.names import AppName
     from composeapps.oci.reference import parse_pinned
-    from composeapps.update import desired
+    from composeapps.installed import desired
 
     installed = getattr(args, "installed", False)
     if args.factory or installed:
@@ -352,14 +352,28 @@ def _stop(args):
     return results.end(args)
 
 
+# What ps shows of an app that should run and is not here yet.
+_NOT_INSTALLED = {"name": "-", "state": "not installed", "health": "", "status": "", "current": True}
+
+
 def _ps(args):
+    from composeapps.installed import desired
     from composeapps.switching import runtime
 
-    parts, results, apps, good = _parts(args), _Results(), [], True
-    names = args.apps or parts.states.names()
-    if names:
+    parts, results, apps = _parts(args), _Results(), []
+    if args.apps or parts.states.names():
         parts.look.ahead(parts.look.containers, parts.look.ended)
-    for name in names:
+    awaited, errors = desired.awaited(parts)
+    for err in () if args.apps else errors:
+        results.tell(err)
+    good = True
+    for name in args.apps or sorted({*parts.states.names(), *awaited}):
+        if name in awaited:
+            good = False
+            output.notify(f"composeapps: {name}: {awaited[name].text}: {awaited[name].remedy}")
+            if parts.states.get(name) is None:
+                apps.append({"name": name, "uri": "", "stopped": False, "services": []})
+                continue
         try:
             with durable.storage_errors(f"app {name}"):
                 app, state = _version(parts, name)
@@ -367,7 +381,8 @@ def _ps(args):
         except ComposeAppsError as err:
             results.tell(err)
             continue
-        good = good and all(service.good for service in services)
+        # What was stopped is not to run.
+        good = good and (state.stopped or all(service.good for service in services))
         apps.append({
             "name": name, "uri": state.uri, "stopped": state.stopped,
             "services": [{"name": s.name, "state": s.state, "health": s.health, "status": s.status, "image": s.image,
@@ -378,5 +393,5 @@ def _ps(args):
     else:
         output.print_table(("APP", "SERVICE", "STATE", "HEALTH", "STATUS"), [
             (app["name"], s["name"], s["state"] if s["current"] or s["state"] == "missing" else f"{s['state']} (old)",
-             s["health"] or "-", s["status"] or "-") for app in apps for s in app["services"]])
+             s["health"] or "-", s["status"] or "-") for app in apps for s in app["services"] or [_NOT_INSTALLED]])
     return results.status or (0 if good else 8)

@@ -3,7 +3,7 @@
 
 import sys
 
-from composeapps.cli import output
+from composeapps.cli import output, stores
 from composeapps.store.store import Store
 
 HELP = {
@@ -40,9 +40,11 @@ def _ls(args):
     from composeapps.records.state import StateDirectory
 
     config = output.load_config(args)
-    states = StateDirectory(config.state_dir)
+    states, store = StateDirectory(config.state_dir), Store(config.store)
+    if problem := stores.missing(args, store, states.names()):
+        raise problem
     rows = []
-    for ref in Store(config.store).list_apps():
+    for ref in store.list_apps():
         state = states.get(ref.app_name)
         installed = state is not None and state.uri == str(ref)
         rows.append({"name": ref.app_name, "uri": str(ref), "installed": installed})

@@ -51,22 +51,31 @@ def recover(name, store, states, config, engine, factory=(), recorded=True):
 def left_behind(store, states, config, engine):
     """Return the names of apps that have no record at all, but containers that this agent made, sorted.
 
-    Containers of other agents on the same directories are theirs. Raises nothing.
+    Containers of other agents on the same directories are theirs. Raises nothing of dockerd's.
     """
-    recorded = {*states.names(), *states.removals()}
-    names = {AppName(ref.app_name) for ref in store.list_apps()} - recorded
-    return [name for name in sorted(names) if _has_containers(name, config, engine)]
+    return [name for name in unrecorded(store, states, config) if _has_containers(name, config, engine)]
 
 
 def is_left_behind(name, store, states, config, engine):
     """Tell whether an app is one of those that ``left_behind`` names. Raises nothing."""
     return name not in states.names() and name not in states.removals() \
-        and any(ref.app_name == name for ref in store.list_apps()) and _has_containers(AppName(name), config, engine)
+        and any(ref.app_name == name for ref in store.list_apps()) and _is_unpacked(AppName(name), config) \
+        and _has_containers(AppName(name), config, engine)
+
+
+def unrecorded(store, states, config):
+    """Return the names of apps that are in the store and unpacked, and of which nothing is recorded, sorted."""
+    recorded = {*states.names(), *states.removals()}
+    names = {AppName(ref.app_name) for ref in store.list_apps()} - recorded
+    return [name for name in sorted(names) if _is_unpacked(name, config)]
+
+
+def _is_unpacked(name, config):
+    return Placed(config.compose_root, name).compose_file() is not None
 
 
 def _has_containers(name, config, engine):
-    return Placed(config.compose_root, name).compose_file() is not None and any(
-        FINGERPRINT in labels for labels in _labelled(name, config, engine))
+    return any(FINGERPRINT in labels for labels in _labelled(name, config, engine))
 
 
 def _candidates(name, store, uris):

@@ -53,7 +53,8 @@ def collect(config, names=()):
 
     Arguments:
         config: the Config.
-        names: the apps' names; when empty, all that are installed, on their way, or failed to be installed.
+        names: the apps' names; when empty, all that are installed, on their way, failed to be installed, or should
+            run here (composeapps.installed.desired).
 
     Raises NotFoundError for a name of which nothing is known, and nothing else of its own.
     """
@@ -68,6 +69,7 @@ def collect(config, names=()):
     return {
         "schema": SCHEMA,
         "time": history.timestamp(),
+        # What should run runs: nothing less.
         "ok": all(app["ok"] for app in apps) and not device.problems,
         "at_work": {"pid": holder[0], "holder": holder[1]} if holder else None,
         "problems": device.problems,
@@ -81,13 +83,14 @@ class _Device:
     def __init__(self, config):
         from composeapps.engine.client import Engine
         from composeapps.engine.look import Look
+        from composeapps.installed import desired
         from composeapps.records import journal, preloaded, rejection
         from composeapps.records.state import StateDirectory
         from composeapps.store.store import Store
 
         self.config, self.problems = config, []
         self.states, self.store = StateDirectory(config.state_dir), Store(config.store)
-        self._engine, self._engine_failed = Look(Engine(config.docker_host, timeout=ENGINE_TIMEOUT)), False
+        self.look, self._engine_failed = Look(Engine(config.docker_host, timeout=ENGINE_TIMEOUT)), False
         # Asked twice: an update that begins or ends meanwhile must not look like one that nobody goes on with.
         before = self._holder()
         self.files = {kind: self._files(kind) for kind in ("apps", "updates", "progress")}
@@ -114,6 +117,9 @@ class _Device:
         if problem:
             self.problems.append(problem)
         self.last = {entry["app"]: entry for entry in entries if entry.get("result") != history.REPAIRED}
+        # The image's apps that are not here yet, and what a lost state directory leaves behind.
+        self.awaited, errors = desired.awaited(self)
+        self.problems += [str(err) for err in errors]
 
     def _holder(self):
         """Return (process, words) of who changes apps, else of who downloads, else None."""
@@ -123,7 +129,7 @@ class _Device:
         """Return the names of the apps that there is something to tell of."""
         failed = {name for name, entry in self.last.items()
                   if is_name(name) and entry.get("result") not in history.GOOD}
-        return {*self.files["apps"], *self.journals, *self.unreadable, *self.downloads, *failed}
+        return {*self.files["apps"], *self.journals, *self.unreadable, *self.downloads, *failed, *self.awaited}
 
     def states_of(self, ref, services):
         """Return the ServiceStatus of each of the app's compose.Services, or None when dockerd does not tell."""
@@ -132,10 +138,11 @@ class _Device:
         if self._engine_failed or not services:
             return None
         try:
-            return runtime.service_states(ref, services, self._engine, self.config)
+            return runtime.service_states(ref, services, self.look, self.config)
         except EngineError as err:
             self._engine_failed = True
-            self.problems.append(str(err))
+            if str(err) not in self.problems:
+                self.problems.append(str(err))
             return None
 
     def _files(self, kind):
@@ -203,12 +210,19 @@ def _app(device, name):
     if left and (error is None or error["uri"] != journal.target):
         problems.append(_problem(f"its {journal.kind} to {journal.target} is unfinished, and nobody goes on with it",
                                  "'composeapps update' does"))
+    awaited = device.awaited.get(name)
+    if awaited and not left:
+        remedy = "wait for the command that is at work" if device.holder else awaited.remedy
+        problems.append(_problem(awaited.text, "'composeapps update start' does" if journal and journal.waits else remedy))
     status = _update_status(journal, download, error, rejected, state is not None and name not in device.unreadable)
+    if status == ABORTED and error is None and awaited and awaited.uri:
+        status = DOWNLOADED
     stopped = bool(state and state.stopped)
     for service in services:
         if not service["ok"] and not stopped and service["state"] != "unknown":
             problems.append(_service_problem(name, service))
-    well = all(service["ok"] or stopped for service in services) and (state is not None or journal is not None)
+    # What is only fetched, and nothing says that it should run, need not.
+    well = all(service["ok"] or stopped for service in services) and (state is not None or download is not None)
     return {
         "name": name, "uri": uri, "digest": _digest(uri), "previous": state.previous if state else "",
         "stopped": stopped, "ok": well and not problems and error is None, "update_status": status,

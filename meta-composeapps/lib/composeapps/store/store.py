@@ -21,11 +21,12 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import threading
 from pathlib import Path
 
 from composeapps import COMPOSE_FILE, beneath, durable
-from composeapps.errors import CorruptError, NotFoundError, UsageError
+from composeapps.errors import CorruptError, NotFoundError, StorageError, UsageError
 from composeapps.oci.digests import is_digest, stream_sha256
 from composeapps.oci.documents import MAX_DOCUMENT
 from composeapps.oci.names import AppName, is_name
@@ -332,6 +333,20 @@ class Store:
     def app_dir(self, ref):
         """Return the directory of an app's version; ``ref`` carries a digest."""
         return ref.app_name.below(self.apps) / ref.hex
+
+    def absence(self):
+        """Return None when the store's directory is there, else the error that says what is in place of it.
+
+        A NotFoundError says that nothing is, and a StorageError that something else is, or that nobody can tell.
+        """
+        try:
+            if stat.S_ISDIR(os.stat(self.root).st_mode):
+                return None
+        except OSError as err:
+            if err.errno not in _ABSENT:
+                return StorageError(f"the store {self.root} cannot be read ({err.strerror})")
+            return NotFoundError(f"the store {self.root} does not exist")
+        return StorageError(f"the store {self.root} is no directory")
 
     def list_apps(self):
         """Return the References of the apps in the store, sorted by name.

@@ -17,10 +17,10 @@ from composeapps.errors import (
     RolledBackError,
     StorageError,
 )
-from composeapps.installed import install
+from composeapps.installed import desired, install
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import history, journal, rejection
-from composeapps.update import desired, identify
+from composeapps.update import identify
 
 
 class Damaged(Exception):

@@ -2,9 +2,8 @@
 """Which version of an app is installed, by its record, else by what is unpacked and runs."""
 
 from composeapps.errors import CorruptError, StorageError
-from composeapps.installed import recovery
+from composeapps.installed import desired, recovery
 from composeapps.records import history, preloaded
-from composeapps.update import desired
 
 
 def installed(parts, name):
