@@ -3,7 +3,9 @@
 
 import json
 import os
+import re
 import shutil
+import subprocess
 import time
 from types import SimpleNamespace
 
@@ -530,3 +532,42 @@ def test_the_data_of_one_app_is_no_other_app(device):
     assert victim.read_text() == "mine"
     remove_app("shop", device.store, device.states, device.config, NoEngine())
     assert (device.config.compose_root / ".kept/shop/data/docker-compose.yml").read_text() == "mine"
+
+
+def test_what_removals_set_aside_is_told_with_its_size_and_stays(device, capsys):
+    uri = device.add("shop", "1")
+    device.installed("shop", uri)
+    directory = device.config.compose_root / "shop"
+    (directory / "data").mkdir(parents=True)
+    (directory / "data" / "orders").write_bytes(b"7" * 50_000)
+    (directory / "data" / "away").symlink_to("/usr")
+    kept = device.config.compose_root / ".kept"
+    assert main([*device.options, "prune"]) == 6 and str(kept) not in capsys.readouterr().out
+    remove_app("shop", device.store, device.states, device.config, NoEngine())
+    for words in (["prune"], ["prune", "--dry-run"]):
+        assert main([*device.options, *words]) == 6
+        (line,) = [each for each in capsys.readouterr().out.splitlines() if str(kept) in each]
+        assert re.match(rf"{kept} holds [56]\d\.\d k?B that 1 removals set aside: .*'rm -r {kept}/NAME'$", line), line
+    assert main([*device.options, "prune", "--json"]) == 6
+    found = json.loads(capsys.readouterr().out)["set_aside"]
+    # What a link leads to does not count.
+    assert (found["path"], found["entries"], found["complete"]) == (str(kept), 1, True)
+    assert 50_000 <= found["bytes"] < 100_000 and (kept / "shop" / "data" / "orders").exists()
+
+
+def test_what_a_container_nested_too_deep_to_look_at_is_no_error(device, capsys):
+    device.add("shop", "1")
+    deep = device.config.compose_root / ".kept" / "shop"
+    deep.mkdir(parents=True)
+    top = os.open(deep, os.O_RDONLY)
+    try:
+        for _ in range(3000):
+            os.mkdir("d", dir_fd=top)
+            below = os.open("d", os.O_RDONLY, dir_fd=top)
+            os.close(top)
+            top = below
+    finally:
+        os.close(top)
+    assert main([*device.options, "prune", "--json"]) == 6
+    assert json.loads(capsys.readouterr().out)["set_aside"]["entries"] == 1
+    subprocess.run(["rm", "-rf", deep], check=True)

@@ -18,8 +18,11 @@ HELP = {
             "'compose_apps' in the configuration names and that are not installed yet. All else goes: apps, their "
             "blobs, unfinished downloads, and the images that the agent loaded into dockerd for these apps, unless a "
             "container is made from them.",
+            "What removals of apps set aside, because services or users had written it, is measured and stays: it is "
+            "emptied by hand.",
         ),
-        "exits": {4: "something could not be judged for damage: it was kept, the rest is pruned",
+        "exits": {3: "the store should be there and is not",
+                  4: "something could not be judged for damage: it was kept, the rest is pruned",
                   6: "dockerd could not be asked for its images: they were kept, the rest is pruned", 9: None},
     },
     "rm": {
@@ -73,7 +76,7 @@ def _prune(args):
 
     from composeapps.oci.reference import parse_pinned
     from composeapps.records import lock
-    from composeapps.space import prune
+    from composeapps.space import prune, setaside
 
     parts = _parts(args)
     keep = [str(parse_pinned(uri, what="--keep")) for uri in args.keep]
@@ -83,8 +86,9 @@ def _prune(args):
     with held:
         report = prune.prune(parts.store, parts.states, parts.config, parts.engine, args.dry_run, keep,
                              notify=output.notify)
+    aside = setaside.measure(parts.config)
     if args.json:
-        output.print_json({"dry_run": args.dry_run, **report.dump()})
+        output.print_json({"dry_run": args.dry_run, **report.dump(), "set_aside": aside.dump()})
     else:
         would = "would be " if args.dry_run else ""
         for uri in report.apps if args.dry_run else ():
@@ -94,6 +98,10 @@ def _prune(args):
         print(f"{len(report.apps)} versions, {report.blobs} blobs, {report.partials} unfinished downloads and "
               f"{len(report.images)} images {would}removed: {output.human_size(report.bytes)} in the store, "
               f"{output.human_size(report.docker_bytes)} in dockerd")
+        if aside.entries:
+            more = "" if aside.complete else "more than "
+            print(f"{aside.path} holds {more}{output.human_size(aside.bytes)} that {aside.entries} removals set aside: "
+                  f"look through it, and remove what nobody needs with 'rm -r {aside.path}/NAME'")
     return _problems([report])
 
 

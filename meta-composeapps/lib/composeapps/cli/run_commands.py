@@ -50,8 +50,8 @@ HELP = {
     },
     "ps": {
         "examples": (("composeapps ps", ""), ("composeapps ps web --json", "")),
-        "exits": {0: "every service runs, is not unhealthy and is of the installed version", 3: None, 4: None, 6: None,
-                  8: "one does not"},
+        "exits": {0: "what should run on this device runs, is not unhealthy and is of the right version", 3: None,
+                  4: None, 6: None, 8: "something does not, or is not installed yet"},
     },
 }
 

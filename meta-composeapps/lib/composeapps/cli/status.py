@@ -20,7 +20,7 @@ HELP = {
             "All is well when every service runs the installed version and is not unhealthy, no update has failed or "
             "was left unfinished, and everything could be read.",
         ),
-        "exits": {0: "all is well", 3: None, 8: "something is not well"},
+        "exits": {0: "what should run on this device runs, and nothing went wrong", 3: None, 8: "something is not well"},
     },
     "history": {
         "examples": (

@@ -2,7 +2,7 @@
 """What the exit statuses mean. Which error has which is in composeapps.errors."""
 
 STATUSES = {
-    0: "done; of 'status' and 'ps': all is well",
+    0: "done; of 'status' and 'ps': what should run runs",
     1: "failure of another kind",
     2: "wrong usage or bad input",
     3: "an app, blob or image is missing",

@@ -9,7 +9,7 @@ from composeapps.store.store import Store
 HELP = {
     "ls": {
         "examples": (("composeapps ls", ""), ("composeapps ls --json | jq -r '.[].uri'", "")),
-        "exits": {4: None},
+        "exits": {3: "the store should be there and is not", 4: None},
     },
     "show": {
         "examples": (
