@@ -100,7 +100,7 @@ def _awaited(parts, args, refs):
     if problem := stores.missing(args, parts.store, names):
         found.append(_result("store", "", False))
         _add(found[-1], str(problem), type(problem))
-    for name, each in sorted(desired.awaited(parts)[0].items()):
+    for name, each in sorted(desired.awaited(parts, containers=False)[0].items()):
         if each.preloaded and each.uri not in map(str, refs):
             found.append(_result(name, each.uri, False))
             _add(found[-1], f"{each.text}: {each.remedy}", NotFoundError)

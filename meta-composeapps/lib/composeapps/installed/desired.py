@@ -66,17 +66,18 @@ class Awaited(NamedTuple):
     preloaded: bool = False
 
 
-def awaited(parts):
+def awaited(parts, containers=True):
     """Tell what should run on this device, and is not installed yet, or not in the version that the image brings.
 
     Arguments:
         parts: the Parts of the device, of which ``config``, ``states``, ``store`` and ``look`` are asked.
+        containers: whether dockerd is asked, where need be, for containers of apps of which nothing is recorded.
 
     Returns ({name: Awaited}, [error, …]), the latter about what keeps it from being known. Takes no lock, writes
     nothing and raises nothing; an app whose record is damaged is not awaited: its record tells so.
     """
     try:
-        wishes, factory, left, problem = _look(parts, quiet=True)
+        wishes, factory, left, problem = _look(parts, containers, quiet=True)
         first = {entry.app: entry for entry in journal.pending(parts.states)}
         recorded = set(parts.states.names())
     except OSError as err:
@@ -96,7 +97,7 @@ def awaited(parts):
         if name not in recorded and name not in factory:
             found[name] = Awaited(entry.target, f"{entry.target} is not installed yet", "'composeapps update' goes on")
     errors = [problem] if problem else []
-    if recovery.unrecorded(parts.store, parts.states, parts.config) and not left:
+    if containers and not left and recovery.unrecorded(parts.store, parts.states, parts.config):
         # Whether these are left behind only dockerd can tell.
         try:
             parts.look.containers()
@@ -105,12 +106,12 @@ def awaited(parts):
     return found, errors
 
 
-def _look(parts, quiet=False):
+def _look(parts, containers=True, quiet=False):
     """Return ([Wish, …], {name: preloaded version}, {names of apps without a record}, problem or None)."""
     states = parts.states
     factory, problem = factory_set(parts.config)
     gone = states.removals()
-    left = set(recovery.left_behind(parts.store, states, parts.config, parts.look))
+    left = set(recovery.left_behind(parts.store, states, parts.config, parts.look) if containers else ())
     wishes = [Wish(name, "" if name in left else _change(parts, name, uri, quiet)) for name, uri in factory.items()
               if name not in gone]
     for name in states.names():
