@@ -65,13 +65,14 @@ def spans(path):
 
 @cache
 def sources(tests=False):
-    """Return the text of all files of the tree but pages, with or without the ``tests``."""
+    """Return the text of the tree's files but pages, with or without the ``tests``."""
     names = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z", "-co", "--exclude-standard"],
                            capture_output=True, text=True, check=True).stdout.split("\0")
     # The tests of the pages name what there is not.
     wanted = [name for name in names if name and not name.endswith(".md") and not name.startswith("tests/docs/")
               and (tests or not name.startswith("tests/"))]
-    return "\n".join([*wanted, *((TOP / name).read_text(errors="replace") for name in wanted if (TOP / name).is_file())])
+    texts = [(TOP / name).read_text(errors="replace") for name in wanted if (TOP / name).is_file()]
+    return "\n".join([*wanted, *texts])
 
 
 @cache
@@ -204,7 +205,8 @@ def _help(script, subcommand):
 
 @cache
 def _pytests():
-    done = subprocess.run([sys.executable, "-m", "pytest", "--help"], capture_output=True, text=True, check=False, cwd=TOP)
+    done = subprocess.run([sys.executable, "-m", "pytest", "--help"], cwd=TOP, capture_output=True, text=True,
+                          check=False)
     # One of two names for the same, of which help tells the other.
     return frozenset(_OPTION.findall(done.stdout)) | {"--junitxml"}
 

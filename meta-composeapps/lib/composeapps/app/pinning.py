@@ -61,9 +61,9 @@ def _refuse(value, what):
                                  "which an app cannot carry along: copy its files into the app's directory, or make "
                                  "it the image of a service")
             if isinstance(volume, str) and (drive := _drive(volume)):
-                raise UsageError(f"{what}: docker compose takes '{drive}:' in the volume '{volume}' of service '{name}' "
-                                 "for a drive of Windows: give the volume a name of two letters or more, or write it "
-                                 "as a mapping with type, source and target")
+                raise UsageError(f"{what}: docker compose takes '{drive}:' in the volume '{volume}' of service "
+                                 f"'{name}' for a drive of Windows: give the volume a name of two letters or more, or "
+                                 "write it as a mapping with type, source and target")
         if "provider" in service:
             raise UsageError(f"{what}: service '{name}' has a provider, a program that no app carries along")
         for key in ("configs", "secrets"):

@@ -101,9 +101,9 @@ def _version(parts, name):
 
 def _wishes(args, parts):
     """Return ([Wish, …] that the command line asks for, the error that is told at the end or None)."""
+    from composeapps.installed import desired
     from composeapps.oci.names import AppName
     from composeapps.oci.reference import parse_pinned
-    from composeapps.installed import desired
 
     installed = getattr(args, "installed", False)
     if args.factory or installed:

@@ -20,7 +20,8 @@ HELP = {
             "All is well when every service runs the installed version and is not unhealthy, no update has failed or "
             "was left unfinished, and everything could be read.",
         ),
-        "exits": {0: "what should run on this device runs, and nothing went wrong", 3: None, 8: "something is not well"},
+        "exits": {0: "what should run on this device runs, and nothing went wrong", 3: None,
+                  8: "something is not well"},
     },
     "history": {
         "examples": (
@@ -142,7 +143,8 @@ def _history(args):
         apps = sorted({*(entry["app"] for entry in found), *states.names()})
         found = [entry for entry in found if args.app == entry["app"]]
         if args.app not in apps and not problem:
-            raise NotFoundError(f"nothing became of an app '{args.app}'; apps with a history: {', '.join(apps) or 'none'}")
+            have = ", ".join(apps) or "none"
+            raise NotFoundError(f"nothing became of an app '{args.app}'; apps with a history: {have}")
     found = found[-args.number:] if args.number else found
     if args.json:
         output.print_json(found)

@@ -213,7 +213,8 @@ def _app(device, name):
     awaited = device.awaited.get(name)
     if awaited and not left:
         remedy = "wait for the command that is at work" if device.holder else awaited.remedy
-        problems.append(_problem(awaited.text, "'composeapps update start' does" if journal and journal.waits else remedy))
+        remedy = "'composeapps update start' does" if journal and journal.waits else remedy
+        problems.append(_problem(awaited.text, remedy))
     status = _update_status(journal, download, error, rejected, state is not None and name not in device.unreadable)
     if status == ABORTED and error is None and awaited and awaited.uri:
         status = DOWNLOADED
