@@ -19,6 +19,7 @@ SCRIPTS = {
     "gen-recipes": "recipes.command",
     "kill-test": "kills.command",
     "registry": "hub.command",
+    "run-pages": "pagerun.command",
     "run-qemu": "emulator.cli",
     "test": "suite",
 }

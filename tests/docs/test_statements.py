@@ -28,7 +28,7 @@ ELSEWHERE = {
     "COMPOSEAPPS_REASON": "made of the key 'reason' by update/callback.py",
 }
 # Pages say of these that they are not there yet.
-NOT_YET = {"scripts/qa", "scripts/registry", "--demo", "--app"}
+NOT_YET = {"scripts/qa"}
 LANGUAGES = {"sh", "text", "yaml", "toml", "json", "python", "bitbake", "html", "ini", "dockerfile", "diff"}
 REASONS = {"needs a connected build", "needs hardware", "an example", "needs another machine"}
 IDS = [str(path.relative_to(TOP)) for path in PAGES]
