@@ -29,6 +29,7 @@ HELP = {
             ("composeapps history web -n 3", ""),
             ("composeapps history --json | jq '.[] | select(.result != \"committed\")'", ""),
         ),
+        "exits": {3: "nothing became of such an app"},
     },
 }
 # Seconds between two looks of --follow.
