@@ -136,12 +136,13 @@ def make_base(draw):
     return [first.bytes(), second.bytes()], second.files
 
 
-def build(directory, seed, count=3, small=25, large=1, versions=1, image_each=False, services=()):
+def build(directory, seed, count=3, small=25, large=1, versions=1, image_each=False, services=(), parts=4):
     """Make ``count`` apps of one image each in a new store ``directory``; return their World.
 
     Further ``versions`` of an app have another bundle, and with ``image_each`` another image; the World knows
     them as "app0@2" and so on, its ``images`` are in the order of the apps' names. ``services`` are the lines of
-    each version's service besides its image, where they are not those of all.
+    each version's service besides its image, where they are not those of all; ``parts`` is how many files of a bundle
+    change with its version.
     """
     draw, store = random.Random(f"contents {seed}"), Store(directory)
     base, facts, made = make_base(draw), [], {}
@@ -156,13 +157,13 @@ def build(directory, seed, count=3, small=25, large=1, versions=1, image_each=Fa
                 facts.append(ImageFacts(reference, config, diff_ids, says))
             key = name if version == 1 else f"{name}@{version}"
             lines = services[version - 1] if services else _LINES
-            made[key] = add_app(store, name, reference, image, _bundle_files(draw, version), lines)
+            made[key] = add_app(store, name, reference, image, _bundle_files(draw, version, parts), lines)
     return World(facts, made, {})
 
 
-def _bundle_files(draw, version):
+def _bundle_files(draw, version, parts):
     """Return {path: text} of a bundle: some files change with the version, some come and go."""
-    files = {f"conf/part{number}.txt": draw.randbytes(draw.randrange(1, 6000)).hex() for number in range(4)}
+    files = {f"conf/part{number}.txt": draw.randbytes(draw.randrange(1, 6000)).hex() for number in range(parts)}
     return {**files, "same.txt": "the same in each version\n", f"only-in-{version}.txt": f"version {version}\n"}
 
 

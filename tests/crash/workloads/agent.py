@@ -105,6 +105,14 @@ class Bundle(Workload):
         return problems
 
 
+class ManyFiles(Bundle):
+    """The same with so many files that they are synced together."""
+
+    name = "bundle-many"
+    rounds = 2
+    size = {**Bundle.size, "parts": 30}
+
+
 class States(Workload):
     """The agent's own file of an app is replaced again and again."""
 
@@ -204,7 +212,7 @@ class UpdateApp(Workload):
         return problems
 
 
-AgentWorkloads = (Install, Run, Restore, Bundle, States, PullApps, UpdateApp)
+AgentWorkloads = (Install, Run, Restore, Bundle, ManyFiles, States, PullApps, UpdateApp)
 
 
 @contextlib.contextmanager
