@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the demo shows: text, not HTML, and nothing broken in the middle of a word."""
 
+import hostsetup
 from demonstration import command, pagetext
 
 PAGE = """<!DOCTYPE html>
@@ -27,3 +28,10 @@ def test_on_a_narrow_terminal_paths_stay_whole(monkeypatch, capsys):
     assert image in shown.splitlines()
     assert "<h1>" not in shown and "\033" not in shown
     assert "  Served by BusyBox <1.37> in a container that is called 7da803478c00." in shown.splitlines()
+
+
+def test_the_picture_of_the_pages_is_small_and_of_no_one_machine():
+    text = (hostsetup.TOP / "meta-composeapps" / "docs" / "demo.svg").read_text()
+    assert len(text) < 100_000
+    assert "the&#160;apps" in text and "build/deploy" in text
+    assert "@font-face" not in text and "url(http" not in text and "/home" not in text and "/root" not in text
