@@ -70,8 +70,10 @@ def settled(device, publisher, run, name):
 
 
 @pytest.mark.parametrize("words", [("run", "--factory", "--installed"), ("run", "--installed"), ("status",), ("ps",),
-                                   ("prune",), ("check",), ("history",), ("ls",)], ids=" ".join)
+                                   ("prune",), ("check",), ("check", "--quick"), ("show", "APP"), ("history",),
+                                   ("ls",)], ids=" ".join)
 def test_what_changes_nothing_writes_nothing(device, settled, words):
+    words = [min(settled) if word == "APP" else word for word in words]
     before = files(device)
     syncs, modules = counted(device, *words)
     after = files(device)
