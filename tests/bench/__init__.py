@@ -19,6 +19,7 @@ BENCHMARKS = {
     "update-downtime": ("downtime", "update_downtime", "an update of one of five services: how long that is down"),
     "latency": ("latency", "latency", "a boot and an update with a dockerd that takes 50 ms for each answer"),
     "requests": ("latency", "requests", "what each command asks of dockerd, for up to 50 apps and 100 services"),
+    "scale": ("scale", "scale", "how each command's CPU grows with apps, services, files, links …: the exponent"),
     "fsck": ("fsck_scale", "fsck_scale", "what checking dockerd's store costs with 50 images and 500 layers"),
 }
 

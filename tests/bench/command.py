@@ -23,6 +23,7 @@ HELP = {
     "examples": (
         ("scripts/bench", "all of them"),
         ("scripts/bench load-durable --rounds 7", "one, measured more often"),
+        ("scripts/bench scale --rounds 1 --json", "how each command's time grows, with the times"),
         ("scripts/bench --list", ""),
         ("scripts/bench --json figures.json --check", ""),
         ("scripts/bench --composectl ./composectl", "beside that program, which is yours to bring"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import BENCHMARKS, BESIDE, command, sample
+from bench import BENCHMARKS, BESIDE, command, sample, scale
 from bench.disk import allocated, disk
 from bench.figures import Figure, Run, compare, table
 from composeapps.errors import NotFoundError
@@ -112,7 +112,14 @@ def test_figures_decide_the_exit_status_only_when_asked(tmp_path, monkeypatch, c
     assert json.loads(capsys.readouterr().out)["rounds"] == 5
 
 
+@pytest.mark.parametrize("power", [0.5, 1, 2, 3])
+def test_an_exponent_is_found_above_what_a_command_costs_in_any_case(power):
+    sizes = (10, 20, 40, 80)
+    assert scale.exponent(sizes, [5 + 0.01 * size ** power for size in sizes]) == pytest.approx(power, abs=0.01)
+    assert scale.exponent(sizes, [5, 5.01, 5, 5.02]) == 0 and scale.exponent(sizes, [5, 5.5, 5.2, 5.1]) == 0
+
+
 def test_help_needs_no_setup():
     done = subprocess.run([sys.executable, TOP / "scripts" / "bench", "--help"], capture_output=True, text=True,
                           check=False)
-    assert done.returncode == 0 and "examples:" in done.stdout
+    assert done.returncode == 0 and "Examples:" in done.stdout

@@ -166,7 +166,7 @@ def layers(place, size):
     return fetched(place, place.push({"web": plain()}, images={"web": image}))
 
 
-@axis(4, 40)
+@axis(4, 15)
 def platforms(place, size):
     """Platforms of an image, of which the last is this machine's; of Linux all of them."""
     names = [f"linux/arch{number}" for number in range(size - 1)]
