@@ -95,7 +95,7 @@ class _Device:
         before = self._holder()
         self.files = {kind: self._files(kind) for kind in ("apps", "updates", "progress")}
         if self.files["apps"]:
-            self._engine.ahead(self._engine.containers, self._engine.ended)
+            self.look.ahead(self.look.containers, self.look.ended)
         self.journals = {each.app: each for each in journal.pending(self.states)}
         self.holder = self._holder() or before
         self.downloads, self.unreadable = {}, {}
