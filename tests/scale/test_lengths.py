@@ -20,7 +20,7 @@ SECONDS = 60
 PIECES = ("a", "a/", "${", "$a", "a:", "@sha256:", "a.", " a", "\\", "[")
 # Where in a service a text may stand; "TEXT" stands for it.
 PLACES = {
-    "value": {"environment": {"A": "TEXT"}}, "key": {"environment": {"TEXT": "A"}}, "entry": {"environment": ["TEXT"]},
+    "value": {"environment": {"A": "TEXT"}}, "entry": {"environment": ["TEXT"]},
     "label": {"labels": {"a": "TEXT"}}, "labels": {"labels": ["TEXT"]}, "command": {"command": ["TEXT"]},
     "words": {"command": "TEXT"}, "volume": {"volumes": ["TEXT"]}, "source": {"volumes": [
         {"type": "bind", "source": "TEXT", "target": "/a"}]}, "port": {"ports": ["TEXT"]},
