@@ -21,7 +21,7 @@ PIECES = ("a", "a/", "${", "$a", "a:", "@sha256:", "a.", " a", "\\", "[")
 # Where in a service a text may stand; "TEXT" stands for it.
 PLACES = {
     "value": {"environment": {"A": "TEXT"}}, "entry": {"environment": ["TEXT"]},
-    "label": {"labels": {"a": "TEXT"}}, "labels": {"labels": ["TEXT"]}, "command": {"command": ["TEXT"]},
+    "label": {"labels": {"a": "TEXT"}}, "command": {"command": ["TEXT"]},
     "words": {"command": "TEXT"}, "volume": {"volumes": ["TEXT"]}, "source": {"volumes": [
         {"type": "bind", "source": "TEXT", "target": "/a"}]}, "port": {"ports": ["TEXT"]},
     "env_file": {"env_file": "TEXT"}, "container": {"container_name": "TEXT"},
