@@ -20,6 +20,7 @@ BENCHMARKS = {
     "latency": ("latency", "latency", "a boot and an update with a dockerd that takes 50 ms for each answer"),
     "requests": ("latency", "requests", "what each command asks of dockerd, for up to 50 apps and 100 services"),
     "scale": ("scale", "scale", "how each command's CPU grows with apps, services, files, links …: the exponent"),
+    "boot": ("boots", "boots", "a boot at which nothing is to be done: CPU, beside docker compose up -d of one app"),
     "fsck": ("fsck_scale", "fsck_scale", "what checking dockerd's store costs with 50 images and 500 layers"),
 }
 

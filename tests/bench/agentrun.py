@@ -27,7 +27,7 @@ children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 Path(report).write_text(json.dumps({"own": int(peak.split()[1]) * 1024, "children": children * 1024}))
 sys.exit(code)
 """
-_PLAIN = "import sys; from composeapps.cli.main import main; sys.exit(main())"
+_PLAIN = "from composeapps.cli.main import program; program()"
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,17 @@ class Agent:
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/nonexistent", "LANG": "C.UTF-8",
             "COMPOSEAPPS_ENDPOINTS": endpoints, MARK: "1",
         }
-        self._config = self.directory / "config.toml"
-        self._config.write_text(f"""
-[pacman]
-reset_apps_root = "{self.store}"
-compose_apps_root = "{self.directory}/compose"
-storage_watermark = 95
-[composeapps]
-state_dir = "{self.directory}/state"
-docker_host = "{daemon.host}"
-compose_command = {json.dumps(list(daemon.compose_command))}
-soak_time = 0
-""")
+        self._config, self._daemon = self.directory / "config.toml", daemon
+        self.configure()
+
+    def configure(self, **settings):
+        """Write the configuration, with these keys of the section [composeapps] besides those that it needs."""
+        values = {"state_dir": f"{self.directory}/state", "docker_host": self._daemon.host,
+                  "compose_command": list(self._daemon.compose_command), "soak_time": 0, **settings}
+        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        self._config.write_text(
+            f'[pacman]\nreset_apps_root = "{self.store}"\ncompose_apps_root = "{self.directory}/compose"\n'
+            f"storage_watermark = 95\n[composeapps]\n{lines}")
 
     def run(self, *argv):
         """Run a command to its end; raises BenchError with its words when it fails."""

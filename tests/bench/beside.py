@@ -41,7 +41,7 @@ NAME = "hub.bench.test"
 LOOPBACK, ELSEWHERE = "127.0.0.1", "198.51.100.1"
 SIZES = tuple(size * MB for size in (60, 40, 25, 15, 7, 3))
 HALF = (0, 3, 6)
-_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from composeapps.cli.main import main; sys.exit(main())"
+_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from composeapps.cli.main import program; program()"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import composeapps
+from composeapps.patterns import Pattern
 
 TOP = Path(composeapps.__file__).parent
 SOURCES = sorted(TOP.rglob("*.py"))
@@ -37,6 +38,8 @@ def _compiled(value, depth=0):
     """Yield the patterns in a value: itself, and what containers and classes hold."""
     if isinstance(value, re.Pattern):
         yield value
+    elif isinstance(value, Pattern):
+        yield value.compiled()
     elif depth < 3 and isinstance(value, dict):
         for each in (*value, *value.values()):
             yield from _compiled(each, depth + 1)
@@ -58,7 +61,7 @@ def _patterns():
             continue
         for name, value in vars(_module(path)).items():
             for pattern in _compiled(value):
-                direct = isinstance(value, re.Pattern)
+                direct = isinstance(value, re.Pattern | Pattern)
                 uses = set(re.findall(rf"\b{re.escape(name)}\.(\w+)", text)) if direct else {"match"}
                 found.setdefault((pattern, bool(uses & set(SCANS))), f"{where}: {name}")
         for node in ast.walk(ast.parse(path.read_text())):

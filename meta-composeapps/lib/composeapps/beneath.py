@@ -7,6 +7,7 @@ mounted somewhere below is descended into when a tree is removed.
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 
@@ -66,12 +67,18 @@ def read_at(directory, name, limit):
         raise OSError(errno.EFBIG, f"has {found.st_size} bytes", name)
     descriptor = unnoted(name, FILE, directory)
     try:
-        data = os.read(descriptor, limit + 1)
-        while len(data) < found.st_size and (more := os.read(descriptor, limit)):
-            data += more
-        return data
+        return read_all(descriptor, min(limit, os.fstat(descriptor).st_size))
     finally:
         os.close(descriptor)
+
+
+def read_all(descriptor, size):
+    """Return what is left to read (bytes) of a file that has ``size`` bytes; of one that grows, what it had."""
+    # Room for more than that would have to be found, and given back, each time.
+    data = os.read(descriptor, size)
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    return data
 
 
 def open_file(directory, name):
@@ -134,14 +141,24 @@ def create(directory, name, mode, owner=None, sync=True):
         raise
 
 
-@contextlib.contextmanager
 def opened(path):
-    """Give the Root of a directory."""
-    root = Root(path)
-    try:
-        yield root
-    finally:
-        root.close()
+    """Give, to a ``with``, the Root of a directory."""
+    return contextlib.closing(Root(path))
+
+
+class _Closing:
+    """A descriptor that is closed at the end of a ``with``, which gets ``value``; of all that is opened most are so."""
+
+    __slots__ = ("_descriptor", "_value")
+
+    def __init__(self, descriptor, value):
+        self._descriptor, self._value = descriptor, value
+
+    def __enter__(self):
+        return self._value
+
+    def __exit__(self, *_error):
+        os.close(self._descriptor)
 
 
 class Root:
@@ -155,9 +172,14 @@ class Root:
     """
 
     def __init__(self, path):
-        self.path = os.path.realpath(path)
-        self.fd = unnoted(self.path, DIRECTORY)
+        self.fd = unnoted(path, DIRECTORY & ~os.O_NOFOLLOW)
+        self._path = path
         self._kept = {}
+
+    @functools.cached_property
+    def path(self):
+        """The directory's path, without symbolic links."""
+        return os.path.realpath(self._path)
 
     def close(self):
         """Close the descriptors."""
@@ -194,23 +216,18 @@ class Root:
             current = deeper
         return current
 
-    @contextlib.contextmanager
     def directory(self, path):
-        """Give the descriptor of a directory."""
+        """Give, to a ``with``, the descriptor of a directory."""
         descriptor = self._open(path)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        return _Closing(descriptor, descriptor)
 
-    @contextlib.contextmanager
     def parent(self, path):
-        """Give (descriptor of the directory, name) of a path."""
+        """Give, to a ``with``, (descriptor of the directory, name) of a path."""
         where, _, name = path.rpartition("/")
         if name in ("", ".", ".."):
             raise OSError(errno.EINVAL, "is not a path below the data root", path)
-        with self.directory(where) as descriptor:
-            yield descriptor, name
+        descriptor = self._open(where)
+        return _Closing(descriptor, (descriptor, name))
 
     def lstat(self, path):
         """Return the file's state, or None when there is no such file."""

@@ -52,9 +52,9 @@ do_compile() {
     cat > ${B}/composeapps.command << EOF
 #!${bindir}/python3 -I
 # SPDX-License-Identifier: MIT
-from composeapps.cli.main import main
+from composeapps.cli.main import program
 
-raise SystemExit(main())
+program()
 EOF
 
     for shell in bash zsh fish; do

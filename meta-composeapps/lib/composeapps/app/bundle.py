@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE
-from composeapps.app.ignorefile import IgnoreRules
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.digests import sha256, stream_sha256
 
@@ -119,6 +118,8 @@ def entries(app_dir, compose_files=()):
         data = (app_dir / IGNORE_FILE).read_bytes() + f"\n{IGNORE_FILE}\n".encode()
     except FileNotFoundError:
         data = b""
+    from composeapps.app.ignorefile import IgnoreRules
+
     rules = IgnoreRules(data, str(app_dir / IGNORE_FILE))
     found = {}
 

@@ -4,15 +4,16 @@
 Values are not interpolated: ``${…}`` is left for the device.
 """
 
-import re
+import functools
 from typing import NamedTuple
 
 from composeapps.app import yamltext
 from composeapps.errors import CorruptError, UsageError
 from composeapps.oci.reference import parse_pinned
+from composeapps.patterns import Pattern
 
 CONFIG_HASH = "io.compose-spec.config-hash"
-_SERVICE_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+_SERVICE_NAME = Pattern(r"[a-zA-Z0-9._-]+")
 
 
 class Service(NamedTuple):
@@ -53,27 +54,32 @@ def check(value, what):
     return value
 
 
+# One app's file is asked for many times, and then the next one's.
+@functools.lru_cache(maxsize=2)
 def pinned(data, what):
-    """Return the mapping of a compose file (bytes) that somebody published; raises CorruptError."""
+    """Return the mapping of a compose file (bytes) that somebody published; raises CorruptError.
+
+    It is kept for who asks next, so nobody may change it.
+    """
     try:
         return load(data, f"the compose file of {what}")
     except UsageError as err:
         raise CorruptError(str(err)) from None
 
 
+@functools.lru_cache(maxsize=2)
 def services(data, what):
-    """Return the Services of a pinned compose file (bytes), in its order.
+    """Return the Services of a pinned compose file (bytes), in its order, a tuple.
 
     Raises CorruptError when a service's image is not pinned, or the file is none.
     """
     value = pinned(data, what)
     try:
-        return [
+        return tuple(
             Service(name, str(parse_pinned(str(service.get("image") or ""), what=f"{what}: image of service '{name}'",
                                            version=False)),
                     str(service_labels(service, name, what).get(CONFIG_HASH) or ""), *_started(service))
-            for name, service in value["services"].items()
-        ]
+            for name, service in value["services"].items())
     except UsageError as err:
         raise CorruptError(str(err)) from None
 

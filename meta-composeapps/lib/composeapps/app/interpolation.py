@@ -6,18 +6,19 @@ The grammar is that of the Compose Specification, "Interpolation": ``$NAME``, ``
 and ``$$`` for a dollar sign. No input takes more than linear time in what it is and what it becomes.
 """
 
-import re
 from collections import ChainMap
+
+from composeapps.patterns import Pattern
 
 # The longest text that may come of one, in characters: each variable may be made of several others.
 LONGEST = 256 * 1024
 # The same of all values of a file together.
 LARGEST = 4 * LONGEST
 _DEPTH = 20
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEY = re.compile(r"[A-Za-z0-9_.\-\[\]]+")
-_PLAIN = re.compile(r"[^$}]+")
-_STOPS = {"'": re.compile(r"['\\]"), '"': re.compile(r'["\\]')}
+_NAME = Pattern(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY = Pattern(r"[A-Za-z0-9_.\-\[\]]+")
+_PLAIN = Pattern(r"[^$}]+")
+_STOPS = {"'": Pattern(r"['\\]"), '"': Pattern(r'["\\]')}
 _BLANK = " \t\v\f"
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 

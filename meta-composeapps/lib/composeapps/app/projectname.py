@@ -9,8 +9,9 @@ import re
 
 from composeapps.app import interpolation
 from composeapps.errors import UsageError
+from composeapps.patterns import Pattern
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_NAME = Pattern(r"[a-z0-9][a-z0-9_-]*")
 WORDS = "small letters, digits, _ and -"
 
 

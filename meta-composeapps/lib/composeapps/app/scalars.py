@@ -5,7 +5,7 @@ That is neither YAML 1.1 nor 1.2: yes and 22:22 are texts, 0o17 and 017 are both
 a number that does not fit is a float, and a date becomes a time.
 """
 
-import re
+from composeapps.patterns import Pattern
 
 _WORDS = {
     **dict.fromkeys(("true", "True", "TRUE"), True), **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -13,11 +13,11 @@ _WORDS = {
     **{sign + word: float(sign + "inf") for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")},
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
-_INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]*)|([1-9][0-9]*))")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_TIME = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})"
-                   r"(?:(?P<t>[Tt ])([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:[.,][0-9]+)?"
-                   r"(?P<zone>Z|[-+][0-9]{2}:[0-9]{2})?)?")
+_INTEGER = Pattern(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]*)|([1-9][0-9]*))")
+_FLOAT = Pattern(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_TIME = Pattern(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})"
+                r"(?:(?P<t>[Tt ])([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:[.,][0-9]+)?"
+                r"(?P<zone>Z|[-+][0-9]{2}:[0-9]{2})?)?")
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 # Digits of the longest number that fits 64 bits, in base 2; what is longer is a float at best.
 _LONGEST = 64

@@ -8,6 +8,8 @@ import argparse
 import functools
 import sys
 
+# To look for translations of its few words, which are not there, takes argparse as long as all else that it does.
+argparse._ = str
 # argparse makes one of these for each argument that is added; without a width it asks the terminal every time.
 _FORMATTER = functools.partial(argparse.HelpFormatter, width=80)
 

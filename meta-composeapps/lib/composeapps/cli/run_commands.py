@@ -174,9 +174,10 @@ class _Results:
 def _bring_up(args, parts, then):
     """Bring each app that is asked for to where it should be; one that fails does not keep the others from it.
 
-    ``then``, called with an app's App, AppState and whether it was named by itself, gives its result. It runs beside
-    the next app's installation: starting one app and loading another use different parts of a device. What takes
-    long, or may let go of the lock, comes last: updates, and what has to be fetched again.
+    ``then``, called with an app's App and AppState, returns (what gives its result when it is called, whether that
+    takes long). What does runs beside the next app's installation: starting one app and loading another use different
+    parts of a device. What takes longest, or may let go of the lock, comes last: updates, and what has to be fetched
+    again.
     """
     from composeapps.records import journal, repair
     from composeapps.update import bringup
@@ -192,7 +193,7 @@ def _bring_up(args, parts, then):
             output.notify(note)
         wishes, problem = _wishes(args, parts)
         between = {entry.app for entry in journal.pending(parts.states) if entry.begun}
-        with _beside(then, len(wishes) > 1) as begin:
+        with _beside(len(wishes) > 1) as begin:
             steps = []
             for wish in wishes:
                 task = None
@@ -204,7 +205,7 @@ def _bring_up(args, parts, then):
                         elif _changes(parts, wish):
                             task = functools.partial(_change, parts, wish)
                         else:
-                            steps.append((wish.name, begin(*bringup.place(parts, wish.name, wish.uri, what))))
+                            steps.append((wish.name, begin(*then(*bringup.place(parts, wish.name, wish.uri, what)))))
                 except bringup.Damaged as err:
                     output.notify(f"composeapps: {err}")
                     task = functools.partial(bringup.mend, parts, err)
@@ -217,7 +218,7 @@ def _bring_up(args, parts, then):
         for name, task in later:
             # These take their time, and change what was looked at.
             parts.look.forget()
-            results.add(name, lambda task=task: then(*task()))
+            results.add(name, lambda task=task: then(*task())[0]())
         if problem:
             results.tell(problem)
     return results.end(args)
@@ -264,22 +265,26 @@ def _finish_update(parts, wish):
 
 
 @contextlib.contextmanager
-def _beside(action, others, most=4):
-    """Give a function that does ``action``, ``most`` at a time, and returns what gives its result.
+def _beside(others, most=4):
+    """Give a function that begins an action, ``most`` at a time, and returns what gives its result.
 
-    ``others`` go on meanwhile.
+    ``others`` go on meanwhile. What does not take long is done when its result is asked for.
     """
-    if not others:
-        def begin(*values):
-            result = action(*values)
-            return lambda: result
+    pool = None
 
+    def begin(action, takes_long=True):
+        nonlocal pool
+        if not (others and takes_long):
+            return action
+        if pool is None:
+            # Most boots have nothing to do beside anything, and need no thread.
+            from composeapps.threads import Pool
+
+            pool = end.enter_context(Pool(most))
+        return pool.begin(action)
+
+    with contextlib.ExitStack() as end:
         yield begin
-        return
-    from composeapps.threads import Pool
-
-    with Pool(most) as pool:
-        yield lambda *values: pool.begin(action, *values)
 
 
 def _raise(err):
@@ -287,7 +292,8 @@ def _raise(err):
 
 
 def _install(args):
-    return _bring_up(args, _parts(args), lambda app, state: {"name": app.ref.app_name, "uri": state.uri})
+    return _bring_up(args, _parts(args), lambda app, state: (
+        lambda: {"name": app.ref.app_name, "uri": state.uri}, False))
 
 
 def _run(args):
@@ -299,11 +305,17 @@ def _run(args):
         name = app.ref.app_name
         if state.stopped and (args.factory or args.installed):
             output.notify(f"{name}: stays stopped, as 'composeapps stop' left it")
-            return {"name": name, "uri": state.uri, "state": "stopped"}
+            return lambda: {"name": name, "uri": state.uri, "state": "stopped"}, False
         output.notify(f"{name}: starting")
-        runtime.start(app, state, parts.states, parts.config, parts.look)
-        output.notify(f"{name}: started")
-        return {"name": name, "uri": state.uri, "state": "started"}
+        work = runtime.begin(app, state, parts.states, parts.config, parts.look)
+
+        def finish():
+            if work is not None:
+                work()
+            output.notify(f"{name}: started")
+            return {"name": name, "uri": state.uri, "state": "started"}
+
+        return finish, work is not None
 
     return _bring_up(args, parts, start)
 
@@ -343,8 +355,8 @@ def _stop(args):
             return {"name": name, "uri": state.uri, "state": "stopped"}
 
         if len(names) > 1:
-            with _beside(stop, True, _STOPS) as begin:
-                for name, finish in [(name, begin(name)) for name in names]:
+            with _beside(True, _STOPS) as begin:
+                for name, finish in [(name, begin(functools.partial(stop, name))) for name in names]:
                     results.add(name, finish)
         else:
             for name in names:

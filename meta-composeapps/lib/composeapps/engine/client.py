@@ -10,7 +10,6 @@ and what is asked for here has been the same since 1.41. So the first thing is a
 only a dockerd that does not take it is asked which one it does.
 """
 
-import base64
 import io
 import json
 import time
@@ -127,6 +126,8 @@ class Engine:
 
         Works for any container, running or not, and sees its volumes, but no tmpfs in it.
         """
+        import base64
+
         status, headers, data = self._request("HEAD", _archive_of(container, path))
         if status == 404:
             return None

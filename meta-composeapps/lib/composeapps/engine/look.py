@@ -22,13 +22,13 @@ themselves, so lists of some seconds ago are then asked for anew.
 
 import contextlib
 import posixpath
-import re
 import time
 from _thread import allocate_lock, start_new_thread  # threading takes time to load
 
 from composeapps.engine import client
 from composeapps.engine.labels import PROJECT, SERVICE, WORKING_DIR
 from composeapps.errors import EngineError
+from composeapps.patterns import Pattern
 
 # For so many seconds the list is not believed of what ended.
 _LATELY = 60
@@ -37,7 +37,7 @@ _OLD = 5
 # What no change of containers makes untrue.
 _OF_IMAGES = ("images", "images by name", "image", "data root")
 # dockerd's text on a container that runs.
-_UP = re.compile(r"Up [^()]*(?: \((?:health: )?(starting|healthy|unhealthy)\))?")
+_UP = Pattern(r"Up [^()]*(?: \((?:health: )?(starting|healthy|unhealthy)\))?")
 
 
 def at(engine):

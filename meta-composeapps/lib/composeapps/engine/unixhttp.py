@@ -5,7 +5,9 @@ Not http.client: importing it, with the parsers of mail headers and the TLS that
 quarter of the time in which a command of the agent starts.
 """
 
-import socket
+import _socket  # socket makes enums of all its constants, and loads what waits for many of them
+import contextlib
+import io
 
 _LINE = 64 * 1024
 _HEADERS = 200
@@ -33,7 +35,7 @@ def exchange(path, method, target, headers=None, body=None, timeout=600, limit=N
 
     Raises OSError when the peer cannot be reached, is silent for too long, breaks off or says too much.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    with contextlib.closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)) as connection:
         connection.settimeout(timeout)
         connection.connect(path)
         lines = {"Host": "localhost", "Connection": "close", **(headers or {})}
@@ -45,8 +47,20 @@ def exchange(path, method, target, headers=None, body=None, timeout=600, limit=N
         connection.sendall(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode())
         if body is not None:
             _send(connection, body)
-        with connection.makefile("rb") as stream:
-            return _answer(stream, method, limit, receive)
+        return _answer(io.BufferedReader(_Received(connection)), method, limit, receive)
+
+
+class _Received(io.RawIOBase):
+    """What comes over a connection, as a file."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        return self._connection.recv_into(buffer)
 
 
 def _send(connection, body):

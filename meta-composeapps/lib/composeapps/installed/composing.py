@@ -9,7 +9,6 @@ import collections
 import contextlib
 import fcntl
 import os
-import signal
 import time
 
 from composeapps import durable, programs
@@ -87,6 +86,8 @@ def _alone(path, what):
     with durable.storage_errors(f"taking the lock of {what}"):
         durable.make_directories(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    import signal
+
     try:
         begun, sent = time.monotonic(), None
         while not _locked(descriptor):

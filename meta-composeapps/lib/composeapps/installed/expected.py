@@ -6,16 +6,16 @@ decided here, from the compose file and the ``.env`` beside it, as docker compos
 """
 
 import os
-import re
 
 from composeapps import beneath, programs
 from composeapps.app import compose, interpolation
 from composeapps.engine.labels import label
+from composeapps.patterns import Pattern
 
 ENVIRONMENT_FILE = ".env"
 # More than any environment file has, in bytes.
 LARGEST = 256 * 1024
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(h|ms|m|us|s|ns)")
+_DURATION = Pattern(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(h|ms|m|us|s|ns)")
 _UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _LONGEST = 86400.0
 # How dockerd writes the start of a container that was never started.

@@ -8,7 +8,7 @@ an installation that was cut off is finished by running it again.
 from composeapps import durable
 from composeapps.app import compose
 from composeapps.app.tree import WHOLE, StoreSource, load_app
-from composeapps.engine import loading, look, names
+from composeapps.engine import look, names
 from composeapps.errors import CorruptError
 from composeapps.oci.platforms import host_platform
 from composeapps.records.state import AppState
@@ -131,6 +131,8 @@ def find_image(image, engine, known=()):
 
 def load_image(image, store, engine, notify):
     """Load an image from the store; return its ID in dockerd."""
+    from composeapps.engine import loading
+
     layers = image.variants[0].document.layers
     size = sum(layer.size for layer in layers)
     notify(f"loading {image.ref.repository} ({size / 1e6:.1f} MB, {len(layers)} layers)")

@@ -68,6 +68,7 @@ class Placed:
         self.directory = name.below(self.root)
         self.private = f"{PRIVATE}/{name.file_stem}"
         self._record = self.root / self.private / "record.json"
+        self._read = None
 
     def opened(self):
         """Give, to a ``with``, the beneath.Root of the compose root, which is made where it is missing."""
@@ -90,7 +91,12 @@ class Placed:
             return None
 
     def read(self):
-        """Return the Record, None when there is none that can be read."""
+        """Return the Record, None when there is none that can be read; it is read once."""
+        if self._read is None:
+            self._read = self._on_disk()
+        return self._read
+
+    def _on_disk(self):
         try:
             with beneath.opened(self.root) as root:
                 value = json.loads(root.read(f"{self.private}/record.json", _MAX_RECORD))
@@ -104,6 +110,7 @@ class Placed:
         if record != self.read():
             root.make_directories(self.private, 0o700)
             data = json.dumps({**record._asdict(), "places": sorted(record.places)}).encode() + b"\n"
+            self._read = None
             root.write(f"{self.private}/record.json", data, 0o600)
 
 

@@ -2,9 +2,11 @@
 """Digests of content: ``sha256:<64 hex digits>``, the only algorithm the store has."""
 
 import hashlib
-import re
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+from composeapps.patterns import Pattern
+
+_SMALL = 16 * 1024
+_DIGEST = Pattern(r"sha256:[0-9a-f]{64}")
 
 
 def sha256(data):
@@ -14,7 +16,11 @@ def sha256(data):
 
 def stream_sha256(stream):
     """Return the digest of what a binary file holds from its position on."""
-    found = hashlib.sha256()
+    # Most files are small, and need no buffer.
+    first = stream.read(_SMALL)
+    found = hashlib.sha256(first)
+    if len(first) < _SMALL:
+        return "sha256:" + found.hexdigest()
     # hashlib.file_digest is younger than the Python that BitBake may run on.
     buffer = memoryview(bytearray(1 << 18))
     while count := stream.readinto(buffer):

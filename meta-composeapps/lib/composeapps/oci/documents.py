@@ -7,7 +7,6 @@ it is used, so that no caller has to wonder whether a field is there or sane.
 
 from __future__ import annotations
 
-import re
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from composeapps.errors import CorruptError, NotFoundError
 from composeapps.oci.digests import is_digest, sha256
 from composeapps.oci.parsing import MAX_DOCUMENT, dump_json, parse_json, parse_size, shown
 from composeapps.oci.platforms import Platform
+from composeapps.patterns import Pattern
 
 __all__ = ["MAX_DOCUMENT", "dump_json", "parse_json", "parse_size"]
 
@@ -37,7 +37,7 @@ MAX_IMAGE_ROOT = 100 * 1024
 # dockerd puts no more than 125 layers on top of each other; an index has a few dozen manifests.
 MAX_LAYERS = MAX_MANIFESTS = 1000
 
-_MEDIA_TYPE = re.compile(r"[\x21-\x7e]{1,255}")
+_MEDIA_TYPE = Pattern(r"[\x21-\x7e]{1,255}")
 
 
 class Descriptor(NamedTuple):

@@ -7,17 +7,18 @@ repository's path: lower-case components, separated by "/". It is a value and no
 listing, a file, becomes an ``AppName`` before anything is done with it.
 """
 
-import re
+import functools
 from urllib.parse import quote, unquote
 
 from composeapps.errors import UsageError
+from composeapps.patterns import Pattern
 
 # With this much a name still fits into names of files and labels that are made of it.
 MAX_NAME = 200
 COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_NAME = re.compile(f"{COMPONENT}(?:/{COMPONENT})*")
+_NAME = Pattern(f"{COMPONENT}(?:/{COMPONENT})*")
 # In the store, such a directory is a version of the app whose name leads there.
-_DIGEST = re.compile("[0-9a-f]{64}")
+_DIGEST = Pattern("[0-9a-f]{64}")
 
 
 class AppName(str):
@@ -77,6 +78,12 @@ def is_name(text):
 def _problem(text):
     if not isinstance(text, str) or not text:
         return "an app's name is not empty"
+    return _problem_of(str(text))
+
+
+# A command asks for the few names that a device has again and again.
+@functools.lru_cache(maxsize=512)
+def _problem_of(text):
     if len(quote(text[:MAX_NAME + 1], safe="", errors="replace")) > MAX_NAME:
         return f"an app's name has at most {MAX_NAME} characters"
     if not _NAME.fullmatch(text):

@@ -9,6 +9,7 @@ import json
 import re
 
 from composeapps.errors import CorruptError
+from composeapps.patterns import Pattern
 
 # Manifests above this are refused by registries and by the field's readers alike.
 MAX_DOCUMENT = 4 * 1024 * 1024
@@ -17,7 +18,7 @@ MAX_VALUES = 100_000
 # What a 64-bit number holds, in which other programs count bytes.
 MAX_SIZE = 2**63 - 1
 # A text in quotes, or what is left when it has no end.
-_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_TEXT = Pattern(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
 class _Odd(ValueError):

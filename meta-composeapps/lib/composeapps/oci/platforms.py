@@ -6,14 +6,16 @@ The rules are those by which containerd and dockerd choose a manifest of an inde
 is meant for, then what the older ones of its family are.
 """
 
+import functools
 import os
 import re
 import sys
 from typing import NamedTuple
 
 from composeapps.errors import CorruptError, UsageError
+from composeapps.patterns import Pattern
 
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PART = Pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # What is written for an architecture -> (its name, the variant that goes with that or None for the one written).
 _ARCHITECTURES = {
     "i386": ("386", ""), "x86_64": ("amd64", None), "x86-64": ("amd64", None), "aarch64": ("arm64", None),
@@ -201,6 +203,7 @@ def host_platform():
     return Platform("linux", {"loongarch64": "loong64"}.get(machine, machine))
 
 
+@functools.cache
 def _amd64_level():
     """Return the level of this machine's processor, "" for the first."""
     try:

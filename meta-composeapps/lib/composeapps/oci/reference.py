@@ -5,6 +5,7 @@ The grammar is that of the OCI distribution specification (repository and tag
 names) with Docker's shorthand: a reference without a host means Docker Hub.
 """
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -12,17 +13,18 @@ from composeapps.errors import UsageError
 from composeapps.oci.digests import is_digest
 from composeapps.oci.names import COMPONENT, AppName
 from composeapps.oci.parsing import shown
+from composeapps.patterns import Pattern
 
 DEFAULT_HOST = "docker.io"
 # What else Docker Hub is called.
 _OTHER_NAMES = ("index.docker.io",)
 
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_PATH = re.compile(f"{COMPONENT}(?:/{COMPONENT})*")
+_TAG = Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_PATH = Pattern(f"{COMPONENT}(?:/{COMPONENT})*")
 # What stands before an "@" that a path follows: the login of an address, whatever characters it has.
-_LOGIN = re.compile(r".*@(?=[^@]*/)", re.DOTALL)
+_LOGIN = Pattern(r".*@(?=[^@]*/)", re.DOTALL)
 _LONGEST, _LONGEST_NAME = 1000, 255
-_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
+_HOST = Pattern(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 
 
 class Reference(NamedTuple):
@@ -78,9 +80,15 @@ def parse(text, *, what="reference"):
 
     Raises UsageError when it is malformed, or longer than registries and file systems take.
     """
+    return _parsed(text, what)
+
+
+# A command asks for the few that a device has again and again.
+@functools.lru_cache(maxsize=512)
+def _parsed(text, what):
     if len(text) > _LONGEST:
         raise UsageError(f"{what} {shown(text)} has {len(text)} characters, more than the {_LONGEST} allowed")
-    if login := _LOGIN.match(text):
+    if "/" in text.partition("@")[2] and (login := _LOGIN.match(text)):
         # What is refused is shown, and logged: not with a password.
         raise UsageError(f"{what} '{text[login.end():]}' was given with a login before it: leave that out; "
                          "'docker login' writes down a registry's login")

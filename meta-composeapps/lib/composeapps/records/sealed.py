@@ -98,10 +98,14 @@ def _read(path, parse):
     """Return (value, "") of a file, (None, "") when there is none, (None, what is wrong with it)."""
     try:
         # A pipe in its place must not be waited for.
-        with open(path, "rb", opener=lambda name, flags: beneath.unnoted(name, flags | os.O_NONBLOCK)) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        descriptor = beneath.unnoted(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
                 return None, "is no file"
-            data = stream.read(MAX_SIZE + 1)
+            data = beneath.read_all(descriptor, min(found.st_size, MAX_SIZE + 1))
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return None, ""
     except OSError as err:

@@ -5,8 +5,10 @@ One record an app (composeapps.records.sealed), ``<state_dir>/apps/<quoted name>
 lost, composeapps.installed.recovery finds the version from what is unpacked and labelled.
 """
 
+import contextlib
 import functools
 import json
+import os
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -90,8 +92,10 @@ class StateDirectory:
         """Remove what killed writers left; the caller holds the lock."""
         for directory in ("", "apps", "overrides", "projects", "removed", "rested", "updates"):
             for place in (self.root / directory, self.root / sealed.COPIES / directory):
-                for temporary in place.glob(".tmp-*"):
-                    temporary.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    for name in os.listdir(place):
+                        if name.startswith(".tmp-"):
+                            (place / name).unlink(missing_ok=True)
 
     def write_override(self, name, document):
         """Write the compose file that stands over an app's own, a mapping; return its path. Raises StorageError."""

@@ -22,7 +22,6 @@ import errno
 import hashlib
 import os
 import stat
-import threading
 from pathlib import Path
 
 from composeapps import COMPOSE_FILE, beneath, durable
@@ -181,6 +180,8 @@ class Store:
 
         Raises what reading the first one that cannot be read raises.
         """
+        import threading
+
         waiting = sorted(blobs, key=lambda digest: blobs[digest] or 0)
         found, failures = {}, []
 

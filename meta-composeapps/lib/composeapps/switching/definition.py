@@ -19,6 +19,7 @@ from composeapps.app import bundle as bundles
 from composeapps.app import compose, filerefs, interpolation, tree
 from composeapps.installed import expected, inputs
 from composeapps.installed.expected import ENVIRONMENT_FILE
+from composeapps.patterns import Pattern
 
 DOWNLOAD_THEN_KILL, KILL_THEN_DOWNLOAD = "download-then-kill", "kill-then-download"
 DELETE_THEN_DOWNLOAD, HAND_OVER = "delete-then-download", "hand-over"
@@ -37,7 +38,7 @@ _LISTED = 2 * 1024 * 1024
 # The keys of services with which compose has more to do at a start than to start a container.
 _AT_EACH_START = ("post_start", "pre_start", "provider", "models", "extends")
 
-_VARIABLE = re.compile(r"\$(?:\$|\{?([A-Za-z_][A-Za-z0-9_]*))")
+_VARIABLE = Pattern(r"\$(?:\$|\{?([A-Za-z_][A-Za-z0-9_]*))")
 
 
 class Service(NamedTuple):

@@ -47,22 +47,40 @@ class ServiceStatus(NamedTuple):
 def start(app, state, states, config, engine=None):
     """Start an installed app's services, or bring them to the installed version; return when they started.
 
+    Arguments are those of ``begin``; raises what that does, and what it returns.
+    """
+    work = begin(app, state, states, config, engine)
+    if work is not None:
+        work()
+
+
+def begin(app, state, states, config, engine=None):
+    """Find out whether an installed app runs as it should; return what starts its services, None when it does.
+
     Arguments:
         app, state: the App and its AppState.
         states: the StateDirectory; its lock is held by the caller.
         config: the Config.
         engine: the Engine, or a Look that several apps share.
 
-    Only what is missing, is not running or is of another version is touched; what did its work rests. Raises
-    EngineError with compose's own last words, CorruptError or NotFoundError when the store has lost the app's
-    bundle, UsageError when another app has the name of its project or of a container.
+    Only what is missing, is not running or is of another version is touched; what did its work rests. What is
+    returned takes its time, and may be called by another thread. It raises EngineError with compose's own last words.
+    Raises EngineError, CorruptError or NotFoundError when the store has lost the app's bundle, UsageError when another
+    app has the name of its project or of a container.
     """
     from composeapps.switching import switch
 
     project = project_of(app, state, states, config, engine)
-    switch.start(project, project.rested() if state.stopped else None)
-    if state.stopped:
+    work = switch.begin(project, project.rested() if state.stopped else None)
+    if not state.stopped:
+        return work
+
+    def wake():
+        if work is not None:
+            work()
         states.put(app.ref.app_name, state._replace(stopped=False))
+
+    return wake
 
 
 def stop(app, state, states, config, engine=None):

@@ -16,6 +16,7 @@ a replaced container takes its anonymous ones over.
 """
 
 import contextlib
+import functools
 import itertools
 import re
 import time
@@ -26,8 +27,9 @@ from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, 
 from composeapps.errors import EngineError, UsageError
 from composeapps.installed import expected, install
 from composeapps.installed.project import Project
+from composeapps.patterns import Pattern
 from composeapps.switching import changes as differences
-from composeapps.switching import definition, handover, locks, waiting
+from composeapps.switching import definition
 
 # How a service gets to where it should be: start what is there or missing, have compose replace what is old, hand
 # over, or remove the old beside the new.
@@ -36,7 +38,7 @@ _UP = ("up", "--detach", "--no-deps", "--no-build", "--quiet-pull")
 # How the name of a container begins that gave its own to another one.
 _ASIDE = "composeapps-"
 # A recreated container's name until the old one is gone.
-_TEMPORARY = re.compile(r"/?([0-9a-f]{12})_(.+)")
+_TEMPORARY = Pattern(r"/?([0-9a-f]{12})_(.+)")
 # Seconds that dockerd may take to finish a removal that it has begun.
 _REMOVAL = 30
 # After a compose that was cut off: how often all is gone through until nothing is left to be done, and the
@@ -60,6 +62,8 @@ def before_download(old, new, changes, states, engine, config, force=False, noti
     Returns whether anything was stopped: then the old version no longer runs in whole, and starting it again
     brings it back from the store. Raises UpdateLockedError before anything was touched, EngineError.
     """
+    from composeapps.switching import locks
+
     wanted = {change.name: change for change in changes.of(differences.CHANGED)
               if change.strategy in (definition.KILL_THEN_DOWNLOAD, definition.DELETE_THEN_DOWNLOAD)
               and change.old_image != change.new_image}
@@ -86,6 +90,8 @@ def check_locks(old, new, changes, states, engine, config, force=False, notify=l
     Arguments are those of ``before_download``. Returns the IDs of the containers that hold none. Raises UsageError when
     something else on the device has a name that the new version wants.
     """
+    from composeapps.switching import locks
+
     touched = {change.name for change in changes.of(differences.CHANGED, differences.REMOVED)}
     project = Project(new, {}, states, config, engine, changes.definition)
     project.check_name()
@@ -157,6 +163,18 @@ def start(project, rested=None, notify=lambda text: None):
         work.tidy()
         _check_names(project)
         work.run()
+
+
+def begin(project, rested=None, notify=lambda text: None):
+    """Find out whether an installed app's services are as they should be; return what starts them, None for nothing.
+
+    Arguments are those of ``start``, which is what is returned, to be called without any. Raises EngineError.
+    """
+    project.engine = seen = look.at(project.engine)
+    project.claim()
+    found = _Work(project, None, True, False, notify, rested).to_start()
+    project.engine = seen
+    return None if found is not None and not found[0] else functools.partial(start, project, rested, notify)
 
 
 @contextlib.contextmanager
@@ -232,6 +250,8 @@ class _Work:
 
         Those with the IDs ``checked`` do not.
         """
+        from composeapps.switching import locks
+
         containers = self._project.containers()
         affected = [each for _network, users in self._networks(containers) for each in users]
         old = [each for name, found in containers.items() for each in found if not self._is_current(name, each)]
@@ -273,6 +293,8 @@ class _Work:
                 yield from found
 
     def _run(self):
+        from composeapps.switching import handover, waiting
+
         # docker compose makes none of these.
         unused = self._networks_without_services()
         for container in self._leavers(self._project.containers()):
@@ -404,11 +426,15 @@ class _Work:
             return False
         if self._rested is not None:
             return container["Id"] not in self._rested
+        from composeapps.switching import locks
+
         with open("/proc/uptime") as uptime:
             booted = time.time() - float(uptime.read().split()[0])
         return locks.instant(state.get("FinishedAt")) < booted
 
     def _wait(self, names):
+        from composeapps.switching import waiting
+
         waiting.for_conditions(self._project, names, self._project.time_limit, self._notify)
 
     def _rename(self):
