@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What became of the last updates: one JSON object a line in ``<state_dir>/history.jsonl``.
 
-The file is small, and replaced as a whole; its last line has a checksum, and it has a second copy
-(composeapps.records.sealed). It is a record for people and for ``status``; only what else is lost is decided by it.
+Each entry is appended, to the file and to its second copy (composeapps.records.lines); of two with the same app,
+``started`` and ``result`` that follow each other the last one counts. It is a record for people and for ``status``;
+only what else is lost is decided by it.
 
 Keys of an entry; every one but ``time`` and ``app`` may be missing:
 
@@ -20,13 +21,11 @@ Keys of an entry; every one but ``time`` and ``app`` may be missing:
 ``started``  when it began; tells one run from another
 """
 
-import hashlib
-import json
 import time
 
-from composeapps import beneath, durable
+from composeapps import durable
 from composeapps.errors import StorageError
-from composeapps.records import sealed
+from composeapps.records import lines
 
 RECORD = "history.jsonl"
 
@@ -34,6 +33,8 @@ RECORD = "history.jsonl"
 KEEP_APP = 20
 KEEP = 400
 MAX_REASON = 2000
+# Characters that all reasons have.
+_MAX_REASONS = 200_000
 REPAIR, REPAIRED, FAILED = "repair", "repaired", "failed"
 REMOVED = "removed"
 GOOD = {"committed", REMOVED, REPAIRED}
@@ -61,22 +62,15 @@ def append(states, entry, notify=lambda text: None):
         notify: called with a sentence when it could not be written.
 
     Never raises for a file system that refuses: what was done is done. An entry whose ``started`` and result are
-    those of the app's last one takes its place, so that a run may repeat this step, and an update that is put off
+    those of the app's last one counts in its place, so that a run may repeat this step, and an update that is put off
     every few minutes leaves one entry.
     """
     entry = {"time": timestamp(), **entry}
     if entry.get("reason"):
         entry["reason"] = str(entry["reason"])[:MAX_REASON]
-    kept, _problem = read(states)
-    last = next((each for each in reversed(kept) if each["app"] == entry["app"]), {})
-    if entry.get("started") and all(last.get(key) == entry.get(key) for key in ("started", "result")):
-        kept.remove(last)
-    kept = _bounded([*kept, entry])
-    data = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in kept).encode(errors="replace")
-    seal = json.dumps({sealed.CHECKSUM: hashlib.sha256(data).hexdigest()}).encode() + b"\n"
     try:
         with durable.storage_errors("writing the history"):
-            sealed.write(states.root, RECORD, data + seal)
+            lines.append(states.root, RECORD, entry, _needed, _is_entry)
     except StorageError as err:
         notify(f"{entry['app']}: {err}")
 
@@ -91,55 +85,36 @@ def read(states):
 
     Takes no lock.
     """
-    found = sealed.read(states.root, RECORD, parse)
-    if not found.lost:
-        return found.value or [], f"the history: {found.problem}" if found.problem else ""
-    # Of two damaged ones the lines that make sense are told all the same.
-    best = []
-    for place in (path(states), sealed.copy_of(states.root, RECORD)):
-        try:
-            with beneath.open_regular(place) as stream:
-                lines = stream.read(sealed.MAX_SIZE).splitlines()
-        except OSError:
-            continue
-        best = max(best, [entry for line in lines if (entry := _entry(line))], key=len)
-    return best, f"the history {path(states)} is damaged ({found.problem}): the next update writes it anew"
+    found = lines.read(states.root, RECORD, _is_entry)
+    problem = found.problem and f"the history: {found.problem}"
+    if found.lost:
+        problem = f"the history {path(states)} is damaged ({found.problem}): the next update writes it anew"
+    return _needed(found.values), problem
 
 
-def parse(data):
-    """Return the entries in a record's bytes; raises ValueError for a damaged one, or one without any."""
-    lines = data.splitlines(keepends=True)
-    last = lines[-1] if lines else b""
-    seal = None
-    if last.startswith(b'{"' + sealed.CHECKSUM.encode()):
-        seal, lines = json.loads(last)[sealed.CHECKSUM], lines[:-1]
-        if seal != hashlib.sha256(b"".join(lines)).hexdigest():
-            raise ValueError("the checksum does not fit")
-    found = [_entry(line) for line in lines]
-    if not all(found):
-        raise ValueError("a line is damaged")
-    if not found and seal is None:
-        raise ValueError("empty")
-    return found
+def mend(states):
+    """Make the file and its copy the same again; returns the sentence about damage that was found, "" for none.
+
+    The caller holds the agent's lock.
+    """
+    return lines.mend(states.root, RECORD, _is_entry)
 
 
-def _entry(line):
-    """Return the entry in a line, None when it has none."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(entry, dict) and isinstance(entry.get("app"), str) and not any(
-            isinstance(value, list | dict) for value in entry.values()):
-        return entry
-    return None
+def _is_entry(value):
+    """Tell whether a JSON object is an entry."""
+    return isinstance(value.get("app"), str) and not any(isinstance(each, (list, dict)) for each in value.values())
 
 
-def _bounded(kept):
-    counts, result = {}, []
-    for entry in reversed(kept):
+def _needed(found):
+    """Return those of the entries that count and are not too many, in order."""
+    counts, size, last, result = {}, 0, {}, []
+    for entry in reversed(found):
         app = entry["app"]
+        after, last[app] = last.get(app), entry
+        if after and entry.get("started") and all(after.get(key) == entry.get(key) for key in ("started", "result")):
+            continue
         counts[app] = counts.get(app, 0) + 1
-        if counts[app] <= KEEP_APP and len(result) < KEEP:
+        size += len(entry.get("reason") or "")
+        if counts[app] <= KEEP_APP and len(result) < KEEP and size <= _MAX_REASONS:
             result.append(entry)
     return result[::-1]

@@ -16,12 +16,14 @@ def repair(states):
     """
     notes = {}
     everything = [*state.records(states), *journal.records(states), (rejection.RECORD, rejection.parse),
-                  (preloaded.RECORD, preloaded.parse), (history.RECORD, history.parse)]
+                  (preloaded.RECORD, preloaded.parse)]
     for record, parse in everything:
         problem = sealed.mend(states.root, record, parse)
         # What is lost for good is told by those who look for another source of it.
         if problem and sealed.read(states.root, record, parse).value is not None:
             notes[record] = problem
+    if problem := history.mend(states):
+        notes[history.RECORD] = problem
     for app, note in journal.tidy(states).items():
         notes[app] = note
         if not is_name(app):
