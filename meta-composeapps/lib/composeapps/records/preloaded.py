@@ -7,13 +7,15 @@ another one, and an image that brings it back (the slot of an OS that was rolled
 replace what is installed. See docs/decisions/0401-older-factory-sets.md.
 
 One record for all (composeapps.records.sealed), ``<state_dir>/factory.json``: {"known": {app: [pinned
-reference, …]}}, the last met last.
+reference, …]}}, the last met last. What was met since it was written is in ``factory.jsonl``, {"app", "uri"} a line
+(composeapps.records.lines); when that is longer, both become one again. So what a version writes does not grow with
+those before it, and an agent that does not know of the lines misses the newest half at most, which its history tells.
 """
 
 from composeapps import durable
-from composeapps.records import history, sealed
+from composeapps.records import history, lines, sealed
 
-RECORD = "factory.json"
+RECORD, ADDED = "factory.json", "factory.jsonl"
 # Versions kept of an app: more than any device is brought to.
 _KEPT = 200
 
@@ -31,17 +33,55 @@ def known(states, app):
 
 def note(states, app, *uris):
     """Write down that a device has met versions of an app; raises StorageError."""
-    value = _read(states)
-    before = value.get(app, [])
-    after = [*(uri for uri in before if uri not in uris), *uris][-_KEPT:]
-    if set(after) != set(before):
-        with durable.storage_errors(f"writing down the versions of app {app}"):
-            sealed.write(states.root, RECORD, sealed.dump({"known": {**value, app: after}}))
+    found = find(states)
+    known = (found.value or {}).get(app, ())
+    new = [uri for uri in uris if found.lost or uri not in known]
+    with durable.storage_errors(f"writing down the versions of app {app}"):
+        for uri in new:
+            lines.append(states.root, ADDED, {"app": app, "uri": uri}, list, _is_met)
+        if new:
+            _settle(states)
+
+
+def _settle(states):
+    """Make one of the record and the lines when there are more of these, or the record is lost; raises OSError."""
+    base, added = sealed.read(states.root, RECORD, parse), lines.read(states.root, ADDED, _is_met)
+    if base.lost or len(added.values) > sum(map(len, (base.value or {}).values())):
+        value = {app: uris[-_KEPT:] for app, uris in _merged(base.value, added.values).items()}
+        sealed.write(states.root, RECORD, sealed.dump({"known": value}))
+        # What is cut off here is found in both.
+        sealed.remove(states.root, ADDED)
 
 
 def find(states):
-    """Return the sealed.Found of the record. Takes no lock."""
-    return sealed.read(states.root, RECORD, parse)
+    """Return the sealed.Found of the record; of a lost one ``value`` is what is left. Takes no lock."""
+    # Lines that become a part of the record meanwhile are looked for first.
+    added, base = lines.read(states.root, ADDED, _is_met), sealed.read(states.root, RECORD, parse)
+    lost = base.lost or added.lost
+    if base.value is None and not added.values and not lost:
+        return base
+    return sealed.Found(_merged(base.value, added.values), base.problem or added.problem, lost)
+
+
+def mend(states):
+    """Make the lines and their copy the same again; returns the sentence about damage, "" for none.
+
+    Lines that are lost stay so until somebody notes what there is.
+    """
+    return "" if lines.read(states.root, ADDED, _is_met).lost else lines.mend(states.root, ADDED, _is_met)
+
+
+def _is_met(value):
+    return isinstance(value.get("app"), str) and isinstance(value.get("uri"), str)
+
+
+def _merged(value, added):
+    found = {app: list(uris) for app, uris in (value or {}).items()}
+    for line in added:
+        known = found.setdefault(line["app"], [])
+        if line["uri"] not in known:
+            known.append(line["uri"])
+    return found
 
 
 def parse(data):

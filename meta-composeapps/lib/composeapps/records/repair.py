@@ -22,8 +22,9 @@ def repair(states):
         # What is lost for good is told by those who look for another source of it.
         if problem and sealed.read(states.root, record, parse).value is not None:
             notes[record] = problem
-    if problem := history.mend(states):
-        notes[history.RECORD] = problem
+    for record, module in ((history.RECORD, history), (preloaded.ADDED, preloaded)):
+        if problem := module.mend(states):
+            notes[record] = problem
     for app, note in journal.tidy(states).items():
         notes[app] = note
         if not is_name(app):
