@@ -20,14 +20,14 @@ OWNERS = {
     "python3-asyncio": "asyncio concurrent",
     "python3-compression": "bz2 gzip lzma tarfile zipfile zlib",
     "python3-core": "__future__ _thread abc argparse array ast atexit bisect binascii collections contextlib copy "
-                    "dataclasses enum errno fcntl fnmatch functools glob grp importlib io itertools locale math "
+                    "dataclasses enum errno fcntl fnmatch functools gc glob grp importlib io itertools locale math "
                     "operator os pathlib platform posixpath pwd re select selectors shutil signal stat string "
                     "struct subprocess sys textwrap time traceback types typing warnings weakref",
     "python3-crypt": "hashlib",
     "python3-ctypes": "ctypes",
     "python3-datetime": "calendar datetime",
     "python3-email": "email",
-    "python3-io": "socket ssl tempfile",
+    "python3-io": "_socket socket ssl tempfile",
     "python3-json": "json",
     "python3-logging": "logging",
     "python3-math": "random",
