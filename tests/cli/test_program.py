@@ -21,6 +21,7 @@ def run(*words, **options):
 def test_all_that_it_prints_is_there_at_the_end():
     done = run("completion", "bash", stdout=subprocess.PIPE)
     assert done.returncode == 0 and len(done.stdout) > 1000 and done.stdout.endswith("\n")
+    assert run("version", stdout=subprocess.PIPE).stdout.startswith("composeapps")
     assert run("--help", stdout=subprocess.PIPE).stdout.startswith("Usage: composeapps")
 
 
