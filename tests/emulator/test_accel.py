@@ -73,3 +73,11 @@ def test_the_environment_decides(monkeypatch):
 def test_emulation_gets_more_time_and_no_cmpxchg16b():
     assert accel.tcg("").timeout_scale > accel.kvm("").timeout_scale
     assert "IvyBridge,-cx16" in accel.tcg("").arguments
+
+
+def test_emulation_gives_systemd_the_time_that_it_gives_everything(new_machine):
+    """Else a slow boot gives the serial console up after 90 seconds, and nobody can talk to the device."""
+    said = dict(word.split("=") for word in new_machine(accel="tcg").cmdline.split() if word.startswith("systemd.def"))
+    limit = f"{90 * accel.TCG_TIMEOUT_SCALE:.0f}"
+    assert said == {"systemd.default_device_timeout_sec": limit, "systemd.default_timeout_start_sec": limit}
+    assert "systemd.default" not in new_machine(accel="kvm").cmdline

@@ -54,7 +54,7 @@ def make_parser():
                         help="as root, or as a user with sudo; may be given again (default: both)")
     parser.add_argument("--until", type=_number, metavar="N", help="only the first N commands")
     parser.add_argument("--lend-cache", action="store_true",
-                        help="let runs as root use what this checkout has built already, dockerd above all")
+                        help="let runs use what this checkout has built already: as root all of it, as a user dockerd")
     parser.common.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
     return parser
 
@@ -113,7 +113,11 @@ def _one(arguments, suite, tree, who, place, origin, script, build):
     """Run the script in a system; return what is told of it."""
     log = build / "first-hour" / f"{suite}-{who}.log"
     started, commands, shown = time.monotonic(), [], []
-    lent = (build / "cache").resolve() if arguments.lend_cache and who == "root" else None
+    # The Debian base has files of many users, which a user's namespace does not have.
+    where = "build/cache" if who == "root" else "build/cache/moby"
+    lent = (build / where.removeprefix("build/")).resolve() if arguments.lend_cache else None
+    if lent:
+        lent.mkdir(parents=True, exist_ok=True)
 
     def heard(line):
         if line.startswith("step "):
@@ -123,7 +127,7 @@ def _one(arguments, suite, tree, who, place, origin, script, build):
         shown.append(line)
 
     status = system.run(tree, place / f"{suite}-{who}", origin, "root" if who == "root" else system.USER,
-                        steps.script(*script, lent=bool(lent)), log, heard, cache=lent)
+                        steps.script(*script, lent=where if lent else ""), log, heard, cache=lent)
     if not status and not arguments.until and not any(steps.RUNS.fullmatch(line) for line in shown):
         status = 1
     return {"suite": suite, "as": who, "status": status, "seconds": round(time.monotonic() - started, 1),

@@ -44,10 +44,10 @@ def steps():
     return wanted, cleaning
 
 
-def script(wanted, cleaning, lent=False):
+def script(wanted, cleaning, lent=""):
     """Return a bash script: clones /srv/origin, runs the steps, cleans up; its status is that of the step that failed.
 
-    With ``lent`` the clone's build/cache is /srv/cache. Before each step it prints a line ``step N: COMMAND``.
+    ``lent`` is the path in the clone that is /srv/cache, or "". Before each step it prints a line ``step N: COMMAND``.
     """
     lines = ["set -u", "cd ~", "clean_up() {", *(f"  {step.command}" for step in cleaning), "}"]
     commands = [Step("git clone --quiet /srv/origin meta-composeapps && cd meta-composeapps"), *wanted]
@@ -56,5 +56,5 @@ def script(wanted, cleaning, lent=False):
         lines += [f"printf 'step %s: %s\\n' {number} {shlex.quote(said)}",
                   f"{{ {step.command}; }} || {{ status=$?; [ {number} = 1 ] || clean_up; exit $status; }}"]
         if lent and number == 1:
-            lines.append("mkdir build && ln -s /srv/cache build/cache")
+            lines.append(f"mkdir -p $(dirname {lent}) && ln -s /srv/cache {lent}")
     return "\n".join([*lines, "clean_up", ""])

@@ -48,7 +48,10 @@ mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
 mkdir -p "$root/srv/origin" "$root/srv/cache" "$root/old"
 mount --bind -o ro "$origin" "$root/srv/origin"
-if [ -n "$cache" ]; then mount --bind "$cache" "$root/srv/cache"; fi
+if [ -z "$cache" ]; then :
+elif [ "$user" = root ]; then mount --bind "$cache" "$root/srv/cache"
+else mount -t overlay -o "lowerdir=$cache,upperdir=$work/lent,workdir=$work/lent-work" overlay "$root/srv/cache"
+fi
 for file in /etc/resolv.conf /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
   if [ -f "$file" ]; then cat "$file" > "$root$file"; fi
 done
@@ -61,6 +64,7 @@ git config --system --add safe.directory '*'
 if [ "$user" = root ]; then exec env HOME=/root bash /srv/script; fi
 useradd --create-home --shell /bin/bash "$user"
 echo "$user ALL=(ALL) NOPASSWD: ALL" > "/etc/sudoers.d/$user"
+if [ -n "$cache" ]; then find /srv/cache -maxdepth 1 -exec chown "$user" {} +; fi
 exec setpriv --reuid="$user" --regid="$user" --init-groups env HOME="/home/$user" USER="$user" bash /srv/script
 """
 
@@ -106,9 +110,10 @@ def run(tree, work, origin, user, script, log, on_line, cache=None):
         script: its text.
         log: the file that takes its output.
         on_line: called with each line of it.
-        cache: a directory that is there at /srv/cache, or None.
+        cache: a directory that is there at /srv/cache, or None. For a user it and what is directly in it are the
+            user's, and what is written there ends with the run.
     """
-    for name in ("root", "upper", "work"):
+    for name in ("root", "upper", "work", "lent", "lent-work"):
         Path(work, name).mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items()
             if name.startswith(("PIP_", "COMPOSEAPPS_")) or name.lower().endswith("_proxy")}

@@ -63,3 +63,20 @@ def test_nothing_of_a_run_is_left(tmp_path):
                         "sudo touch /etc/made && id -un && sleep 600 & disown; exit 5", tmp_path / "log", heard.append)
     assert status == 5
     assert not (tree / "etc" / "made").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_user_is_lent_what_is_built_and_changes_nothing_of_it(tmp_path):
+    tree = system.make("trixie", hostsetup.BUILD / "first-hour", mirror(), print)
+    (tmp_path / "origin").mkdir()
+    made = tmp_path / "lent" / "dockerd-1"
+    made.mkdir(parents=True)
+    (made / "dockerd").write_text("compiled\n")
+    heard = []
+    step = steps.Step("cat there/lent/dockerd-1/dockerd && touch there/lent/dockerd-1 there/lent/lock")
+    script = steps.script([step], [], lent="there/lent").replace("git clone --quiet /srv/origin", "mkdir")
+    status = system.run(tree, tmp_path / "run", tmp_path / "origin", system.USER, script, tmp_path / "log",
+                        heard.append, cache=tmp_path / "lent")
+    assert status == 0, heard
+    assert "compiled" in heard and [path.name for path in (tmp_path / "lent").iterdir()] == ["dockerd-1"]

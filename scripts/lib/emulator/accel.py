@@ -30,8 +30,13 @@ _TCG_CPU = "IvyBridge,-cx16"
 _DEBUG_EXIT_PORT = 0xF4
 _DEBUG_EXIT_VALUE = 0x2A
 # no_timer_check: on a busy host an emulated timer can come too late for the kernel's check of it, which
-# panics. The others leave out work that costs an emulated boot a third of its time, and complaints about slowness.
-_TCG_KERNEL_WORDS = ("no_timer_check", "mitigations=off", "nokaslr", "init_on_alloc=0", "nowatchdog")
+# panics. The next leave out work that costs an emulated boot a third of its time, and complaints about slowness.
+# The last two are systemd's own limits, 90 s, as long as the others here: when the serial port's device is late, its
+# console is given up for good, and such a device cannot be talked to.
+_SYSTEMD_LIMIT = f"{90 * TCG_TIMEOUT_SCALE:.0f}"
+_TCG_KERNEL_WORDS = ("no_timer_check", "mitigations=off", "nokaslr", "init_on_alloc=0", "nowatchdog",
+                     f"systemd.default_device_timeout_sec={_SYSTEMD_LIMIT}",
+                     f"systemd.default_timeout_start_sec={_SYSTEMD_LIMIT}")
 # Real-mode code of a boot sector: sti; hlt (until the timer interrupts: a guest that gets no interrupts
 # is no use); mov al, VALUE; out PORT, al; then hlt for ever.
 _BOOT_CODE = bytes([0xFB, 0xF4, 0xB0, _DEBUG_EXIT_VALUE, 0xE6, _DEBUG_EXIT_PORT, 0xF4, 0xEB, 0xFD])
