@@ -22,7 +22,7 @@ from .errors import EmulatorError
 QEMU = "qemu-system-x86_64"
 OVERRIDE = "COMPOSEAPPS_ACCEL"
 PROBE_TIMEOUT = 5.0  # seconds; the probe's guest needs 0.1 with KVM, and SeaBIOS is most of that
-TCG_TIMEOUT_SCALE = 5.0  # an emulated boot on two busy cores against one with KVM
+TCG_TIMEOUT_SCALE = 8.0  # an emulated boot on two busy cores against one with KVM
 
 _KVM_CPU = "host"
 # QEMU 7.2's TCG miscompiles cmpxchg16b, which Go programs and the kernel use when the processor has it.

@@ -81,7 +81,7 @@ def make_parser():
     made.add_argument("--apps", action="store_true",
                       help="with --command: wait until the device has installed and started the image's apps")
     made.add_argument("--timeout", type=seconds, default=300, metavar="SECONDS",
-                      help="limit for each --command, with KVM (default: 300); five times that under emulation")
+                      help="limit for each --command, with KVM (default: 300); eight times that under emulation")
     made.common.add_argument("--json", action="store_true", help="with --command: print the results as JSON")
     return made
 
