@@ -3,6 +3,7 @@
 
 import math
 import tempfile
+import time
 from pathlib import Path
 
 from bench.figures import Figure
@@ -17,6 +18,10 @@ from support.steps import Stepper, modules
 BAR = 1.3
 # What grows by less, in seconds, from the smallest size to the largest does not grow as far as can be measured.
 LEAST = 0.03
+# After so many seconds of an axis no larger size is begun, which would take twice as long; so many there are at least.
+ENOUGH, FEWEST = 12, 3
+# Commands that find nothing to do when they are given again.
+ONCE = ("rm", "pull", "publish", "start", "stop", "update to another")
 
 
 def exponent(sizes, seconds):
@@ -42,8 +47,11 @@ def scale(run):
         with DockerDaemon(root, base / "dockerd") as daemon, open_registry(base / "hub") as registry, \
                 Stepper(modules()) as stepper:
             for name, axis in AXES.items():
-                seconds = {}
+                seconds, sizes, begun = {}, [], time.monotonic()
                 for size in axis.timed:
+                    if len(sizes) >= FEWEST and time.monotonic() - begun > ENOUGH:
+                        break
+                    sizes.append(size)
                     with run.progress.step(f"{name}: {size}"):
                         place = Place(daemon.directory / f"{name}{size}", daemon, registry, stepper,
                                       f"{name.replace('_', '')}{size}")
@@ -53,11 +61,11 @@ def scale(run):
                         finally:
                             place.clear()
                 for command, each in seconds.items():
-                    yield Figure(f"{name}: {command}", round(exponent(axis.timed, each), 2), "", bar=BAR,
-                                 samples={"seconds": [round(value, 3) for value in each], "sizes": list(axis.timed)})
+                    yield Figure(f"{name}: {command}", round(exponent(sizes, each), 2), "", bar=BAR,
+                                 samples={"seconds": [round(value, 3) for value in each], "sizes": sizes})
 
 
 def _measured(run, place, command, words):
     """Return the least seconds of CPU of some runs of a command; of one that changes what is there, of one run."""
-    rounds = 1 if command in ("rm", "pull", "publish") else min(run.rounds, 3)
+    rounds = 1 if command in ONCE else min(run.rounds, 3)
     return min(place.run(*words).cpu for _ in range(rounds))

@@ -18,21 +18,25 @@ LOOKS = {"run": ["run", "--factory", "--installed"], "status": ["status"], "ps":
 
 
 class Axis(NamedTuple):
-    """``make`` takes a Place and a size; ``counted`` are three sizes for counting, ``timed`` those for timing."""
+    """``make`` takes a Place and a size; ``counted`` are three sizes for counting, ``timed`` those for timing.
+
+    ``apart`` are counts that are not judged, since what is counted grows with the square of the size by itself.
+    """
 
     make: object
     counted: tuple
     timed: tuple
+    apart: tuple = ()
 
 
 AXES = {}
 
 
-def axis(counted, timed):
+def axis(counted, timed, apart=()):
     """Register a function as an axis: its first size of three for counting, its first of four for timing."""
     def register(function):
         sizes = tuple(counted << power for power in range(3))
-        AXES[function.__name__] = Axis(function, sizes, tuple(timed << power for power in range(4)))
+        AXES[function.__name__] = Axis(function, sizes, tuple(timed << power for power in range(4)), apart)
         return function
 
     return register
@@ -61,7 +65,7 @@ def published(place, directory):
 # What a device has.
 
 
-@axis(2, 10)
+@axis(2, 5)
 def apps(place, size):
     """Apps of one service each, all of them installed and of the factory's."""
     uris = [place.put({"web": plain()}, {"number": str(number)}, f"{place.app}{number}") for number in range(size)]
@@ -73,14 +77,33 @@ def apps(place, size):
                for command in ("run", "ps", "check", "status")}}
 
 
-@axis(3, 25)
+@axis(2, 4)
+def stopped(place, size):
+    """Apps that were stopped and are started, all by one command, and stopped again."""
+    uris = [place.put({"web": plain()}, {"number": str(number)}, f"{place.app}{number}") for number in range(size)]
+    names = [f"{place.app}{number}" for number in range(size)]
+    place.run("run", *uris)
+    place.run("stop", *names)
+    return {"start": ["run", *uris], "stop": ["stop", *names]}
+
+
+@axis(2, 2)
+def updated(place, size):
+    """Apps of which one gets another version."""
+    old = [place.put({"web": plain(environment={"N": "1"})}, app=f"{place.app}{each}") for each in range(size)]
+    new = place.put({"web": plain(environment={"N": "2"})}, app=f"{place.app}0")
+    place.run("run", *old)
+    return {"update to another": ["update", new]}
+
+
+@axis(3, 10)
 def versions(place, size):
     """Versions of one app in the store, of which the last one is installed."""
     uris = [place.put({"web": plain(environment={"N": str(number)})}) for number in range(size)]
     return {**installed(place, uris[-1]), "prune": ["prune", "--dry-run"]}
 
 
-@axis(2, 25)
+@axis(2, 4)
 def images(place, size):
     """Images in dockerd: of this app's services, and as many that nobody knows."""
     own = {f"s{each}": busybox_image(make_image, tar, {"content": f"{place.name} {each}"}) for each in range(size)}
@@ -93,7 +116,7 @@ def images(place, size):
     return commands
 
 
-@axis(3, 50)
+@axis(3, 15)
 def containers(place, size):
     """Containers in dockerd that are not this agent's, on the image of its app."""
     commands = installed(place, place.put({"web": plain()}))
@@ -114,7 +137,7 @@ def history_entries(place, size):
     return commands
 
 
-@axis(20, 1000)
+@axis(20, 500)
 def blobs(place, size):
     """Blobs in the store that nobody names, and downloads that were cut off."""
     commands = installed(place, place.put({"web": plain()}))
@@ -128,7 +151,7 @@ def blobs(place, size):
 # What an app has.
 
 
-@axis(3, 20)
+@axis(3, 6)
 def services(place, size):
     """Services of one app, each started after the one before."""
     return installed(place, place.put(
@@ -138,14 +161,14 @@ def services(place, size):
         volumes={f"v{each}": {} for each in range(size)}))
 
 
-@axis(20, 1000)
+@axis(20, 500)
 def files(place, size):
     """Files of a directory that a service mounts."""
     return installed(place, place.put({"web": plain(volumes=["./d:/d:ro"])},
                                       {f"d/{number % 7}/{number}": f"{number}\n" for number in range(size)}))
 
 
-@axis(50, 1000)
+@axis(50, 500)
 def links(place, size):
     """Symbolic links of a bundle, each to the one before, and hard links."""
     return installed(place, place.put({"web": plain(volumes=["./d:/d:ro"])}, {"d/l0": "here"}, links={
@@ -153,20 +176,20 @@ def links(place, size):
         **{f"d/h{number}": ("hard", f"d/h{number - 1}" if number else "d/l0") for number in range(size)}}))
 
 
-@axis(10, 100)
+@axis(10, 50, apart=("bytes read",))
 def depth(place, size):
-    """Directories within each other."""
+    """Directories within each other. What a record has of them are whole paths, of which each is longer."""
     return installed(place, place.put({"web": plain(volumes=["./d:/d:ro"])}, {f"{'d/' * size}f": "x"}))
 
 
-@axis(5, 20)
+@axis(5, 5)
 def layers(place, size):
     """Layers of an image."""
     image = make_image(layers=[tar({f"f{number}": place.name}) for number in range(size)])
     return fetched(place, place.push({"web": plain()}, images={"web": image}))
 
 
-@axis(4, 15)
+@axis(4, 5)
 def platforms(place, size):
     """Platforms of an image, of which the last is this machine's; of Linux all of them."""
     names = [f"linux/arch{number}" for number in range(size - 1)]
@@ -176,20 +199,20 @@ def platforms(place, size):
     return {**fetched(place, uri), **published(place, directory)}
 
 
-@axis(20, 1000)
+@axis(20, 500)
 def fetched_files(place, size):
     """Files of a bundle that is fetched."""
     return fetched(place, place.push({"web": plain()}, {f"d/{number % 7}/{number}": "x" for number in range(size)}))
 
 
-@axis(4, 30)
+@axis(4, 5)
 def fetched_services(place, size):
     """Services of an app that is fetched, each with an image of its own."""
     own = {f"s{each}": make_image({"content": f"{place.name} {each}"}) for each in range(size)}
     return fetched(place, place.push({name: plain() for name in own}, images=own))
 
 
-@axis(4, 100)
+@axis(4, 25)
 def versions_beside(place, size):
     """Versions of other apps in the store of a device that fetches one."""
     for number in range(size):
@@ -197,14 +220,14 @@ def versions_beside(place, size):
     return fetched(place, place.push({"web": plain()}))
 
 
-@axis(20, 1000)
+@axis(20, 500)
 def published_files(place, size):
     """Files of a directory that is published, and links."""
     return published(place, place.directory(files={f"d/{n % 7}/{n}": str(n) for n in range(size)},
                                             links={f"d/l{n}": "0/0" for n in range(size)}))
 
 
-@axis(5, 100)
+@axis(5, 25)
 def published_services(place, size):
     """Services of an app that is published, with all that a compose file has."""
     text = ["x-it: &it {environment: {A: '1', B: \"${B:-b}\"}, labels: [a=b]}", "services:"]
@@ -217,14 +240,14 @@ def published_services(place, size):
     return published(place, place.directory("\n".join(text) + "\n", {f"d{each}/f": "x" for each in range(size)}))
 
 
-@axis(5, 100)
+@axis(5, 50)
 def patterns(place, size):
     """Patterns of an ignore file."""
     return published(place, place.directory(files={
         ".composeappignores": "".join(f"**/a{each}*b\n!d/{each}\n" for each in range(size)), "d/1": "x", "e/a1b": "x"}))
 
 
-@axis(5, 40)
+@axis(5, 10)
 def includes(place, size):
     """Compose files that are included, and environment files that are named."""
     names = [f"part{each}" for each in range(size)]
@@ -234,7 +257,7 @@ def includes(place, size):
     return published(place, place.directory(text, {**files, **{f"{name}.env": f"{name}=1\n" for name in names}}))
 
 
-@axis(20, 400)
+@axis(20, 100)
 def variables(place, size):
     """Variables of an app: in .env, in an environment file, passed on, and used."""
     names = [f"V{each}" for each in range(size)]

@@ -13,6 +13,8 @@ import stat
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NO_REPLACE, EXCHANGE = 1, 2
+# So many directories a Walk has open at most: a tree may be deeper than a process may have files open.
+_OPEN = 64
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -81,9 +83,12 @@ def read_all(descriptor, size):
     return data
 
 
-def open_file(directory, name):
-    """Return a descriptor of a regular file for reading; raises OSError (EINVAL for what is none)."""
-    if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+def open_file(directory, name, status=None):
+    """Return a descriptor of a regular file for reading; raises OSError (EINVAL for what is none).
+
+    ``status`` is what lstat said of it a moment ago, if that was asked.
+    """
+    if not stat.S_ISREG((status or os.stat(name, dir_fd=directory, follow_symlinks=False)).st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", name)
     descriptor = unnoted(name, FILE, directory)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -139,6 +144,28 @@ def create(directory, name, mode, owner=None, sync=True):
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=directory)
         raise
+
+
+def make_directory(directory, name, mode=0o755, sync=True):
+    """Make a directory with this very mode, whatever the umask says; one that is there stays as it is.
+
+    Arguments:
+        directory: descriptor of the directory that gets it.
+        name: its name there.
+        mode: its permissions.
+        sync: False leaves it to the caller to make its name durable.
+    """
+    try:
+        os.mkdir(name, 0o700, dir_fd=directory)
+    except FileExistsError:
+        return
+    made = os.open(name, DIRECTORY, dir_fd=directory)
+    try:
+        os.fchmod(made, mode)
+    finally:
+        os.close(made)
+    if sync:
+        os.fsync(directory)
 
 
 def opened(path):
@@ -203,18 +230,17 @@ class Root:
             return os.dup(self.fd)
         current = self.fd
         for part in path.split("/"):
-            if part in ("", ".", ".."):
-                raise OSError(errno.EINVAL, "is not a path below the data root", path)
             try:
-                deeper = unnoted(part, DIRECTORY, current)
-            except OSError as err:
-                err.filename = path
-                raise
+                deeper = _step(current, part, path)
             finally:
                 if current != self.fd:
                     os.close(current)
             current = deeper
         return current
+
+    def walk(self):
+        """Give, to a ``with``, a Walk from this directory."""
+        return Walk(self.fd)
 
     def directory(self, path):
         """Give, to a ``with``, the descriptor of a directory."""
@@ -223,9 +249,7 @@ class Root:
 
     def parent(self, path):
         """Give, to a ``with``, (descriptor of the directory, name) of a path."""
-        where, _, name = path.rpartition("/")
-        if name in ("", ".", ".."):
-            raise OSError(errno.EINVAL, "is not a path below the data root", path)
+        where, name = _split(path)
         descriptor = self._open(where)
         return _Closing(descriptor, (descriptor, name))
 
@@ -268,17 +292,7 @@ class Root:
         ``sync`` as False leaves it to the caller to make its name durable.
         """
         with self.parent(path) as (directory, name):
-            try:
-                os.mkdir(name, 0o700, dir_fd=directory)
-            except FileExistsError:
-                return
-            made = os.open(name, DIRECTORY, dir_fd=directory)
-            try:
-                os.fchmod(made, mode)
-            finally:
-                os.close(made)
-            if sync:
-                os.fsync(directory)
+            make_directory(directory, name, mode, sync)
 
     def make_directories(self, path, mode=0o755):
         """Make a directory and those that lead there, where they are missing."""
@@ -312,6 +326,84 @@ class Root:
         """Return the absolute path, after a look that only directories lead to it."""
         with self.parent(path):
             return os.path.join(self.path, path)
+
+
+class Walk:
+    """Reaches many paths below a directory one after another, each from where the one before has led.
+
+    In sorted order, or its reverse, each directory is opened once, however many paths lead through it. It is opened
+    from the one above, so no link is followed; one that is moved away meanwhile is reached where it is now, until the
+    walk has left it. So a walk is for one pass, whose own changes are to what lies in the directory that it is at.
+
+    Arguments:
+        top: the directory's descriptor, which stays the caller's.
+
+    A context manager, which closes what is open. Paths and errors are as a Root's.
+    """
+
+    def __init__(self, top):
+        # The path of the directory that it is at, and the descriptors of the last ones that led there.
+        self._top, self._at, self._open = top, "", []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self._leave()
+
+    def parent(self, path):
+        """Return (descriptor of the directory, name) of a path; the descriptor is open until the next call."""
+        where, name = _split(path)
+        return self.directory(where), name
+
+    def directory(self, path):
+        """Return the descriptor of a directory; it is open until the next call."""
+        while self._at and path != self._at and not path.startswith(f"{self._at}/"):
+            self._at = self._at.rpartition("/")[0]
+            os.close(self._open.pop())
+            if not self._open:
+                # What is so far up was closed.
+                self._at = ""
+        rest = path[len(self._at):].removeprefix("/") if self._at else path
+        for part in rest.split("/") if rest else ():
+            deeper = _step(self._open[-1] if self._open else self._top, part, path)
+            self._at = f"{self._at}/{part}" if self._at else part
+            self._open.append(deeper)
+            if len(self._open) > _OPEN:
+                os.close(self._open.pop(0))
+        return self._open[-1] if self._open else self._top
+
+    def lstat(self, path):
+        """Return the file's state, or None when there is no such file."""
+        try:
+            directory, name = self.parent(path)
+            return os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _leave(self):
+        while self._open:
+            os.close(self._open.pop())
+        self._at = ""
+
+
+def _split(path):
+    """Return (path of the directory, name) of a path."""
+    where, _, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        raise OSError(errno.EINVAL, "is not a path below the data root", path)
+    return where, name
+
+
+def _step(directory, name, path):
+    """Return the descriptor of a directory in one; ``path`` is what errors name."""
+    if name in ("", ".", ".."):
+        raise OSError(errno.EINVAL, "is not a path below the data root", path)
+    try:
+        return unnoted(name, DIRECTORY, directory)
+    except OSError as err:
+        err.filename = path
+        raise
 
 
 def used(directory, name):

@@ -65,6 +65,8 @@ class Look:
         # Directories and projects of which the lists of all are out of date, containers that were changed here, and
         # what dockerd told of images that it listed otherwise, or not.
         self._apart, self._touched, self._told = set(), set(), {}
+        # {label: keys of ``_known`` that end with it}, and {ID: what a list told of a container}.
+        self._of_label, self._entries = {}, {}
         # When the containers were asked for, and whether this command has worked on something since.
         self._asked, self._worked = None, False
         self.kept = {}
@@ -87,6 +89,7 @@ class Look:
             # An answer that is under way goes where nobody looks any more.
             self._known = {} if images else {key: slot for key, slot in self._known.items() if key[0] in _OF_IMAGES}
             self._apart, self._asked, self._worked = set(), None, False
+            self._of_label, self._entries = {}, {}
             if images:
                 self._told = {}
 
@@ -96,8 +99,8 @@ class Look:
             self._worked = True
             for label in filter(None, (f"{WORKING_DIR}={directory}", project and f"{PROJECT}={project}")):
                 self._apart.add(label)
-                for key in [key for key in self._known if key[-1] == label]:
-                    del self._known[key]
+                for key in self._of_label.pop(label, ()):
+                    self._known.pop(key, None)
 
     def ahead(self, *questions):
         """Begin to ask several things side by side; who wants an answer waits for it, and meets its error.
@@ -124,7 +127,7 @@ class Look:
             self.forget(images=False)
         if self._asked is None:
             self._asked = time.monotonic()
-        return self._labelled("containers", self.engine.containers, label)
+        return self._labelled("containers", self._listed, label)
 
     def networks(self, label=None):
         """Return what Engine.networks does."""
@@ -233,24 +236,24 @@ class Look:
         try:
             return action(container, *arguments, **options)
         finally:
-            entry = self._entry(of)
+            entry = self._entries.get(of)
             if entry and _label(entry, WORKING_DIR):
                 self.changed(_label(entry, WORKING_DIR), _label(entry, PROJECT))
             else:
                 self.forget()
 
-    def _entry(self, container):
-        """Return what a list told of a container, None when none did."""
-        with self._lock:
-            lists = [slot.value for key, slot in self._known.items()
-                     if key[0] == "containers" and len(key) == 2 and slot.done]
-        return next((entry for entries in lists for entry in entries if entry["Id"] == container), None)
+    def _listed(self, label=None):
+        """Return what Engine.containers does, and remember by which ID each goes."""
+        entries = self.engine.containers(label)
+        self._entries.update((entry["Id"], entry) for entry in entries)
+        return entries
 
     def _once(self, key, ask):
         with self._lock:
             slot = self._known.get(key)
             if slot is None:
                 slot = self._known[key] = _Slot()
+                self._of_label.setdefault(key[-1], []).append(key)
         tries = slot.tries
         with slot.lock:
             if not slot.done:

@@ -21,6 +21,8 @@ from composeapps.installed.placing import Work
 
 # So deep a directory is looked for files in; a container could make others without end.
 _DEPTH = 40
+# What a directory gives that is none any more.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class _Wanted:
@@ -352,17 +354,18 @@ def _keep(placed, root, path, name, kept=None):
 
 def _take_ours(placed, root, record):
     """Remove the members that are as the agent wrote them, and directories that are empty then."""
-    for name in sorted(record.members, reverse=True):
-        marks = record.members[name]
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), \
-                root.parent(f"{placed.name}/{name}") as (directory, last):
-            status = os.stat(last, dir_fd=directory, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                with contextlib.suppress(OSError):
-                    os.rmdir(last, dir_fd=directory)
-            elif found_mark(directory, last, status, marks) in marks \
-                    or not marks and not mounts.within(name, record.places):
-                os.unlink(last, dir_fd=directory)
+    with root.walk() as walk:
+        for name in sorted(record.members, reverse=True):
+            marks = record.members[name]
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                directory, last = walk.parent(f"{placed.name}/{name}")
+                status = os.stat(last, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(last, dir_fd=directory)
+                elif found_mark(directory, last, status, marks) in marks \
+                        or not marks and not mounts.within(name, record.places):
+                    os.unlink(last, dir_fd=directory)
 
 
 def _remove_empty(root, path):
@@ -377,9 +380,11 @@ def _remove_empty(root, path):
         if not stat.S_ISDIR(status.st_mode) or each.count("/") > path.count("/") + _DEPTH:
             return True
         inside.append(each)
-    for each in reversed(inside):
-        with contextlib.suppress(OSError), root.parent(each) as (directory, last):
-            os.rmdir(last, dir_fd=directory)
+    with root.walk() as walk:
+        for each in reversed(inside):
+            with contextlib.suppress(OSError):
+                directory, last = walk.parent(each)
+                os.rmdir(last, dir_fd=directory)
     with contextlib.suppress(OSError), root.parent(path) as (directory, last):
         os.rmdir(last, dir_fd=directory)
     return root.lstat(path) is not None
@@ -389,18 +394,25 @@ def _below(root, path):
     """Yield (path, state) of all below a directory of the same file system, a directory before its content."""
     waiting = [path]
     top = root.lstat(path)
-    while waiting:
-        current = waiting.pop()
-        for entry in root.names(current):
-            each = f"{current}/{entry}"
+    with root.walk() as walk:
+        while waiting:
+            current = waiting.pop()
             try:
-                status = root.lstat(each)
+                names = sorted(os.listdir(walk.directory(current)))
             except OSError as err:
-                if err.errno not in (errno.ELOOP, errno.ENOTDIR):
+                if err.errno not in _GONE:
                     raise
                 continue
-            if status is None:
-                continue
-            yield each, status
-            if stat.S_ISDIR(status.st_mode) and status.st_dev == top.st_dev:
-                waiting.append(each)
+            for entry in names:
+                each = f"{current}/{entry}"
+                try:
+                    status = walk.lstat(each)
+                except OSError as err:
+                    if err.errno not in _GONE:
+                        raise
+                    continue
+                if status is None:
+                    continue
+                yield each, status
+                if stat.S_ISDIR(status.st_mode) and status.st_dev == top.st_dev:
+                    waiting.append(each)

@@ -22,9 +22,12 @@ from typing import NamedTuple
 
 from composeapps import COMPOSE_FILE, beneath, durable
 from composeapps.app import bundle as bundles
+from composeapps.oci.digests import sha256
 
 PRIVATE, KEPT = ".composeapps", ".kept"
 _MAX_RECORD = 64 * 1024 * 1024
+# A file of up to so many bytes is read at once.
+_SMALL = 64 * 1024
 # So many contents of a member are remembered: the user may have kept any of them.
 _MARKS = 8
 
@@ -140,6 +143,14 @@ def found_mark(directory, name, status, expected):
         return None
     if not any(mark.startswith(f"{status.st_size} ") for mark in expected):
         return f"{status.st_size} other"
-    with open(beneath.open_file(directory, name), "rb") as stream:
+    descriptor = beneath.open_file(directory, name, status)
+    if status.st_size <= _SMALL:
+        try:
+            # By a byte more it is told of one that has grown.
+            data = beneath.read_all(descriptor, status.st_size + 1)
+        finally:
+            os.close(descriptor)
+        return f"{len(data)} {sha256(data)}"
+    with open(descriptor, "rb") as stream:
         digest = bundles.stream_sha256(stream)
         return f"{os.fstat(stream.fileno()).st_size} {digest}"

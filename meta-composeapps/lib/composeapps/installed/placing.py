@@ -74,8 +74,9 @@ class Work:
         Then what is ``missing`` can be moved there. Raises OSError.
         """
         self._begin()
-        for name in sorted(self.obsolete(), reverse=True):
-            self._remove_old(name)
+        with self._root.walk() as walk:
+            for name in sorted(self.obsolete(), reverse=True):
+                self._remove_old(walk, name)
         self._survey(True)
 
     def obsolete(self):
@@ -89,11 +90,13 @@ class Work:
                 self._root.sync(path)
             return
         device = os.fstat(self._root.fd).st_dev
-        for path in sorted(self._touched):
-            found = self._root.lstat(path)
-            # Another file system is mounted there, or above it.
-            if found is not None and found.st_dev != device:
-                self._root.sync(path)
+        with self._root.walk() as walk:
+            for path in sorted(self._touched):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    directory = walk.directory(path)
+                    # Another file system is mounted there, or above it.
+                    if os.fstat(directory).st_dev != device:
+                        os.fsync(directory)
         durable.sync_filesystem_of(self._root.fd)
 
     def _path(self, name):
@@ -104,22 +107,23 @@ class Work:
 
     def _survey(self, apply):
         self._survey_top(apply)
-        for name in sorted(self._index):
-            parent = posixpath.dirname(name)
-            if parent in self._blocked:
-                self._blocked.add(name)
-                self.kept.add(name)
-                continue
-            try:
-                with self._root.parent(self._path(name)) as (directory, last):
+        with self._root.walk() as walk:
+            for name in sorted(self._index):
+                parent = posixpath.dirname(name)
+                if parent in self._blocked:
+                    self._blocked.add(name)
+                    self.kept.add(name)
+                    continue
+                try:
+                    directory, last = walk.parent(self._path(name))
                     self._survey_one(name, self._index[name], directory, last, apply)
-            except OSError as err:
-                if err.errno not in _NOT_THERE:
-                    raise
-                # Nothing leads there, or what does was changed a moment ago.
-                self.problems.append(f"{name} is missing")
-                if self._index[name].kind != bundles.DIRECTORY:
-                    self.missing.append(name)
+                except OSError as err:
+                    if err.errno not in _NOT_THERE:
+                        raise
+                    # Nothing leads there, or what does was changed a moment ago.
+                    self.problems.append(f"{name} is missing")
+                    if self._index[name].kind != bundles.DIRECTORY:
+                        self.missing.append(name)
 
     def _survey_top(self, apply):
         """Look at the app's own directory; only where a service mounts all of it others may look into it."""
@@ -175,7 +179,7 @@ class Work:
         elif status is None:
             self.problems.append(f"{name} is missing")
         if status is None and apply:
-            self._root.make_directory(self._path(name), member.mode if member.mode >= 0 else 0o755, sync=False)
+            beneath.make_directory(directory, last, member.mode if member.mode >= 0 else 0o755, sync=False)
             self._touched.add(posixpath.dirname(self._path(name)))
         elif status is not None and not self._is_users(name) and member.mode >= 0 and self._differs(status, member) \
                 and status.st_dev == os.fstat(directory).st_dev:
@@ -277,9 +281,9 @@ class Work:
         self._notify(f"{self._placed.name}: {name or last} was there before, is not of the bundle, and is now "
                      f"{self._placed.root / path}")
 
-    def _remove_old(self, name):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), \
-                self._looking_for(name) as (directory, last, status):
+    def _remove_old(self, walk, name):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            directory, last, status = self._find(walk, name)
             marks = self._record.members.get(name, ())
             users = self._is_users(name)
             if stat.S_ISDIR(status.st_mode):
@@ -294,11 +298,11 @@ class Work:
             os.unlink(last, dir_fd=directory)
             self._touched.add(posixpath.dirname(self._path(name)))
 
-    @contextlib.contextmanager
-    def _looking_for(self, name):
+    def _find(self, walk, name):
+        """Return (descriptor of its directory, its name there, its state) of a member; raises OSError."""
         try:
-            with self._root.parent(self._path(name)) as (directory, last):
-                yield directory, last, os.stat(last, dir_fd=directory, follow_symlinks=False)
+            directory, last = walk.parent(self._path(name))
+            return directory, last, os.stat(last, dir_fd=directory, follow_symlinks=False)
         except OSError as err:
             if err.errno == errno.ELOOP:
                 raise NotADirectoryError(err.errno, err.strerror, name) from None
@@ -306,46 +310,48 @@ class Work:
 
     def write_links(self):
         """Write the links among ``missing``; raises OSError."""
-        for name in self.missing:
-            member = self._index[name]
-            if member.kind == bundles.LINK:
-                with self._root.directory(self._placed.private) as private:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink("new", dir_fd=private)
-                    os.symlink(member.target, "new", dir_fd=private)
-                    self._give_name(name, private, "new")
+        links = [name for name in self.missing if self._index[name].kind == bundles.LINK]
+        with self._root.directory(self._placed.private) as private, self._root.walk() as walk:
+            for name in links:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink("new", dir_fd=private)
+                os.symlink(self._index[name].target, "new", dir_fd=private)
+                self._give_name(walk, name, private, "new")
 
     def files(self):
         """Return {name: (mode, owner)} of the files among ``missing``, as a Staging takes them."""
-        return {name: (self._index[name].mode, self._owner(name)) for name in self.missing
-                if self._index[name].kind == bundles.FILE}
+        with self._root.walk() as walk:
+            return {name: (self._index[name].mode, self._owner(walk, name)) for name in self.missing
+                    if self._index[name].kind == bundles.FILE}
 
     def move(self, staged):
         """Give the files of a Staging that are on the disk their names; raises OSError."""
-        for name in self.missing:
-            if name in staged:
-                self._give_name(name, staged.directory, staged.take(name))
+        with self._root.walk() as walk:
+            for name in self.missing:
+                if name in staged:
+                    self._give_name(walk, name, staged.directory, staged.take(name))
 
-    def _owner(self, name):
+    def _owner(self, walk, name):
         """Return whose a seed is that gets new content: who has it now, else nobody in particular."""
         if self._is_users(name):
-            with contextlib.suppress(OSError), self._looking_for(name) as (_directory, _last, status):
+            with contextlib.suppress(OSError):
+                _directory, _last, status = self._find(walk, name)
                 return status.st_uid, status.st_gid
         return None
 
-    def _give_name(self, name, private, temporary):
+    def _give_name(self, walk, name, private, temporary):
         """Move a new file to where it belongs; what a user has put there in this moment stays."""
         try:
-            with self._root.parent(self._path(name)) as (directory, last):
-                try:
-                    self._put(name, private, temporary, directory, last)
-                except OSError as err:
-                    if err.errno != errno.EXDEV:
-                        raise
-                    # Another file system is mounted there.
-                    with self._copied(private, temporary, directory) as near:
-                        self._put(name, directory, near, directory, last)
-                self._touched.add(posixpath.dirname(self._path(name)))
+            directory, last = walk.parent(self._path(name))
+            try:
+                self._put(name, private, temporary, directory, last)
+            except OSError as err:
+                if err.errno != errno.EXDEV:
+                    raise
+                # Another file system is mounted there.
+                with self._copied(private, temporary, directory) as near:
+                    self._put(name, directory, near, directory, last)
+            self._touched.add(posixpath.dirname(self._path(name)))
         except OSError as err:
             if err.errno not in _NOT_THERE or not self._is_users(name):
                 raise
