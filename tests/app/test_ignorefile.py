@@ -2,10 +2,12 @@
 """Ignore files: what .dockerignore means, as moby's own matcher has it."""
 
 import os
+import random
+import re
 
 import pytest
 
-from composeapps.app import bundle
+from composeapps.app import bundle, ignorefile
 from composeapps.app.ignorefile import IgnoreRules
 from composeapps.errors import UsageError
 
@@ -56,3 +58,28 @@ def test_stars_without_end_are_matched_in_time(pattern):
     # Who tries all ways does not come to an end.
     assert not IgnoreRules(pattern).ignores("a" * 250) and not IgnoreRules(pattern).ignores("a" + "/ab" * 80)
     assert IgnoreRules(b"*a*b*c").ignores("xaaxbbxcc") and not IgnoreRules(b"*a*b*c").ignores("xa/bc")
+
+
+@pytest.mark.parametrize(("pattern", "left_out", "kept"), [
+    ("**/a" * 100, "a/" * 99 + "a", "a/" * 90 + "b"), ("**/a/" * 60 + "b", "x/a/" * 60 + "b", "a/" * 120 + "c"),
+    ("*[ab]" * 100 + "c", "ab" * 60 + "c", "ab" * 120), ("a**" * 100 + "b", "a" * 100 + "b", "a" * 150 + "c"),
+], ids=lambda value: value[:8])
+def test_wildcards_of_any_kind_without_end_are_matched_in_time(pattern, left_out, kept):
+    rules = IgnoreRules(pattern.encode())
+    assert rules.ignores(left_out) and rules.ignores(f"{left_out}/below") and not rules.ignores(kept)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_both_ways_to_match_say_the_same(seed):
+    chance = random.Random(seed)
+    for _ in range(300):
+        pattern = "".join(chance.choice(("a", "b", "/", "*", "**", "**/", "?", "[ab]", "[^a]", "[^b/]"))
+                          for _ in range(chance.randrange(1, 8)))
+        items = ignorefile._items(pattern)
+        steps, regex = ignorefile._Steps(items), re.compile("".join(items), re.DOTALL)
+        for _ in range(10):
+            path = "/".join("".join(chance.choice("abc") for _ in range(chance.randrange(1, 4)))
+                            for _ in range(chance.randrange(1, 4)))
+            parts = path.split("/")
+            prefixes = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+            assert steps.matches(path, prefixes) == any(map(regex.fullmatch, prefixes)), (pattern, path)

@@ -87,7 +87,7 @@ def stopped(place, size):
     return {"start": ["run", *uris], "stop": ["stop", *names]}
 
 
-@axis(2, 2)
+@axis(4, 2)
 def updated(place, size):
     """Apps of which one gets another version."""
     old = [place.put({"web": plain(environment={"N": "1"})}, app=f"{place.app}{each}") for each in range(size)]

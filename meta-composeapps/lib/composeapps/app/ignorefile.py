@@ -37,7 +37,7 @@ class IgnoreRules:
             if pattern in ("", "."):
                 continue
             try:
-                self._rules.append((keep, re.compile(_regex(pattern), re.DOTALL)))
+                self._rules.append((keep, _matcher(_items(pattern))))
             except (re.error, IndexError):
                 raise UsageError(f"{what}, line {number}: '{pattern}' is not a pattern: check its brackets and "
                                  "backslashes".encode(errors="backslashreplace").decode()) from None
@@ -52,58 +52,107 @@ class IgnoreRules:
         parts = path.split("/")
         prefixes = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
         ignored = False
-        for keep, regex in self._rules:
+        for keep, matches in self._rules:
             # A rule that would change nothing need not be asked.
-            if keep == ignored and any(regex.fullmatch(prefix) for prefix in prefixes):
+            if keep == ignored and matches(path, prefixes):
                 ignored = not keep
         return ignored
 
 
-_STAR = "[^/]*"
+# What stands for any number of characters: within a component, anywhere, and for whole components.
+_STAR, _ANY, _COMPONENTS = "[^/]*", ".*", "(?:.*/)?"
+_WILD = (_STAR, _ANY, _COMPONENTS)
+# With more of these a regular expression tries so many ways that it comes to no end.
+_FEW = 2
 
 
-def _regex(pattern):
-    """Return a regular expression for a pattern; raises IndexError for one that ends too early."""
-    # [wildcard, what follows it up to the next one].
-    parts, at = [["", ""]], 0
+def _matcher(items):
+    """Return a function that tells of (path, its prefixes) whether a pattern matches one of these."""
+    if sum(item in _WILD for item in items) > _FEW:
+        return _Steps(items).matches
+    fullmatch = re.compile("".join(items), re.DOTALL).fullmatch
+    return lambda _path, prefixes: any(map(fullmatch, prefixes))
+
+
+class _Steps:
+    """A pattern that is followed on all its ways at once, character by character: in steps as many as the path has.
+
+    Arguments:
+        items: those of ``_items``.
+
+    A set of places in the pattern is a number; its bit ``n`` stands for the place before item ``n``.
+    """
+
+    def __init__(self, items):
+        self._kinds = {kind: sum(1 << at for at, item in enumerate(items) if item == kind) for kind in _WILD}
+        self._wild, self._end, self._taken = sum(self._kinds.values()), 1 << len(items), {}
+        self._single = {}
+        for at, item in enumerate(items):
+            if item not in _WILD:
+                self._single[item] = self._single.get(item, 0) | 1 << at
+        self._single = [(re.compile(item, re.DOTALL), places) for item, places in self._single.items()]
+
+    def matches(self, path, _prefixes):
+        """Tell whether the path, or a directory that leads there, matches."""
+        places = self._reached(1)
+        # Items for whole components that have begun.
+        begun = places & self._kinds[_COMPONENTS]
+        for char in path:
+            new = (places & self._takers(char)) << 1 | places & self._kinds[_ANY]
+            if char == "/":
+                if places & self._end:
+                    return True
+                new |= begun << 1
+            else:
+                new |= places & self._kinds[_STAR]
+            places = self._reached(new)
+            begun |= places & self._kinds[_COMPONENTS]
+        return bool(places & self._end)
+
+    def _reached(self, places):
+        """Return the places with those that are reached from there without a character."""
+        while (more := places | (places & self._wild) << 1) != places:
+            places = more
+        return places
+
+    def _takers(self, char):
+        """Return the places of the items that take a character."""
+        if char not in self._taken:
+            self._taken[char] = sum(places for item, places in self._single if item.fullmatch(char))
+        return self._taken[char]
+
+
+def _items(pattern):
+    """Return the regular expressions that make a pattern, each for one character or one of ``_WILD``.
+
+    Raises IndexError for a pattern that ends too early.
+    """
+    items, at = [], 0
     while at < len(pattern):
         char = pattern[at]
         if pattern.startswith("**", at):
             begun = at
             while pattern.startswith("**", at):
                 at += 3 if pattern.startswith("**/", at) else 2
-            if at >= len(pattern):
-                parts.append([".*", ""])
-            elif begun == 0 and at == 2 and not re.search(r"[*?\\[\]]", pattern[at:]):
-                # At the beginning and before plain text it stands for any characters.
-                parts.append([".*", ""])
-            else:
-                parts.append(["(?:.*/)?", ""])
+            # At the beginning and before plain text it stands for any characters.
+            whole = at < len(pattern) and not (begun == 0 and at == 2 and not re.search(r"[*?\\[\]]", pattern[at:]))
+            items.append(_COMPONENTS if whole else _ANY)
         elif char == "*":
-            parts.append([_STAR, ""])
+            items.append(_STAR)
             at += 1
         elif char == "?":
-            parts[-1][1] += "[^/]"
+            items.append("[^/]")
             at += 1
         elif char == "[":
             group, at = _group(pattern, at)
-            parts[-1][1] += group
+            items.append(group)
         elif char == "\\":
-            parts[-1][1] += re.escape(pattern[at + 1])
+            items.append(re.escape(pattern[at + 1]))
             at += 2
         else:
-            parts[-1][1] += re.escape(char)
+            items.append(re.escape(char))
             at += 1
-    out = ""
-    for number, (wildcard, text) in enumerate(parts):
-        plain = "[" not in text.replace("[^/]", "").replace(r"\[", "")
-        if wildcard == _STAR and plain and number + 1 < len(parts) and parts[number + 1][0] == _STAR:
-            # The first place where the text is will do, since the next star takes what is left: no way back is tried.
-            # Not so with a group, which may take a slash.
-            out += f"(?=(?P<s{number}>{_STAR}?{text}))(?P=s{number})"
-        else:
-            out += wildcard + text
-    return out
+    return items
 
 
 def _group(pattern, at):

@@ -245,7 +245,7 @@ class Look:
     def _listed(self, label=None):
         """Return what Engine.containers does, and remember by which ID each goes."""
         entries = self.engine.containers(label)
-        self._entries.update((entry["Id"], entry) for entry in entries)
+        self._entries.update((entry.get("Id"), entry) for entry in entries)
         return entries
 
     def _once(self, key, ask):
