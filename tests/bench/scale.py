@@ -21,7 +21,7 @@ LEAST = 0.03
 # After so many seconds of an axis no larger size is begun, which would take twice as long; so many there are at least.
 ENOUGH, FEWEST = 12, 3
 # Commands that find nothing to do when they are given again.
-ONCE = ("rm", "pull", "publish", "start", "stop", "update to another")
+ONCE = ("rm", "pull", "publish", "start", "stop")
 
 
 def exponent(sizes, seconds):

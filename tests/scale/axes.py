@@ -87,15 +87,6 @@ def stopped(place, size):
     return {"start": ["run", *uris], "stop": ["stop", *names]}
 
 
-@axis(4, 2)
-def updated(place, size):
-    """Apps of which one gets another version."""
-    old = [place.put({"web": plain(environment={"N": "1"})}, app=f"{place.app}{each}") for each in range(size)]
-    new = place.put({"web": plain(environment={"N": "2"})}, app=f"{place.app}0")
-    place.run("run", *old)
-    return {"update to another": ["update", new]}
-
-
 @axis(3, 10)
 def versions(place, size):
     """Versions of one app in the store, of which the last one is installed."""
