@@ -2,7 +2,7 @@
 """What the demo shows: text, not HTML, and nothing broken in the middle of a word."""
 
 import hostsetup
-from demonstration import command, pagetext
+from demonstration import capture, command, pagetext
 
 PAGE = """<!DOCTYPE html>
 <html><head><title>shellhttpd</title><style>p { color: red }</style></head>
@@ -35,3 +35,12 @@ def test_the_picture_of_the_pages_is_small_and_of_no_one_machine():
     assert len(text) < 100_000
     assert "the&#160;apps" in text and "build/deploy" in text
     assert "@font-face" not in text and "url(http" not in text and "/home" not in text and "/root" not in text
+
+
+def test_a_picture_has_long_lines_whole(tmp_path):
+    recorded = capture.console()
+    line = f"web:hub.demo.test/demo/web@sha256:{'0123456789abcdef' * 4}-is-installed"
+    recorded.print(f"short\n{line}", soft_wrap=True)
+    capture.write(recorded, tmp_path / "demo.svg")
+    text = (tmp_path / "demo.svg").read_text()
+    assert len(line) > capture.COLUMNS and f">{line}<" in text and ">short<" in text

@@ -4,6 +4,7 @@
 import io
 import re
 
+from rich.cells import cell_len
 from rich.console import Console
 
 from composeapps import durable
@@ -18,10 +19,12 @@ def console():
 
 
 def write(recorded, path):
-    """Write what a Console of ``console`` recorded to a file.
+    """Write what a Console of ``console`` recorded to a file, as wide as its longest line.
 
     Raises StorageError when the file system refuses.
     """
+    lines = recorded.export_text(clear=False).splitlines()
+    recorded.width = max([COLUMNS, *map(cell_len, lines)])
     text = recorded.export_svg(title="scripts/demo", unique_id="demo")
     # The fonts would be fetched from a server each time that somebody looks at the picture.
     text = re.sub(r"\s*@font-face\s*{[^}]*}", "", text)

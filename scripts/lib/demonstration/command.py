@@ -161,7 +161,8 @@ def _demonstrate(arguments, chain, kept, setup_seconds):
         else:
             _show(result)
         if recorded:
-            _show(result, recorded)
+            # A picture is for others, from whatever directory it was made.
+            _show({**result, "image": f"build/deploy/{Path(result['image']).name}"}, recorded)
             capture.write(recorded, arguments.capture)
         if arguments.keep:
             progress.close()
@@ -263,8 +264,9 @@ def _show(result, console=None):
     console.print(f"{image} runs on; from this machine:", markup=False, soft_wrap=True)
     for guest, port in result["kept"]["ports"].items():
         console.print(f"  http://127.0.0.1:{port}/ is port {guest} of the device", markup=False, soft_wrap=True)
-    console.print("scripts/demo --run 'composeapps ps' runs a command on it, scripts/registry status tells about the "
-                  "registry,\nscripts/demo --down ends both.", markup=False, soft_wrap=True)
+    console.print("scripts/demo --run 'composeapps ps' runs a command on it,\n"
+                  "scripts/registry status tells about the registry, scripts/demo --down ends both.",
+                  markup=False, soft_wrap=True)
 
 
 def _show_update(console, update, rollback):
