@@ -15,21 +15,23 @@ from firsthour.errors import CampaignError
 from moby.root import mirror
 
 AS = ("root", "sudo")
+LENT = "build/cache/moby"
 DEFAULT_SUITES = ("bookworm", "trixie")
 HELP = {
     "examples": (
         ("scripts/first-hour", "Debian 12 and 13, as root and as a user with sudo"),
         ("scripts/first-hour noble --as sudo", "Ubuntu 24.04, as a user with sudo"),
         ("scripts/first-hour trixie --as root --lend-cache --until 5",
-         "the first five commands, with what this checkout has built already"),
+         "the first five commands, with the dockerd of this checkout"),
     ),
     "details": (
         "Each system is made of packages, and each run begins as if it had just been installed: a clone of the commit "
         "that is checked out here, then the commands of meta-composeapps/docs/app-developer.md up to one's own app on "
         "a booted image, as they stand there. Whatever a run started or wrote ends with it; its output is kept in "
         "build/first-hour.",
-        "Without --lend-cache a run makes the Debian base and compiles dockerd: ten minutes on two cores, and 6 GB of "
-        "disk. Ubuntu's packages are taken unverified, since Debian has no keys of them.",
+        "A run makes the Debian base and, without --lend-cache, compiles dockerd: ten minutes on two cores, and 6 GB "
+        "of disk. Ubuntu's packages are taken unverified, since Debian has no keys of them; Ubuntu was not run to its "
+        "end yet.",
     ),
     "exits": {0: "each run ended with the app on a booted image", 1: "a command failed, or a system cannot be made",
               2: "wrong usage", 130: "interrupted"},
@@ -54,7 +56,7 @@ def make_parser():
                         help="as root, or as a user with sudo; may be given again (default: both)")
     parser.add_argument("--until", type=_number, metavar="N", help="only the first N commands")
     parser.add_argument("--lend-cache", action="store_true",
-                        help="let runs use what this checkout has built already: as root all of it, as a user dockerd")
+                        help="let runs use the dockerd that this checkout has compiled already")
     parser.common.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
     return parser
 
@@ -113,9 +115,8 @@ def _one(arguments, suite, tree, who, place, origin, script, build):
     """Run the script in a system; return what is told of it."""
     log = build / "first-hour" / f"{suite}-{who}.log"
     started, commands, shown = time.monotonic(), [], []
-    # The Debian base has files of many users, which a user's namespace does not have.
-    where = "build/cache" if who == "root" else "build/cache/moby"
-    lent = (build / where.removeprefix("build/")).resolve() if arguments.lend_cache else None
+    # No more than dockerd: trees of many users' files would have to be of the clone's file system, and of the user.
+    lent = (build / "cache" / "moby").resolve() if arguments.lend_cache else None
     if lent:
         lent.mkdir(parents=True, exist_ok=True)
 
@@ -127,7 +128,7 @@ def _one(arguments, suite, tree, who, place, origin, script, build):
         shown.append(line)
 
     status = system.run(tree, place / f"{suite}-{who}", origin, "root" if who == "root" else system.USER,
-                        steps.script(*script, lent=where if lent else ""), log, heard, cache=lent)
+                        steps.script(*script, lent=LENT if lent else ""), log, heard, cache=lent)
     if not status and not arguments.until and not any(steps.RUNS.fullmatch(line) for line in shown):
         status = 1
     return {"suite": suite, "as": who, "status": status, "seconds": round(time.monotonic() - started, 1),

@@ -48,9 +48,8 @@ mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
 mkdir -p "$root/srv/origin" "$root/srv/cache" "$root/old"
 mount --bind -o ro "$origin" "$root/srv/origin"
-if [ -z "$cache" ]; then :
-elif [ "$user" = root ]; then mount --bind "$cache" "$root/srv/cache"
-else mount -t overlay -o "lowerdir=$cache,upperdir=$work/lent,workdir=$work/lent-work" overlay "$root/srv/cache"
+if [ -n "$cache" ]; then
+  mount -t overlay -o "lowerdir=$cache,upperdir=$work/lent,workdir=$work/lent-work" overlay "$root/srv/cache"
 fi
 for file in /etc/resolv.conf /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
   if [ -f "$file" ]; then cat "$file" > "$root$file"; fi
@@ -110,8 +109,8 @@ def run(tree, work, origin, user, script, log, on_line, cache=None):
         script: its text.
         log: the file that takes its output.
         on_line: called with each line of it.
-        cache: a directory that is there at /srv/cache, or None. For a user it and what is directly in it are the
-            user's, and what is written there ends with the run.
+        cache: a directory that is there at /srv/cache, or None. It and what is directly in it are the user's, and
+            what is written there ends with the run.
     """
     for name in ("root", "upper", "work", "lent", "lent-work"):
         Path(work, name).mkdir(parents=True)

@@ -75,7 +75,8 @@ def test_a_user_is_lent_what_is_built_and_changes_nothing_of_it(tmp_path):
     (made / "dockerd").write_text("compiled\n")
     heard = []
     step = steps.Step("cat there/lent/dockerd-1/dockerd && touch there/lent/dockerd-1 there/lent/lock")
-    script = steps.script([step], [], lent="there/lent").replace("git clone --quiet /srv/origin", "mkdir")
+    script = steps.script([step], [steps.Step("echo cleaned")], lent="there/lent").replace(
+        "git clone --quiet /srv/origin", "mkdir")
     status = system.run(tree, tmp_path / "run", tmp_path / "origin", system.USER, script, tmp_path / "log",
                         heard.append, cache=tmp_path / "lent")
     assert status == 0, heard
