@@ -18,6 +18,33 @@ COMPOSEAPPS_KERNEL_ARGUMENTS ?= "rootwait console=tty0"
 
 # For the wks file, which names directories relative to the root.
 COMPOSEAPPS_FACTORY_PATH = "${@d.getVar('COMPOSEAPPS_FACTORY_DIR').strip('/')}"
+COMPOSEAPPS_FACTORY_INODES = "${@composeapps_inodes(d)}"
+
+# Of what all identifiers of a disk and its partitions are made: the same build gives the same, another one others.
+# By default the signature of the task that writes the wks file, which the image's content is part of.
+COMPOSEAPPS_DISK_ID ?= "${@d.getVar('BB_UNIHASH') or d.getVar('BB_TASKHASH') or ''}"
+COMPOSEAPPS_DISK_ID[vardepsexclude] = "BB_UNIHASH BB_TASKHASH"
+COMPOSEAPPS_DISK_UUID = "${@composeapps_uuid(d, 'disk')}"
+COMPOSEAPPS_BOOT_UUID = "${@composeapps_uuid(d, 'boot')}"
+COMPOSEAPPS_ROOT_UUID = "${@composeapps_uuid(d, 'root')}"
+COMPOSEAPPS_FACTORY_UUID = "${@composeapps_uuid(d, 'factory')}"
+COMPOSEAPPS_DATA_UUID = "${@composeapps_uuid(d, 'data')}"
+# FAT has 32 bits.
+COMPOSEAPPS_BOOT_FSUUID = "0x${@composeapps_uuid(d, 'boot file system')[:8].upper()}"
+COMPOSEAPPS_ROOT_FSUUID = "${@composeapps_uuid(d, 'root file system')}"
+COMPOSEAPPS_FACTORY_FSUUID = "${@composeapps_uuid(d, 'factory file system')}"
+COMPOSEAPPS_DATA_FSUUID = "${@composeapps_uuid(d, 'data file system')}"
+
+def composeapps_uuid(d, what):
+    """Return the identifier of a part of the disk."""
+    import uuid
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, " ".join(
+        (d.getVar("PN"), d.getVar("MACHINE"), d.getVar("COMPOSEAPPS_DISK_ID"), what))))
+
+def composeapps_inodes(d):
+    """Return how many inodes the factory partition needs; ext4 keeps eleven for itself."""
+    top = (d.getVar("IMAGE_ROOTFS") or "") + d.getVar("COMPOSEAPPS_FACTORY_DIR")
+    return str(16 + sum(1 + len(files) for _directory, _names, files in os.walk(top)))
 
 OVERRIDES .= "${@':composeapps-disk' if d.getVar('COMPOSEAPPS_DISK') == '1' else ''}"
 
@@ -27,9 +54,19 @@ IMAGE_INSTALL:append:composeapps-disk = " composeapps-disk-config"
 # The disk, the map by which bmaptool writes only its used blocks, and how to know that both came whole.
 IMAGE_FSTYPES:append:composeapps-disk = " wic.zst wic.zst.sha256sum wic.bmap wic.bmap.sha256sum"
 
-# A mount point must be there even when no app is preloaded.
-ROOTFS_POSTPROCESS_COMMAND:append:composeapps-disk = " composeapps_mount_points"
+ROOTFS_POSTPROCESS_COMMAND:append:composeapps-disk = " composeapps_mounts"
 
-composeapps_mount_points() {
-    install -d -m 0755 ${IMAGE_ROOTFS}${COMPOSEAPPS_FACTORY_DIR}
+# The links are made by composeapps-disk-config, and only for the disk that the root is on: the same image on another
+# disk of the machine has the same labels and identifiers. A broken factory partition must not keep the device from
+# booting. Without delayed allocation a file's content reaches the disk before its name does. The boot partition is
+# mounted when somebody looks at it.
+composeapps_mounts() {
+    # A mount point must be there even when no app is preloaded.
+    install -d -m 0755 ${IMAGE_ROOTFS}${COMPOSEAPPS_FACTORY_DIR} ${IMAGE_ROOTFS}/boot
+    fstab=${IMAGE_ROOTFS}${sysconfdir}/fstab
+    grep -v '^/dev/disk/composeapps/' $fstab > $fstab.new || true
+    echo "/dev/disk/composeapps/data /var ext4 defaults,nodelalloc,x-systemd.growfs 0 2" >> $fstab.new
+    echo "/dev/disk/composeapps/factory ${COMPOSEAPPS_FACTORY_DIR} ext4 ro,noload,nofail 0 0" >> $fstab.new
+    echo "/dev/disk/composeapps/boot /boot vfat ro,umask=0077,nofail,noauto,x-systemd.automount,x-systemd.idle-timeout=30 0 0" >> $fstab.new
+    mv $fstab.new $fstab
 }

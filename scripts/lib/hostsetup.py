@@ -34,8 +34,14 @@ FEATURES = {
         "patch": "patch",
         "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
         "zstd": "zstd",
+        # A disk with partitions.
+        "bmaptool": "bmap-tools", "debugfs": "e2fsprogs", "mcopy": "mtools", "mkfs.erofs": "erofs-utils",
+        "mkfs.vfat": "dosfstools", "sfdisk": "fdisk",
     },
-    "qemu": {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"},
+    "qemu": {
+        "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils",
+        "/usr/share/OVMF/OVMF_VARS_4M.fd": "ovmf",
+    },
     "registry": {},
     # What runs BitBake or kas; see install_locale.
     "locale": {},

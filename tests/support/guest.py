@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hostsetup
-from support.initramfs import Newc, kernel_modules
+from fastlane.initramfs import Newc, kernel_modules
 
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 # Debian's kernel for virtual machines, else Ubuntu's.

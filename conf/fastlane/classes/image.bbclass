@@ -66,17 +66,27 @@ python do_rootfs() {
     fastlane.rootfs.finish(plan, d.getVar("IMAGE_ROOTFS"))
 }
 
+# A disk with partitions, for an image that has wic among its types; else one file system.
+WKS_FILE ??= ""
+FASTLANE_WKS = "${@bb.utils.which(':'.join(os.path.join(path, 'files', 'wic') for path in d.getVar('BBPATH').split(':')), d.getVar('WKS_FILE')) if any(each.startswith('wic') for each in (d.getVar('IMAGE_FSTYPES') or '').split()) else ''}"
+FASTLANE_WKS[vardepvalue] = "${WKS_FILE} ${IMAGE_FSTYPES}"
+
+python () {
+    wks = d.getVar("FASTLANE_WKS")
+    if wks:
+        with open(wks, encoding="utf-8") as stream:
+            d.setVar("_WKS_TEMPLATE", stream.read())
+}
+
 addtask image after do_rootfs
 do_image[dirs] = "${TOPDIR}"
 do_image[cleandirs] = "${IMGDEPLOYDIR}"
-do_image[vardeps] += "IMAGE_ROOTFS_EXTRA_SPACE FASTLANE_MOUNT_OPTIONS"
+do_image[vardeps] += "IMAGE_ROOTFS_EXTRA_SPACE FASTLANE_MOUNT_OPTIONS _WKS_TEMPLATE"
 python do_image() {
     import fastlane.disk
     fastlane_run_commands("IMAGE_PREPROCESS_COMMAND", d)
-    extra = sum(int(part) for part in d.getVar("IMAGE_ROOTFS_EXTRA_SPACE").split("+") if part.strip())
-    fastlane.disk.make(
-        d.getVar("IMAGE_ROOTFS"), os.path.join(d.getVar("IMGDEPLOYDIR"), "disk.ext4"), extra * 1024,
-        d.getVar("FASTLANE_MOUNT_OPTIONS") or "")
+    d.setVar("BB_UNIHASH", d.getVar("FASTLANE_SIGNATURE"))
+    fastlane.disk.make(d, d.getVar("FASTLANE_PLAN", False))
 }
 
 addtask image_complete after do_image before do_build
@@ -85,8 +95,5 @@ do_image_complete[vardeps] += "FASTLANE_CMDLINE IMAGE_NAME"
 python do_image_complete() {
     import fastlane.disk
     fastlane_run_commands("IMAGE_POSTPROCESS_COMMAND", d)
-    fastlane.disk.publish(
-        d.getVar("FASTLANE_PLAN", False),
-        os.path.join(d.getVar("IMGDEPLOYDIR"), "disk.ext4"),
-        d.getVar("FASTLANE_DEPLOY"), d.getVar("IMAGE_NAME"), d.getVar("MACHINE"), d.getVar("FASTLANE_CMDLINE"))
+    fastlane.disk.publish(d, d.getVar("FASTLANE_PLAN", False))
 }

@@ -75,6 +75,8 @@ def make_parser():
                       help="forward TCP port HOST of 127.0.0.1 (0: a free one) to port GUEST of the guest")
     made.add_argument("--memory", type=megabytes, default=1024, metavar="MB", help="memory (default: 1024)")
     made.add_argument("--accel", choices=("kvm", "tcg"), help="do not probe whether KVM runs guests here")
+    made.add_argument("--efi", action="store_true",
+                      help="boot by EFI firmware, as a device does (an image of scripts/build-image --disk)")
     made.add_argument("--keep", action="store_true", help="keep the overlay disk afterwards")
     made.add_argument("--command", action="append", default=[], metavar="COMMAND",
                       help="run COMMAND in the guest instead of showing the console; the first that fails is the last")
@@ -153,7 +155,7 @@ def _run(options):
     network = options.network or ("user" if options.forward or options.restrict else "none")
     machine = Machine(
         options.image or images.latest(), network=network, restrict=options.restrict, memory=options.memory,
-        accel=options.accel, keep="always" if options.keep else "never", name="run-qemu",
+        accel=options.accel, efi=options.efi, keep="always" if options.keep else "never", name="run-qemu",
     )
     _say(f"{machine.accel.name.upper()} ({machine.accel.reason}), network {network}, logs in {machine.run_dir}")
     failed = True

@@ -13,7 +13,10 @@ from .errors import EmulatorError
 
 @dataclass(frozen=True)
 class ImageDescription:
-    """A bootable image; all paths absolute. ``disk`` and ``initrd`` may be None."""
+    """A bootable image; all paths absolute. ``disk`` and ``initrd`` may be None.
+
+    ``efi`` tells whether the disk boots by EFI firmware, too.
+    """
 
     kernel: Path
     cmdline: str
@@ -21,12 +24,13 @@ class ImageDescription:
     initrd: Path | None = None
     machine: str = "qemux86-64"
     apps: dict = field(default_factory=dict)
+    efi: bool = False
 
     @classmethod
     def load(cls, path):
         """Read the JSON file that scripts/build-image writes beside an image.
 
-        Its keys: machine, disk, kernel, initrd, cmdline, apps; paths are relative to the file. Raises
+        Its keys: machine, disk, kernel, initrd, cmdline, apps, firmware; paths are relative to the file. Raises
         EmulatorError that names the file and the key when one is missing or names a missing file.
         """
         path = Path(path)
@@ -59,6 +63,7 @@ class ImageDescription:
         return cls(
             kernel=file("kernel"), cmdline=text("cmdline"), disk=file("disk"), initrd=file("initrd", required=False),
             machine=text("machine", required=False) or cls.machine, apps=document.get("apps") or {},
+            efi=document.get("firmware") == "efi",
         )
 
 
@@ -97,8 +102,8 @@ def make_overlay(base, overlay):
         raise EmulatorError(f"cannot make the overlay {overlay} of {base}: {done.stderr.strip()}")
 
 
-def drive_arguments(number, path, image_format, readonly=False, serial=None):
-    """Return QEMU's arguments for virtio disk ``number`` (0 is /dev/vda)."""
+def drive_arguments(number, path, image_format, readonly=False, serial=None, boot=False):
+    """Return QEMU's arguments for virtio disk ``number`` (0 is /dev/vda); ``boot``: firmware boots from it."""
     node = {
         "driver": image_format,
         "node-name": f"disk{number}",
@@ -113,4 +118,6 @@ def drive_arguments(number, path, image_format, readonly=False, serial=None):
     device = {"driver": "virtio-blk-pci", "drive": f"disk{number}", "id": f"virtio-disk{number}"}
     if serial:
         device["serial"] = serial
+    if boot:
+        device["bootindex"] = 0
     return ["-blockdev", json.dumps(node), "-device", json.dumps(device)]

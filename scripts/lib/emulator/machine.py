@@ -10,6 +10,7 @@ from pathlib import Path
 from pexpect.exceptions import EOF, TIMEOUT
 
 from . import accel as accelerators
+from . import firmware as firmwares
 from . import image as images
 from . import network as networks
 from . import rundir
@@ -35,7 +36,8 @@ class Machine:
     through ``forward``); restrict: the guest reaches nothing, forwards work. drives: Drive objects, /dev/vdb
     and on. name: of the run's directory under build/runs; run_dir: a directory to use instead. keep: when the
     overlay stays after ``close``: "never", "failure" (an exception left the with block) or "always". accel:
-    "kvm" or "tcg", default: what ``accel.select`` finds. Time limits are in seconds with KVM; under emulation
+    "kvm" or "tcg", default: what ``accel.select`` finds. efi: boot by EFI firmware from the disk, which has
+    a kernel and its command line; else QEMU loads the kernel. Time limits are in seconds with KVM; under emulation
     they are multiplied by ``accel.timeout_scale``.
 
     As a context manager it is started, logged in, and closed at the end.
@@ -44,7 +46,7 @@ class Machine:
     def __init__(
         self, image=None, *, disk=None, kernel=None, initrd=None, cmdline=None, memory=1024, cpus=None, network="none",
         restrict=False, drives=(), name="machine", run_dir=None, keep="failure", accel=None,
-        boot_timeout=BOOT_TIMEOUT, extra_arguments=(),
+        boot_timeout=BOOT_TIMEOUT, extra_arguments=(), efi=False,
     ):
         if keep not in KEEP:
             raise EmulatorError(f"keep is '{keep}': it must be one of {', '.join(KEEP)}")
@@ -58,7 +60,9 @@ class Machine:
         elif not isinstance(image, images.ImageDescription):
             image = images.ImageDescription.load(image)
         networks.arguments(network, restrict)
-        self.image = image
+        if efi and not image.efi:
+            raise EmulatorError("the image's disk does not boot by EFI: build one with scripts/build-image --disk")
+        self.image, self.efi = image, efi
         self.accel = accelerators.select(accel)
         words = (cmdline or image.cmdline).split()
         self.cmdline = " ".join([*words, *(word for word in self.accel.kernel_words if word not in words)])
@@ -129,12 +133,14 @@ class Machine:
             "-name", self.run_dir.name, "-nodefaults", "-no-user-config", "-display", "none",
             "-chardev", f"socket,id=serial0,fd={serial}", "-serial", "chardev:serial0",
             "-chardev", f"socket,id=qmp0,fd={monitor}", "-mon", "chardev=qmp0,mode=control",
-            "-kernel", str(self.image.kernel), "-append", self.cmdline,
         ]
-        if self.image.initrd:
-            argv += ["-initrd", str(self.image.initrd)]
+        if self.efi:
+            argv += firmwares.arguments(self.run_dir / "efi-variables.fd", self.accel.kernel_words)
+        else:
+            argv += ["-kernel", str(self.image.kernel), "-append", self.cmdline]
+            argv += ["-initrd", str(self.image.initrd)] if self.image.initrd else []
         if self.overlay:
-            argv += images.drive_arguments(0, self.overlay, "qcow2")
+            argv += images.drive_arguments(0, self.overlay, "qcow2", boot=self.efi)
         for number, drive in enumerate(self._drives, start=1):
             argv += images.drive_arguments(number, drive.path, drive.format, drive.readonly, drive.serial)
         return [*argv, *networks.arguments(self.network, self._restrict), *self._extra]

@@ -3,14 +3,14 @@
 
 import dataclasses
 import fcntl
+import gzip
 import hashlib
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
-from fastlane import bootstrap, services, trees
+from fastlane import bootstrap, initramfs, services, trees
 from fastlane.errors import BuildError
 
 # Bases that are kept besides the one in use: switching between two lists of packages is common.
@@ -52,12 +52,14 @@ def describe(d, packages):
     }
     keys = ("FASTLANE_MIRROR", "FASTLANE_SUITE", "FASTLANE_DEBIAN_ARCH", "FASTLANE_EXCLUDE", "FASTLANE_MASK",
             "FASTLANE_ENABLE", "FASTLANE_INITRD_MODULES", "FASTLANE_LOADER", "FASTLANE_LIBRARY_PATH")
-    return {"packages": packages, "files": files, **{key: " ".join((d.getVar(key) or "").split()) for key in keys}}
+    return {"packages": packages, "files": files, "init": Path(layer, "init").read_text(),
+            **{key: " ".join((d.getVar(key) or "").split()) for key in keys}}
 
 
 def key(description):
     """Return the name under which a base is cached."""
-    made_by = Path(__file__).read_bytes() + Path(bootstrap.__file__).read_bytes()
+    made_by = b"".join(Path(module.__file__).read_bytes() for module in (bootstrap, initramfs))
+    made_by += Path(__file__).read_bytes()
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode() + made_by).hexdigest()[:16]
 
 
@@ -124,11 +126,11 @@ def check(base):
 
 def _bootstrap(base, description, progress):
     """Run mmdebstrap into ``base.tree``."""
-    # The tiny initramfs loads the few modules named in the machine's configuration and mounts the root:
+    # busybox is the initramfs, which loads the few modules named in the machine's configuration and mounts the root:
     # seconds less than a full one, in building and in every emulated boot.
     bootstrap.make_root(
         base.tree, description["FASTLANE_SUITE"], description["FASTLANE_MIRROR"],
-        [*description["packages"], "tiny-initramfs"], progress, log=base.directory.parent / "mmdebstrap.log",
+        [*description["packages"], "busybox-static"], progress, log=base.directory.parent / "mmdebstrap.log",
         where="conf/fastlane/conf/debian.conf or FASTLANE_BASE", architecture=description["FASTLANE_DEBIAN_ARCH"],
         exclude=description["FASTLANE_EXCLUDE"].split())
 
@@ -137,17 +139,8 @@ def _customise(base, description):
     """Adapt a fresh root to its job: a machine for development and tests."""
     tree = base.tree
     version = sorted(os.listdir(tree / "usr/lib/modules"))[-1]
-    initrd = f"/boot/initrd.img-{version}"
-    modules = ",".join(description["FASTLANE_INITRD_MODULES"].split())
-    done = subprocess.run(
-        ["chroot", str(tree), "mktirfs", "-o", initrd, "-m", "no", f"--include-modules={modules}", "-M", "no", version],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"})
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise BuildError(f"the initramfs cannot be made: {reason}")
-    # QEMU loads both from outside, so the disk need not carry them.
-    shutil.move(tree / initrd.lstrip("/"), base.initrd)
+    base.initrd.write_bytes(_initrd(tree, version, description))
+    # QEMU loads both from outside, and a disk has them on its boot partition.
     shutil.move(tree / f"boot/vmlinuz-{version}", base.kernel)
     for path in (base.initrd, base.kernel):
         os.chmod(path, 0o644)
@@ -168,3 +161,21 @@ def _customise(base, description):
         'PYTHONHOME="$tree/usr" PYTHONDONTWRITEBYTECODE=1 \\\n'
         f'    exec "$tree{loader}" --library-path "$tree{libraries}" "$tree/usr/bin/python3" "$@"\n')
     os.chmod(base.python, 0o755)
+
+
+def _initrd(tree, version, description):
+    """Return the initramfs of a base."""
+    archive = initramfs.Newc()
+    for directory in ("bin", "dev", "proc", "sys", "root", "modules"):
+        archive.directory(directory)
+    archive.character_device("dev/console", 5, 1)
+    archive.file("init", description["init"].encode(), 0o755)
+    archive.file("bin/busybox", (tree / "usr/bin/busybox").read_bytes(), 0o755)
+    try:
+        modules = initramfs.kernel_modules(tree / "usr/lib/modules" / version,
+                                           description["FASTLANE_INITRD_MODULES"].split())
+    except LookupError as err:
+        raise BuildError(f"the initramfs cannot be made: {err}; correct FASTLANE_INITRD_MODULES") from None
+    for number, (name, data) in enumerate(modules):
+        archive.file(f"modules/{number:02}-{name}", data)
+    return gzip.compress(bytes(archive), mtime=0)

@@ -45,6 +45,8 @@ def make_parser():
     parser.add_argument("--layer", action="append", default=[], metavar="DIR",
                         help="a further layer; may be given again")
     parser.add_argument("--mirror", metavar="URL", help="Debian mirror (http://deb.debian.org/debian)")
+    parser.add_argument("--disk", action="store_true",
+                        help="make the disk with partitions, which boots by EFI, instead of one file system")
     parser.add_argument("--base-only", action="store_true", help="make only the Debian base")
     parser.common.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
     parser.common.add_argument("--quiet", action="store_true", help="show no progress")
@@ -65,6 +67,8 @@ def main(argv, top, directory):
     """Run the command; ``top`` is the repository, ``directory`` the one for products. Returns the exit status."""
     arguments = parse(argv)
     settings = [tuple(setting.split("=", 1)) for setting in arguments.settings]
+    if arguments.disk:
+        settings.insert(0, ("MACHINE_FEATURES:append", " efi"))
     if arguments.mirror:
         os.environ["COMPOSEAPPS_MIRROR"] = arguments.mirror
     options = Options(
