@@ -14,7 +14,8 @@ COMPOSEAPPS_DISK ?= "${@bb.utils.contains('DISTRO_FEATURES', 'sota', '0', bb.uti
 COMPOSEAPPS_WKS_FILE ?= "composeapps-disk.wks.in"
 # KiB of the root partition beyond what is in it.
 COMPOSEAPPS_ROOT_SPACE ?= "65536"
-COMPOSEAPPS_KERNEL_ARGUMENTS ?= "rootwait console=tty0"
+# "gpt": after a power cut in the middle of writing the partition table its copy counts.
+COMPOSEAPPS_KERNEL_ARGUMENTS ?= "rootwait gpt console=tty0"
 
 # For the wks file, which names directories relative to the root.
 COMPOSEAPPS_FACTORY_PATH = "${@d.getVar('COMPOSEAPPS_FACTORY_DIR').strip('/')}"
@@ -54,7 +55,7 @@ IMAGE_INSTALL:append:composeapps-disk = " composeapps-disk-config"
 # The disk, the map by which bmaptool writes only its used blocks, and how to know that both came whole.
 IMAGE_FSTYPES:append:composeapps-disk = " wic.zst wic.zst.sha256sum wic.bmap wic.bmap.sha256sum"
 
-ROOTFS_POSTPROCESS_COMMAND:append:composeapps-disk = " composeapps_mounts"
+ROOTFS_POSTPROCESS_COMMAND:append:composeapps-disk = " composeapps_mounts composeapps_skeleton"
 
 # The links are made by composeapps-disk-config, and only for the disk that the root is on: the same image on another
 # disk of the machine has the same labels and identifiers. A broken factory partition must not keep the device from
@@ -69,4 +70,18 @@ composeapps_mounts() {
     echo "/dev/disk/composeapps/factory ${COMPOSEAPPS_FACTORY_DIR} ext4 ro,noload,nofail 0 0" >> $fstab.new
     echo "/dev/disk/composeapps/boot /boot vfat ro,umask=0077,nofail,noauto,x-systemd.automount,x-systemd.idle-timeout=30 0 0" >> $fstab.new
     mv $fstab.new $fstab
+}
+
+# What a data partition that is made anew begins with: the image's /var without the apps, which come from the factory
+# store, and without what is made at run time.
+composeapps_skeleton() {
+    skeleton=${IMAGE_ROOTFS}${datadir}/composeapps/var
+    rm -rf $skeleton
+    install -d ${IMAGE_ROOTFS}${datadir}/composeapps
+    cp -a ${IMAGE_ROOTFS}${localstatedir} $skeleton
+    for path in ${COMPOSEAPPS_STORE} ${COMPOSEAPPS_ROOT} ${localstatedir}/cache ${localstatedir}/lib/apt ${localstatedir}/lib/docker; do
+        case $path in
+            ${localstatedir}/*) find "$skeleton${path#${localstatedir}}" -mindepth 1 -delete 2> /dev/null || true ;;
+        esac
+    done
 }

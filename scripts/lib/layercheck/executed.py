@@ -93,7 +93,8 @@ def _image(build, _apps):
                  if entry.mode & stat.S_IWOTH and not stat.S_ISLNK(entry.mode) and not entry.mode & stat.S_ISVTX]
     wanted = [f"/etc/systemd/system/multi-user.target.wants/{SERVICE}", f"/usr/lib/systemd/system/{SERVICE}",
               "/etc/composeapps/config.toml", "/etc/docker/daemon.json", FACTORY_FILE,
-              "/usr/lib/systemd/system/docker.service.d/50-composeapps.conf", "/usr/lib/repart.d/50-data.conf"]
+              "/usr/lib/systemd/system/docker.service.d/50-composeapps.conf",
+              "/usr/libexec/composeapps-data", "/usr/lib/systemd/system/composeapps-data.service"]
     problems += [f"the image has no {path}" for path in wanted if path not in entries]
     installed = _one(build.images, "composeapps-image-*.rootfs.manifest").read_text().splitlines()
     size = image.path.resolve().stat().st_size
