@@ -89,13 +89,15 @@ class Drive:
     serial: str | None = None
 
 
-def make_overlay(base, overlay):
+def make_overlay(base, overlay, size=None):
     """Make the qcow2 file ``overlay`` whose unwritten blocks are those of the raw image ``base``.
 
-    ``base`` is only read from then on, and must not change while the overlay is used.
+    ``base`` is only read from then on, and must not change while the overlay is used. ``size``, in bytes, is that of
+    the disk when it is to be another than the image's.
     """
     done = subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", f"file:{Path(base).resolve()}", str(overlay)],
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", f"file:{Path(base).resolve()}", str(overlay),
+         *([str(size)] if size else [])],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )
     if done.returncode:

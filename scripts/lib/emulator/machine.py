@@ -37,7 +37,8 @@ class Machine:
     and on. name: of the run's directory under build/runs; run_dir: a directory to use instead. keep: when the
     overlay stays after ``close``: "never", "failure" (an exception left the with block) or "always". accel:
     "kvm" or "tcg", default: what ``accel.select`` finds. efi: boot by EFI firmware from the disk, which has
-    a kernel and its command line; else QEMU loads the kernel. Time limits are in seconds with KVM; under emulation
+    a kernel and its command line; else QEMU loads the kernel. disk_size: bytes of the disk, when the device's is larger
+    than the image. Time limits are in seconds with KVM; under emulation
     they are multiplied by ``accel.timeout_scale``.
 
     As a context manager it is started, logged in, and closed at the end.
@@ -47,6 +48,7 @@ class Machine:
         self, image=None, *, disk=None, kernel=None, initrd=None, cmdline=None, memory=1024, cpus=None, network="none",
         restrict=False, drives=(), name="machine", run_dir=None, keep="failure", accel=None,
         boot_timeout=BOOT_TIMEOUT, extra_arguments=(), efi=False,
+        disk_size=None,
     ):
         if keep not in KEEP:
             raise EmulatorError(f"keep is '{keep}': it must be one of {', '.join(KEEP)}")
@@ -70,7 +72,7 @@ class Machine:
         self.boot_seconds = None
         self._memory, self._cpus, self._restrict = memory, cpus or self.accel.cpus, restrict
         self._drives, self._extra = tuple(drives), tuple(extra_arguments)
-        self._boot_timeout, self._keep = boot_timeout, keep
+        self._boot_timeout, self._keep, self._disk_size = boot_timeout, keep, disk_size
         self.run_dir = Path(run_dir) if run_dir else rundir.make(name)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.overlay = self.run_dir / "overlay.qcow2" if image.disk else None
@@ -96,7 +98,7 @@ class Machine:
             raise EmulatorError("the machine is on already")
         self._cut()
         if self.overlay and not self.overlay.exists():
-            images.make_overlay(self.image.disk, self.overlay)
+            images.make_overlay(self.image.disk, self.overlay, self._disk_size)
         self._power_ons += 1
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             serial, serial_end = self._socket_pair(undo, theirs)

@@ -127,10 +127,11 @@ def check(base):
 def _bootstrap(base, description, progress):
     """Run mmdebstrap into ``base.tree``."""
     # busybox is the initramfs, which loads the few modules named in the machine's configuration and mounts the root:
-    # seconds less than a full one, in building and in every emulated boot.
+    # seconds less than a full one, in building and in every emulated boot. The kernel's package wants some program
+    # that makes one: tiny-initramfs is the smallest.
     bootstrap.make_root(
         base.tree, description["FASTLANE_SUITE"], description["FASTLANE_MIRROR"],
-        [*description["packages"], "busybox-static"], progress, log=base.directory.parent / "mmdebstrap.log",
+        [*description["packages"], "busybox-static", "tiny-initramfs"], progress, log=base.directory.parent / "mmdebstrap.log",
         where="conf/fastlane/conf/debian.conf or FASTLANE_BASE", architecture=description["FASTLANE_DEBIAN_ARCH"],
         exclude=description["FASTLANE_EXCLUDE"].split())
 
@@ -140,6 +141,8 @@ def _customise(base, description):
     tree = base.tree
     version = sorted(os.listdir(tree / "usr/lib/modules"))[-1]
     base.initrd.write_bytes(_initrd(tree, version, description))
+    for path in (tree / "boot").glob("initrd.img*"):
+        path.unlink()
     # QEMU loads both from outside, and a disk has them on its boot partition.
     shutil.move(tree / f"boot/vmlinuz-{version}", base.kernel)
     for path in (base.initrd, base.kernel):
