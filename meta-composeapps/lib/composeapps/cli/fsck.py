@@ -3,7 +3,7 @@
 
 import os
 
-from composeapps.cli import output
+from composeapps.cli import dockerroot, output
 from composeapps.errors import UsageError
 
 HELP = {
@@ -45,7 +45,7 @@ def _fsck(args):
     if args.time_limit is not None and not 0 <= args.time_limit < 1e9:
         raise UsageError("--time-limit takes a number of seconds")
     stores = _Stores(args)
-    data_root = args.data_root or _configured()
+    data_root = args.data_root or dockerroot.configured()
     report = fsck.run(data_root, stores, dry_run=args.dry_run, time_limit=args.time_limit, full=args.full,
                       background=args.background, notify=output.notify)
     if args.json:
@@ -69,15 +69,3 @@ class _Stores:
     def __iter__(self):
         config = output.load_config(self._args)
         return iter([config.store, config.factory_store])
-
-
-def _configured():
-    """Return the data root that dockerd's own configuration names, or its default."""
-    import json
-
-    try:
-        with open("/etc/docker/daemon.json", "rb") as stream:
-            value = json.load(stream).get("data-root")
-    except (OSError, ValueError, AttributeError):
-        value = None
-    return value if isinstance(value, str) and value.startswith("/") else "/var/lib/docker"

@@ -12,13 +12,14 @@ NAME = "data"
 SKELETON = "/usr/share/composeapps/var"
 
 
-def prepare(disk, notify, skeleton=SKELETON):
+def prepare(disk, notify, skeleton=SKELETON, whole=True):
     """Have the data partition ready to be mounted.
 
     Arguments:
         disk: the table.Disk that the root file system is on.
         notify: called with a sentence for each thing that is done or cannot be done.
         skeleton: the directory whose content a new file system gets.
+        whole: have a file system, too; not where one is about to be made.
 
     Returns the table.Partition. Raises StorageError, NotFoundError when there is none, and OSError. A partition that
     cannot grow is used as it is.
@@ -35,7 +36,7 @@ def prepare(disk, notify, skeleton=SKELETON):
         except ComposeAppsError as err:
             notify(f"the data partition {part.device} stays as small as it is: {err}")
     table.wait_for(part.device)
-    if not filesystem.ready(part.device):
+    if whole and not filesystem.ready(part.device):
         _file_system(part.device, notify, skeleton)
     return part
 
