@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from composeapps.disk.run import run
-from composeapps.errors import NotFoundError
+from composeapps.errors import NotFoundError, StorageError
 
 SECTOR = 512
 # What may be left behind the last partition: the copy of the table (33 sectors), rounded up to the alignment.
@@ -42,14 +42,16 @@ class Disk:
         return int((self.sysfs / "size").read_text())
 
     def partition(self, name):
-        """Return the Partition that has a name, None for none. Raises OSError."""
+        """Return the Partition that has a name and that the kernel shows, None for none.
+
+        The table is asked: the kernel does not tell the names of partitions that were added while it runs.
+        Raises StorageError, OSError.
+        """
+        nodes = [entry["node"] for entry in self._entries() if entry.get("name") == name]
         for place in sorted(self.sysfs.iterdir()):
-            if not (place / "partition").exists():
-                continue
-            facts = dict(line.partition("=")[::2] for line in (place / "uevent").read_text().splitlines())
-            if facts.get("PARTNAME") == name:
+            if any(Path(node).name == place.name for node in nodes) and (place / "partition").exists():
                 numbers = (int((place / fact).read_text()) for fact in ("partition", "start", "size"))
-                return Partition(self._dev / facts["DEVNAME"], *numbers)
+                return Partition(self._dev / place.name, *numbers)
         return None
 
     def room_behind(self, part):
@@ -78,7 +80,7 @@ class Disk:
         Returns the Partition. Raises StorageError, and NotFoundError when the kernel does not show it.
         """
         # A table that says more than the kernel knows is not written to: the data would be in what it says.
-        if name not in self._names():
+        if not any(entry.get("name") == name for entry in self._entries()):
             self._whole_table()
             run("sfdisk", "-q", "--force", "--no-reread", "--no-tell-kernel", "--append", self.device,
                 text=f'type={kind}, name="{name}"\n')
@@ -89,9 +91,12 @@ class Disk:
             raise NotFoundError(f"the kernel does not show the partition '{name}' of {self.device}: restart the device")
         return found
 
-    def _names(self):
+    def _entries(self):
         _status, said = run("sfdisk", "--json", self.device)
-        return {each.get("name") for each in json.loads(said)["partitiontable"].get("partitions", ())}
+        try:
+            return json.loads(said)["partitiontable"].get("partitions", [])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise StorageError(f"the partition table of {self.device} cannot be read: {said[:200]}") from None
 
     def _whole_table(self):
         """Move the copy of the table to the disk's end, where an image for a smaller disk did not have it."""
