@@ -80,8 +80,8 @@ def carry_out(wanted, device, places, notify):
     if wanted.keep == wish.NOTHING or lost:
         if wanted.discard:
             # Not every disk can.
-            status, said = run("blkdiscard", "-f", device, good=(0, 1))
-            notify(f"{device}: {'all blocks are dropped' if not status else said}")
+            status, _said = run("blkdiscard", "-f", device, good=(0, 1))
+            notify(f"{device}: {'all blocks are dropped' if not status else 'the disk cannot drop blocks'}")
         filesystem.make(device, places.skeleton)
         again = identity.forget(places.root)
     with _data(device, places):

@@ -16,17 +16,17 @@ def run(*words, text=None, good=(0,)):
         text: what it reads.
         good: the exit statuses that are no failure.
 
-    Returns (exit status, what it printed). Raises StorageError with the last line that it printed.
+    Returns (exit status, what it printed on standard output). Raises StorageError with its last line.
     """
     words = [os.fspath(word) for word in words]
     given = {"stdin": subprocess.DEVNULL} if text is None else {"input": text.encode()}
     try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
                               env=programs.ENVIRONMENT, **given)
     except OSError as err:
         raise StorageError(f"{words[0]} cannot be run: {err.strerror}") from None
-    said = done.stdout.decode(errors="replace").strip()
+    said, complained = (stream.decode(errors="replace").strip() for stream in (done.stdout, done.stderr))
     if done.returncode not in good:
-        raise StorageError(f"{words[0]} failed with status {done.returncode}: "
-                           f"{(said.splitlines() or ['it gave no reason'])[-1]}")
+        lines = [*said.splitlines(), *complained.splitlines()]
+        raise StorageError(f"{words[0]} failed with status {done.returncode}: {(lines or ['it gave no reason'])[-1]}")
     return done.returncode, said
