@@ -73,7 +73,7 @@ def _reset(args):
 
 def _check(config):
     from composeapps.disk import asking
-    from composeapps.update import desired
+    from composeapps.installed import desired
 
     output.notify("reading the factory store …")
     factory, problem = desired.factory_set(config)
