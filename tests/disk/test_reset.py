@@ -10,9 +10,11 @@ import pytest
 from composeapps.cli.config import Config
 from composeapps.disk import filesystem, reset, wish
 from composeapps.errors import CorruptError, StorageError
+from composeapps.records import resetnote
 
 pytestmark = pytest.mark.root
 MEBIBYTE = 1 << 20
+MACHINE = "0123456789abcdef0123456789abcdef"
 
 
 class Cut(Exception):
@@ -47,7 +49,7 @@ class Device:
         self.identify()
 
     def identify(self):
-        (self.root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+        (self.root / "etc/machine-id").write_text(f"{MACHINE}\n")
         (self.root / "etc/ssh/ssh_host_ed25519_key").write_text("key")
 
     def opened(self):
@@ -59,7 +61,7 @@ class Device:
 
     def reset(self, keep, **more):
         said = []
-        again = reset.carry_out(wish.new(keep, **more), self.device, self.places, said.append)
+        again = reset.carry_out(wish.new(keep, machine=MACHINE, **more), self.device, self.places, said.append)
         subprocess.run(["/sbin/e2fsck", "-fn", str(self.device)], check=True, capture_output=True)
         return again, said
 
@@ -70,7 +72,7 @@ class Device:
 
     def report(self):
         with self.opened():
-            return json.loads((self.config.state_dir / reset.REPORT).read_text())
+            return json.loads((self.config.state_dir / resetnote.NAME).read_text())
 
 
 @pytest.fixture
@@ -127,6 +129,13 @@ def test_a_reset_that_was_cut_off_anywhere_is_finished_by_the_next(device, keep,
         assert not device.files() & {"lib/other/file", "sota/reset-apps/blobs/b", "lib/docker/overlay2/l/x"}
         device.identify()
     assert step > 2 and device.files() <= LEFT[keep]
+
+
+def test_an_identity_that_was_drawn_since_stays(device):
+    (device.root / "etc/machine-id").write_text("f" * 32)
+    again, _said = device.reset(wish.NOTHING)
+    assert not again and (device.root / "etc/machine-id").read_text() == "f" * 32
+    assert not list((device.root / "etc/ssh").iterdir())
 
 
 @pytest.mark.parametrize("keep", [wish.REGISTRATION, wish.DATA])

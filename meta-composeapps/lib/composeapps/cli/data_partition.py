@@ -11,7 +11,7 @@ import sys
 
 from composeapps.cli import dockerroot
 from composeapps.cli.config import load
-from composeapps.disk import prepare, reset, table, wish
+from composeapps.disk import identity, prepare, reset, table, wish
 from composeapps.disk.run import run
 from composeapps.errors import ComposeAppsError, CorruptError, StorageError
 
@@ -46,7 +46,7 @@ def _wish(disk, origin):
     boot = disk.partition("boot")
     if boot is None:
         # Without a place for it nothing could tell, after a power cut, that a reset is under way; repeating it does.
-        return wish.new(wish.NOTHING, origin=origin) if origin else None
+        return _asked(origin) if origin else None
     table.wait_for(boot.device)
     try:
         with wish.boot_partition(boot) as directory:
@@ -55,10 +55,14 @@ def _wish(disk, origin):
         _say(f"{err}: nothing is reset", "<3>")
         found = None
     if found is None and origin:
-        found = wish.new(wish.NOTHING, origin=origin)
+        found = _asked(origin)
         with wish.boot_partition(boot, writable=True) as directory:
             wish.write(directory, found)
     return found
+
+
+def _asked(origin):
+    return wish.new(wish.NOTHING, origin=origin, machine=identity.machine_id("/"))
 
 
 def _reset(disk, part, wanted):

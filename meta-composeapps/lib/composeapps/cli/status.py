@@ -89,6 +89,11 @@ def _print(found, first):
         _print_app(app)
     if not found["apps"]:
         print("no app is installed or on its way")
+    reset = found["factory_reset"]
+    if reset:
+        print(f"factory reset, {reset['time']}: kept {reset['kept']}"
+              + (f" ({reset['lost']})" if reset["lost"] else "")
+              + ("" if reset["discarded"] else "; no secure erasure"))
     if found["at_work"]:
         print(f"at work: {found['at_work']['holder']}", flush=True)
 

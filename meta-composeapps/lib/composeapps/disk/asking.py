@@ -64,9 +64,10 @@ def ask(boot, wanted, notify, root="/"):
 
     From when this returns the reset takes place at the next start. Raises StorageError, CorruptError, OSError.
     """
+    wanted = wanted._replace(machine=identity.machine_id(root))
     with wish.boot_partition(boot, writable=True) as directory:
         wish.write(directory, wanted)
-    if wanted.keep == wish.NOTHING and identity.forget(root):
+    if wanted.keep == wish.NOTHING and identity.forget(root, wanted.machine):
         notify("this device draws a new identity at its next start")
 
 

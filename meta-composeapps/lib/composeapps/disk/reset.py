@@ -7,7 +7,6 @@ factory store.
 """
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -19,9 +18,8 @@ from composeapps.disk.run import run
 from composeapps.errors import ComposeAppsError, StorageError
 from composeapps.installed import appfiles
 from composeapps.oci.names import AppName
+from composeapps.records import resetnote
 from composeapps.records.state import StateDirectory
-
-REPORT = "reset.json"
 
 
 class Places(NamedTuple):
@@ -83,7 +81,7 @@ def carry_out(wanted, device, places, notify):
             status, _said = run("blkdiscard", "-f", device, good=(0, 1))
             notify(f"{device}: {'all blocks are dropped' if not status else 'the disk cannot drop blocks'}")
         filesystem.make(device, places.skeleton)
-        again = identity.forget(places.root)
+        again = identity.forget(places.root, wanted.machine)
     with _data(device, places):
         _report(wanted, lost, places)
     return again
@@ -175,10 +173,9 @@ def _like(source, target):
 
 
 def _report(wanted, lost, places):
-    """Leave a note for ``status``: {"time", "origin", "kept", "discarded", "lost"}."""
-    with durable.storage_errors("writing down the factory reset"):
-        durable.make_directories(places.config.state_dir, 0o700)
-        value = {"time": wanted.time, "origin": wanted.origin, "kept": wish.NOTHING if lost else wanted.keep,
-                 "discarded": wanted.discard and (wanted.keep == wish.NOTHING or bool(lost)), "lost": lost}
-        durable.write_file(places.config.state_dir / REPORT, json.dumps(value).encode() + b"\n")
-        durable.sync_filesystem(places.var)
+    """Leave a note for ``status``."""
+    anew = wanted.keep == wish.NOTHING or bool(lost)
+    resetnote.write(places.config.state_dir, {
+        "time": wanted.time, "origin": wanted.origin, "kept": wish.NOTHING if lost else wanted.keep,
+        "discarded": wanted.discard and anew, "lost": lost})
+    durable.sync_filesystem(places.var)

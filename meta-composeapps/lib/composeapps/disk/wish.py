@@ -2,8 +2,8 @@
 """The wish for a factory reset, on the boot partition: the one place that outlives a data partition.
 
 ``composeapps-reset.json`` there holds one JSON object: "keep" ("nothing", "registration" or "data"), "discard" (whether
-the disk is told to drop the blocks first), "time" (UTC, ISO 8601), "origin" (who asked), and "sha256", the SHA-256 of
-the others as JSON with sorted keys. FAT has no journal, so a file that is not whole is no wish: who wrote it was not
+the disk is told to drop the blocks first), "time" (UTC, ISO 8601), "origin" (who asked), "machine" (the machine-id that is to be forgotten, by
+which a start tells whether it is), and "sha256", the SHA-256 of the others as JSON with sorted keys. FAT has no journal, so a file that is not whole is no wish: who wrote it was not
 told that it was there.
 """
 
@@ -26,17 +26,18 @@ _MAX = 4096
 
 
 class Wish(NamedTuple):
-    """A wish: what is kept, whether blocks are dropped, when and by whom it was asked for."""
+    """A wish: what is kept, whether blocks are dropped, when and by whom it was asked for, the machine-id of then."""
 
     keep: str = NOTHING
     discard: bool = False
     time: str = ""
     origin: str = ""
+    machine: str = ""
 
 
-def new(keep, discard=False, origin="command"):
+def new(keep, discard=False, origin="command", machine=""):
     """Return a Wish of now."""
-    return Wish(keep, discard, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), origin)
+    return Wish(keep, discard, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), origin, machine)
 
 
 def dump(wish):

@@ -15,7 +15,7 @@ from composeapps.oci.digests import is_digest
 from composeapps.oci.documents import parse_json
 from composeapps.oci.names import AppName, from_file_stem, is_name
 from composeapps.oci.reference import parse_pinned
-from composeapps.records import history, lock
+from composeapps.records import history, lock, resetnote
 
 SCHEMA = 1
 # Seconds that dockerd may take for an answer: one that hangs must not hang this.
@@ -73,6 +73,7 @@ def collect(config, names=()):
         "ok": all(app["ok"] for app in apps) and not device.problems,
         "at_work": {"pid": holder[0], "holder": holder[1]} if holder else None,
         "problems": device.problems,
+        "factory_reset": resetnote.read(config.state_dir),
         "apps": apps,
     }
 
