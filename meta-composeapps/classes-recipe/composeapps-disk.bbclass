@@ -66,7 +66,7 @@ composeapps_mounts() {
     install -d -m 0755 ${IMAGE_ROOTFS}${COMPOSEAPPS_FACTORY_DIR} ${IMAGE_ROOTFS}/boot
     fstab=${IMAGE_ROOTFS}${sysconfdir}/fstab
     grep -v '^/dev/disk/composeapps/' $fstab > $fstab.new || true
-    echo "/dev/disk/composeapps/data /var ext4 defaults,nodelalloc,x-systemd.growfs 0 2" >> $fstab.new
+    echo "/dev/disk/composeapps/data ${localstatedir} ext4 defaults,nodelalloc,x-systemd.growfs 0 2" >> $fstab.new
     echo "/dev/disk/composeapps/factory ${COMPOSEAPPS_FACTORY_DIR} ext4 ro,noload,nofail 0 0" >> $fstab.new
     echo "/dev/disk/composeapps/boot /boot vfat ro,umask=0077,nofail,noauto,x-systemd.automount,x-systemd.idle-timeout=30 0 0" >> $fstab.new
     mv $fstab.new $fstab

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data partition's file system, on files in place of a partition: found, got back, made, and never made over data."""
+"""The data partition's file system, on files in place of it: found, got back, made, and never made over data."""
 
 import os
 import subprocess

@@ -107,10 +107,10 @@ def test_a_reset_that_was_cut_off_anywhere_is_finished_by_the_next(device, keep,
         step += 1
         count = 0
 
-        def cutting(*words, **options):
+        def cutting(*words, last=step, **options):
             nonlocal count
             count += 1
-            if words[0] != "umount" and count >= step:
+            if words[0] != "umount" and count >= last:
                 raise Cut(words)
             return real(*words, **options)
 

@@ -131,9 +131,9 @@ def _bootstrap(base, description, progress):
     # that makes one: tiny-initramfs is the smallest.
     bootstrap.make_root(
         base.tree, description["FASTLANE_SUITE"], description["FASTLANE_MIRROR"],
-        [*description["packages"], "busybox-static", "tiny-initramfs"], progress, log=base.directory.parent / "mmdebstrap.log",
-        where="conf/fastlane/conf/debian.conf or FASTLANE_BASE", architecture=description["FASTLANE_DEBIAN_ARCH"],
-        exclude=description["FASTLANE_EXCLUDE"].split())
+        [*description["packages"], "busybox-static", "tiny-initramfs"], progress,
+        log=base.directory.parent / "mmdebstrap.log", where="conf/fastlane/conf/debian.conf or FASTLANE_BASE",
+        architecture=description["FASTLANE_DEBIAN_ARCH"], exclude=description["FASTLANE_EXCLUDE"].split())
 
 
 def _customise(base, description):

@@ -81,7 +81,9 @@ def main(argv, top, directory):
         privilege.become_root([sys.executable, *sys.argv])
         result = build(options, progress, arguments.base_only)
     except BuildError as err:
-        for line in filter(None, [str(err), kept.hint(directory, str(err))]):
+        # What is wrong with a recipe is not the registry's doing.
+        unreachable = "cannot be reached" in str(err)
+        for line in filter(None, [str(err), kept.hint(directory, str(err)) if unreachable else None]):
             print(f"build-image: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -70,8 +70,8 @@ def ext4(target, tree, size, *, label="", identifier="", options="", epoch):
     """
     seed = uuid.uuid5(uuid.UUID(identifier) if identifier else uuid.NAMESPACE_OID, str(epoch))
     run("mke2fs", "-q", "-t", "ext4", "-b", BLOCK, *(options.split() or ["-F"]), "-E",
-        f"root_owner=0:0,hash_seed={seed}", *(["-L", label] if label else []), *(["-U", identifier] if identifier else []),
-        "-d", tree, target, f"{size}k", epoch=epoch)
+        f"root_owner=0:0,hash_seed={seed}", *(["-L", label] if label else []),
+        *(["-U", identifier] if identifier else []), "-d", tree, target, f"{size}k", epoch=epoch)
     run("debugfs", "-w", "-f", "-", target, epoch=epoch, text="\n".join(_times(tree, epoch)) + "\n")
 
 

@@ -3,8 +3,8 @@
 
     python3 -m composeapps.cli.data_partition DIRECTORY [ORIGIN]
 
-DIRECTORY is the disk's below /sys. ORIGIN says who asks for a factory reset besides the boot partition: "kernel" for the
-kernel's command line, "systemd" for factory-reset-now.target.
+DIRECTORY is the disk's below /sys. ORIGIN says who asks for a factory reset besides the boot partition: "kernel" for
+the kernel's command line, "systemd" for factory-reset-now.target.
 """
 
 import sys

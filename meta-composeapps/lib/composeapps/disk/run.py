@@ -21,7 +21,7 @@ def run(*words, text=None, good=(0,)):
     words = [os.fspath(word) for word in words]
     given = {"stdin": subprocess.DEVNULL} if text is None else {"input": text.encode()}
     try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+        done = subprocess.run(words, capture_output=True, check=False,
                               env=programs.ENVIRONMENT, **given)
     except OSError as err:
         raise StorageError(f"{words[0]} cannot be run: {err.strerror}") from None

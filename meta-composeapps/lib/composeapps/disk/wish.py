@@ -2,9 +2,9 @@
 """The wish for a factory reset, on the boot partition: the one place that outlives a data partition.
 
 ``composeapps-reset.json`` there holds one JSON object: "keep" ("nothing", "registration" or "data"), "discard" (whether
-the disk is told to drop the blocks first), "time" (UTC, ISO 8601), "origin" (who asked), "machine" (the machine-id that is to be forgotten, by
-which a start tells whether it is), and "sha256", the SHA-256 of the others as JSON with sorted keys. FAT has no journal, so a file that is not whole is no wish: who wrote it was not
-told that it was there.
+the disk is told to drop the blocks first), "time" (UTC, ISO 8601), "origin" (who asked), "machine" (the machine-id that
+is to be forgotten, by which a start tells whether it is), and "sha256", the SHA-256 of the others as JSON with sorted
+keys. FAT has no journal, so a file that is not whole is no wish: who wrote it was not told that it was there.
 """
 
 import contextlib
