@@ -66,9 +66,10 @@ class Disk:
     def grow(self, part):
         """Let a partition, the last one, take the rest of the disk. Raises StorageError."""
         self._whole_table()
-        run("sfdisk", "-q", "--force", "--no-reread", "--no-tell-kernel", "-N", str(part.number), self.device,
+        run("sfdisk", "-q", "--lock", "--force", "--no-reread", "--no-tell-kernel", "-N", str(part.number), self.device,
             text=", +\n")
         run("partx", "--update", "--nr", str(part.number), self.device)
+        settle()
 
     def append(self, name, kind):
         """Make a partition out of the room behind the last one.
@@ -82,10 +83,11 @@ class Disk:
         # A table that says more than the kernel knows is not written to: the data would be in what it says.
         if not any(entry.get("name") == name for entry in self._entries()):
             self._whole_table()
-            run("sfdisk", "-q", "--force", "--no-reread", "--no-tell-kernel", "--append", self.device,
+            run("sfdisk", "-q", "--lock", "--force", "--no-reread", "--no-tell-kernel", "--append", self.device,
                 text=f'type={kind}, name="{name}"\n')
         # Also those that are known: an error tells nothing then.
         run("partx", "--add", self.device, good=(0, 1))
+        settle()
         found = self.partition(name)
         if not found:
             raise NotFoundError(f"the kernel does not show the partition '{name}' of {self.device}: restart the device")
@@ -100,7 +102,12 @@ class Disk:
 
     def _whole_table(self):
         """Move the copy of the table to the disk's end, where an image for a smaller disk did not have it."""
-        run("sfdisk", "-q", "--force", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", self.device)
+        run("sfdisk", "-q", "--lock", "--force", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", self.device)
+
+
+def settle():
+    """Have udev done with what was changed: a link that comes anew would cancel a mount that waits for it."""
+    run("udevadm", "settle", "--timeout=60", good=(0, 1))
 
 
 def wait_for(path):
