@@ -18,6 +18,9 @@ SECTOR = 512
 # What may be left behind the last partition: the copy of the table (33 sectors), rounded up to the alignment.
 SLACK = 4096
 
+# Without a question; udev looks away while the disk is locked.
+_SFDISK = ("sfdisk", "-q", "--lock", "--force", "--no-reread", "--no-tell-kernel")
+
 # Discoverable Partitions Specification: variable data.
 DATA_TYPE = "4d21b016-b534-45c2-a9fb-5c16e091fd2d"
 
@@ -66,7 +69,7 @@ class Disk:
     def grow(self, part):
         """Let a partition, the last one, take the rest of the disk. Raises StorageError."""
         self._whole_table()
-        run("sfdisk", "-q", "--lock", "--force", "--no-reread", "--no-tell-kernel", "-N", str(part.number), self.device,
+        run(*_SFDISK, "-N", str(part.number), self.device,
             text=", +\n")
         run("partx", "--update", "--nr", str(part.number), self.device)
         settle()
@@ -83,7 +86,7 @@ class Disk:
         # A table that says more than the kernel knows is not written to: the data would be in what it says.
         if not any(entry.get("name") == name for entry in self._entries()):
             self._whole_table()
-            run("sfdisk", "-q", "--lock", "--force", "--no-reread", "--no-tell-kernel", "--append", self.device,
+            run(*_SFDISK, "--append", self.device,
                 text=f'type={kind}, name="{name}"\n')
         # Also those that are known: an error tells nothing then.
         run("partx", "--add", self.device, good=(0, 1))
@@ -102,7 +105,7 @@ class Disk:
 
     def _whole_table(self):
         """Move the copy of the table to the disk's end, where an image for a smaller disk did not have it."""
-        run("sfdisk", "-q", "--lock", "--force", "--no-reread", "--no-tell-kernel", "--relocate", "gpt-bak-std", self.device)
+        run(*_SFDISK, "--relocate", "gpt-bak-std", self.device)
 
 
 def settle():
