@@ -72,7 +72,7 @@ def updating(store):
         return set(), set()
     latest = {}
     starts = [found.start() for found in _UPDATE.finditer(data)]
-    for start, end in zip(starts, [*starts[1:], None], strict=True):
+    for start, end in zip(starts, [*starts[1:], None], strict=False):
         # A page that is free again may begin with anything. No value has the beginning of one in it.
         try:
             value, _length = json.JSONDecoder().raw_decode(data[start:end].partition(b"\0")[0].decode(errors="replace"))
