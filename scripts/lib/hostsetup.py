@@ -42,7 +42,8 @@ FEATURES = {
         "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils",
         "/usr/share/OVMF/OVMF_VARS_4M.fd": "ovmf",
     },
-    "registry": {},
+    # The registry itself is taken out of a Debian package, whose lists other distributions do not trust by themselves.
+    "registry": {"/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"},
     # What runs BitBake or kas; see install_locale.
     "locale": {},
     # openembedded-core's HOSTTOOLS, and those that it wants for testimage.
