@@ -122,9 +122,10 @@ def _place(placed, root, wanted, record, before, notify):
     plan = _plan(placed, root, wanted, record, notify)
     changed = bool(work.look().problems or work.obsolete())
     root.make_directories(placed.private, 0o700)
-    if changed:
-        placed.write(root, record.with_index(wanted.index))
-    _write(placed, root, wanted, plan, work, changed)
+    # What is in the way is set aside before the record has the new members: after a cut in between, what stands under
+    # such a name would be taken for the agent's.
+    _write(placed, root, wanted, plan, work, (lambda: placed.write(root, record.with_index(wanted.index)))
+           if changed else None)
     placed.write(root, record.with_index(wanted.index, work.kept))
     return changed
 
@@ -133,7 +134,7 @@ def _plan(placed, root, wanted, record, notify=lambda text: None):
     return inputs.Plan(placed, root, wanted.app, wanted.value, wanted.index, wanted.environment, record.places, notify)
 
 
-def _write(placed, root, wanted, plan, work, changed):
+def _write(placed, root, wanted, plan, work, write_record):
     """Write what the plan lacks and the work misses: all of it is there, and on the disk, before anything changes."""
     for name in (inputs.FILES, inputs.VERSIONS):
         root.make_directories(f"{placed.private}/{name}", 0o700)
@@ -142,8 +143,9 @@ def _write(placed, root, wanted, plan, work, changed):
     with root.directory(placed.private) as private, staging.Staging(private) as staged:
         work.tidy(private)
         _stage(wanted, work, plan, lacking, staged)
-        if changed:
+        if write_record:
             work.prepare()
+            write_record()
             # Of what was changed just now more may be missing.
             _stage(wanted, work, plan, lacking, staged)
             work.write_links()
