@@ -148,6 +148,26 @@ def test_what_cannot_be_read_is_not_kept_and_that_is_told(device, keep):
     assert any("could not be kept" in each for each in said)
 
 
+@pytest.mark.parametrize("program", ["e2fsck", "mount", "umount"])
+def test_a_program_that_fails_wipes_nothing_that_is_to_be_kept(device, program, monkeypatch):
+    real = reset.run
+
+    def failing(*words, **options):
+        found = real(*words, **options)
+        if words[0] == program:
+            raise StorageError(f"{program} failed")
+        return found
+
+    for module in (reset, wish):
+        monkeypatch.setattr(module, "run", failing)
+    with pytest.raises(StorageError, match=program):
+        device.reset(wish.DATA)
+    monkeypatch.undo()
+    subprocess.run(["umount", str(device.var)], check=False, capture_output=True)
+    device.reset(wish.DATA)
+    assert device.files() == LEFT["data"]
+
+
 def test_a_link_in_place_of_what_is_kept_leads_nowhere(device):
     with device.opened():
         subprocess.run(["rm", "-rf", str(device.var / "lib/docker")], check=True)

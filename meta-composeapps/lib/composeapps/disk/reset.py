@@ -15,7 +15,7 @@ from typing import NamedTuple
 from composeapps import beneath, durable
 from composeapps.disk import filesystem, identity, wish
 from composeapps.disk.run import run
-from composeapps.errors import ComposeAppsError, StorageError
+from composeapps.errors import ComposeAppsError
 from composeapps.installed import appfiles
 from composeapps.oci.names import AppName
 from composeapps.records import resetnote
@@ -93,22 +93,21 @@ def _data(device, places):
 
 def _in_place(wanted, device, places, notify):
     """Remove what does not stay; return the sentence that says why nothing could stay, "" when it did."""
-    # 1 and 2: repaired.
-    status, said = run("e2fsck", "-f", "-y", device, good=range(256))
-    try:
-        if status not in (0, 1, 2):
-            raise StorageError(f"e2fsck does not repair it: {(said.splitlines() or [''])[-1]}")
-        with _data(device, places):
-            stays = kept(wanted.keep, places)
-            if wanted.keep == wish.DATA:
-                _take_bundles(places, notify)
-            _remove_others(places.var, stays, notify)
-            _fill(places.skeleton, places.var)
-            durable.sync_filesystem(places.var)
-    except StorageError as err:
-        lost = f"{wanted.keep} could not be kept, since the file system of {device} cannot be read: {err}"
+    # 1 and 2: repaired. 4: not all of it; 8: there is nothing that it could repair. Whatever else goes wrong here, a
+    # mount that fails or one that stays busy, is no reason to wipe what was to be kept: the next start tries again.
+    status, said = run("e2fsck", "-f", "-y", device, good=(0, 1, 2, 4, 8))
+    if status in (4, 8):
+        lost = (f"{wanted.keep} could not be kept, since the file system of {device} cannot be read: e2fsck does not "
+                f"repair it: {(said.splitlines() or [''])[-1]}")
         notify(lost)
         return lost
+    with _data(device, places):
+        stays = kept(wanted.keep, places)
+        if wanted.keep == wish.DATA:
+            _take_bundles(places, notify)
+        _remove_others(places.var, stays, notify)
+        _fill(places.skeleton, places.var)
+        durable.sync_filesystem(places.var)
     return ""
 
 
