@@ -12,9 +12,9 @@ Each member of the bundle is one of these:
 What is no member is not touched at all. A file gets its name when it is whole and on the disk, in one step, and the
 first one when all of them are (``staging``).
 
-The record (``placed``) says what is going to be written before it is. What was in the way is set aside before that: what
-stands under a name which the record has is never taken for older than the agent. So whatever a cut leaves, each file is
-known: as one that the agent wrote, this time or before, or as the user's. The next run does the rest.
+The record (``placed``) says what is going to be written before it is. What was in the way is set aside before that:
+what stands under a name which the record has is never taken for older than the agent. So whatever a cut leaves, each
+file is known: as one that the agent wrote, this time or before, or as the user's. The next run does the rest.
 Directories are opened one by one and no link is followed, so a container that puts links in the way while
 this runs gains nothing.
 """
