@@ -81,7 +81,7 @@ def test_kernel_options_are_on_in_the_kernel_that_the_tests_boot():
 
 
 def test_commands_are_the_agents():
-    named = set(re.findall(r"`composeapps (\w+)", page(DOCS / "device.md").section("commands")))
+    named = set(re.findall(r"`composeapps ([\w-]+)", page(DOCS / "device.md").section("commands")))
     assert named == set(COMMANDS)
 
 

@@ -14,7 +14,7 @@ GUARD = re.compile(r"require \$\{@bb\.utils\.contains\('DISTRO_FEATURES', 'compo
 
 
 def test_there_are_appends_to_check():
-    assert {path.name for path in FOREIGN} >= {"docker-moby_%.bbappend", "systemd_%.bbappend"}
+    assert {path.name for path in FOREIGN} >= {"docker-moby_%.bbappend"}
 
 
 @pytest.mark.parametrize("path", FOREIGN, ids=lambda path: path.name)

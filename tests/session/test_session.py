@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import suite
 from support import session
 
 TOP = Path(__file__).resolve().parents[2]
@@ -57,10 +58,13 @@ def test_a_room_that_shares_what_is_costly_stays_in_one_worker():
     ([], True), (["--quick", "-x"], True), (["tests/app", "-k", "no"], True),
     (["-s"], False), (["-n0"], False), (["-n", "3"], False), (["--pdb"], False), (["-p", "no:xdist"], False)])
 def test_the_command_adds_workers_where_nothing_is_against_them(arguments, several):
+    assert suite.workers(arguments)[:1] == (["-n"] if several else [])
+
+
+def test_the_command_has_itself_checked():
     loader = SourceFileLoader("scripts_test", str(TOP / "scripts" / "test"))
     command = module_from_spec(spec_from_loader("scripts_test", loader))
     loader.exec_module(command)
-    assert command.workers(arguments)[:1] == (["-n"] if several else [])
     assert str(TOP / "scripts" / "test") in command.commands()
 
 

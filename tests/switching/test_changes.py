@@ -99,12 +99,12 @@ def test_networks_configs_and_volumes(shelf):
         "web": ["network default"]}
     config = {"old": {"configs": {"c": {"content": "1"}}}, "new": {"configs": {"c": {"content": "2"}}}}
     assert _changes(shelf, _web(configs=["c"]), _web(configs=["c"]), **config) == {"web": ["config c"]}
-    volume = {"old": {"volumes": {"v": {"labels": {"a": "1"}}}}, "new": {"volumes": {"v": {"labels": {"a": "2"}}}}}
-    more = {"volumes": ["v:/v"]}
+    volume = {"old": {"volumes": {"data": {"labels": {"a": "1"}}}}, "new": {"volumes": {"data": {"labels": {"a": "2"}}}}}
+    more = {"volumes": ["data:/v"]}
     assert _changes(shelf, _web(**more), _web(**more), **volume) == {}
     found = shelf.between(shelf.version({"web": _web(**more)}, **volume["old"]),
                           shelf.version({"web": _web(**more)}, **volume["new"]))
-    assert found.warnings == ("volume 'v' is defined otherwise than before: it is kept as it is, with its data",)
+    assert found.warnings == ("volume 'data' is defined otherwise than before: it is kept as it is, with its data",)
 
 
 def test_services_that_hang_on_a_changed_one(shelf):

@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog=None, description=None, **kwargs):
         super().__init__(prog=prog, description=description, **{"formatter_class": _FORMATTER, **kwargs})
         self.examples, self.details, self.exits, self.environment = (), (), {}, ()
+        self._words = []
 
     @functools.cached_property
     def common(self):
@@ -59,6 +60,11 @@ class Parser(argparse.ArgumentParser):
             self._meant(found).error(f"unrecognized arguments: {' '.join(extra)}")
         return found
 
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse what is known; return (the namespace, the other words)."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def _meant(self, found):
         """Return the parser of the subcommand that was given, this one without any."""
         for action in self._actions:
@@ -68,7 +74,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """End the process with status 2 and one line on standard error."""
+        # argparse looks for what is missing first; who mistyped an option learns nothing by that.
+        if message.startswith("the following arguments are required") and (unknown := self._unknown()):
+            message = f"unrecognized arguments: {' '.join(unknown)}"
         self.exit(2, f"{self.prog}: {message}; try '{self.prog} --help'\n")
+
+    def _unknown(self):
+        """Return the long options of the command line that there are not."""
+        words = self._words[:self._words.index("--")] if "--" in self._words else self._words
+        return [word for word in words if word.startswith("--")
+                and not any(known.startswith(word.partition("=")[0]) for known in self._option_string_actions)]
 
     def format_help(self):
         """Return the help, as wide as the terminal, 80 columns at most."""
