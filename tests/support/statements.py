@@ -45,11 +45,17 @@ class Span(NamedTuple):
         return f"{self.path.relative_to(TOP)}:{self.line}: `{self.text}`"
 
 
+def _listed(*patterns):
+    """Return the names of the tree's files; what git ignores, builds above all, is none of it and may change meanwhile."""
+    found = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z", "-co", "--exclude-standard", *patterns],
+                           capture_output=True, text=True, check=True)
+    return [name for name in found.stdout.split("\0") if name]
+
+
+@cache
 def pages():
     """Return the Markdown files of the tree, those that git ignores left out."""
-    found = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z", "-co", "--exclude-standard", "*.md"],
-                           capture_output=True, text=True, check=True).stdout.split("\0")
-    return [TOP / name for name in sorted(filter(None, found)) if (TOP / name).is_file()]
+    return [TOP / name for name in sorted(_listed("*.md")) if (TOP / name).is_file()]
 
 
 @cache
@@ -66,8 +72,7 @@ def spans(path):
 @cache
 def sources(tests=False):
     """Return the text of the tree's files but pages, with or without the ``tests``."""
-    names = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z", "-co", "--exclude-standard"],
-                           capture_output=True, text=True, check=True).stdout.split("\0")
+    names = _listed()
     # The tests of the pages name what there is not.
     wanted = [name for name in names if name and not name.endswith(".md") and not name.startswith("tests/docs/")
               and (tests or not name.startswith("tests/"))]
@@ -134,7 +139,7 @@ def variables(text, where):
 def words(span, foreign=()):
     """Yield a sentence for each word of a span that stands nowhere in the tree but in pages, nor in ``foreign``."""
     for word in sorted(set(re.findall(r"[A-Za-z0-9_]+", span.text)) - known_words(tests=True) - set(foreign)):
-        if not list(TOP.glob(f"**/{word}.md")):
+        if not any(path.name == f"{word}.md" for path in pages()):
             yield f"{span}: nothing in the tree has '{word}'"
 
 
