@@ -46,7 +46,7 @@ class Span(NamedTuple):
 
 
 def _listed(*patterns):
-    """Return the names of the tree's files; what git ignores, builds above all, is none of it and may change meanwhile."""
+    """Return the names of the tree's files. What git ignores, a build's above all, may change meanwhile."""
     found = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z", "-co", "--exclude-standard", *patterns],
                            capture_output=True, text=True, check=True)
     return [name for name in found.stdout.split("\0") if name]

@@ -99,7 +99,7 @@ def test_networks_configs_and_volumes(shelf):
         "web": ["network default"]}
     config = {"old": {"configs": {"c": {"content": "1"}}}, "new": {"configs": {"c": {"content": "2"}}}}
     assert _changes(shelf, _web(configs=["c"]), _web(configs=["c"]), **config) == {"web": ["config c"]}
-    volume = {"old": {"volumes": {"data": {"labels": {"a": "1"}}}}, "new": {"volumes": {"data": {"labels": {"a": "2"}}}}}
+    volume = {when: {"volumes": {"data": {"labels": {"a": number}}}} for when, number in (("old", "1"), ("new", "2"))}
     more = {"volumes": ["data:/v"]}
     assert _changes(shelf, _web(**more), _web(**more), **volume) == {}
     found = shelf.between(shelf.version({"web": _web(**more)}, **volume["old"]),

@@ -70,7 +70,7 @@ def test_what_is_as_it_should_be_is_looked_at_once(device, count, counted, name,
     changed = _services(kind, services)
     changed["s0"]["environment"] = {"VERSION": "2"}
     version = put(device, f"{name}x0", changed, **_top(kind, services))
-    assert count("update", version) <= UPDATE + EACH + REPLACED
+    assert count("update", version) <= UPDATE + EACH + REPLACED, counted.own
     # Each of them is stopped, and started, by one request, and looked at by another one where it does not run.
     assert count("stop", "--all") <= LOOK + apps * services
     assert count("ps") <= LOOK + apps * services
