@@ -80,6 +80,20 @@ def test_what_a_copy_of_the_superblock_gives_back_is_not_made_anew(device, skele
         f"debugfs -R \"cat <$i>\" {device} 2>/dev/null; done", good=range(256))
 
 
+def test_one_that_cannot_be_repaired_is_not_made_anew(device, skeleton, monkeypatch):
+    ensure(device, skeleton)
+    overwrite(device, 0, 4096)
+    before, real = device.read_bytes(), filesystem.run
+
+    def failing(*words, **options):
+        return (8, "Input/output error") if words[0] == "e2fsck" else real(*words, **options)
+
+    monkeypatch.setattr(filesystem, "run", failing)
+    with pytest.raises(StorageError, match="left alone"):
+        prepare._file_system(device, lambda text: None, skeleton)
+    assert device.read_bytes() == before
+
+
 def test_one_whose_making_was_cut_off_is_made_again(device, skeleton, monkeypatch):
     real = filesystem.run
 

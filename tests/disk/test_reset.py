@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The factory reset of a data partition, a file in its place: what goes, what each "keep" leaves, cut at every step."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import subprocess
 import pytest
 
 from composeapps.cli.config import Config
-from composeapps.disk import filesystem, reset, wish
+from composeapps.disk import asking, filesystem, reset, wish
 from composeapps.errors import CorruptError, StorageError
 from composeapps.records import resetnote
 
@@ -166,6 +167,35 @@ def test_a_program_that_fails_wipes_nothing_that_is_to_be_kept(device, program, 
     subprocess.run(["umount", str(device.var)], check=False, capture_output=True)
     device.reset(wish.DATA)
     assert device.files() == LEFT["data"]
+
+
+@pytest.mark.parametrize("status", [4, 5, 8, 12])
+def test_what_can_be_mounted_is_kept_whatever_e2fsck_says(device, status, monkeypatch):
+    real = reset.run
+
+    def complaining(*words, **options):
+        found = real(*words, **options)
+        return (status, "cannot allocate memory") if words[0] == "e2fsck" else found
+
+    monkeypatch.setattr(reset, "run", complaining)
+    device.reset(wish.DATA)
+    assert device.files() == LEFT["data"] and not device.report()["lost"]
+
+
+def test_a_reset_that_is_taken_back_leaves_the_identity(device, monkeypatch):
+    boot = device.top / "boot"
+    boot.mkdir()
+    monkeypatch.setattr(wish, "boot_partition", lambda part, writable=False: contextlib.nullcontext(boot))
+    asking.ask(None, wish.new(wish.NOTHING), lambda text: None, device.root)
+    assert (device.root / "etc/machine-id").read_text() == ""
+    assert asking.cancel(None, device.root).machine == MACHINE and wish.read(boot) is None
+    assert (device.root / "etc/machine-id").read_text() == f"{MACHINE}\n"
+    assert [path.name for path in (device.root / "etc/ssh").iterdir()] == ["ssh_host_ed25519_key"]
+    # One that is there is the device's, whatever a wish of before says.
+    (device.root / "etc/machine-id").write_text("f" * 32)
+    asking.ask(None, wish.new(wish.REGISTRATION), lambda text: None, device.root)
+    assert asking.cancel(None, device.root).keep == wish.REGISTRATION
+    assert (device.root / "etc/machine-id").read_text() == "f" * 32
 
 
 def test_a_link_in_place_of_what_is_kept_leads_nowhere(device):

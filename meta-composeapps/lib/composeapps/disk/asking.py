@@ -54,7 +54,7 @@ def problems(factory, store):
 
 
 def ask(boot, wanted, notify, root="/"):
-    """Write the wish down, durably; where nothing is kept the device's identity goes with it.
+    """Write the wish down, durably; where nothing is kept the next start draws another machine-id.
 
     Arguments:
         boot: the boot partition, a table.Partition.
@@ -67,16 +67,18 @@ def ask(boot, wanted, notify, root="/"):
     wanted = wanted._replace(machine=identity.machine_id(root))
     with wish.boot_partition(boot, writable=True) as directory:
         wish.write(directory, wanted)
-    if wanted.keep == wish.NOTHING and identity.forget(root, wanted.machine):
+    if wanted.keep == wish.NOTHING and identity.forget_machine(root, wanted.machine):
         notify("this device draws a new identity at its next start")
 
 
-def cancel(boot):
-    """Take a wish back; return it, None when there was none. Raises StorageError, OSError."""
+def cancel(boot, root="/"):
+    """Take a wish back and have the machine-id stay; return it, None for none. Raises StorageError, OSError."""
     with wish.boot_partition(boot, writable=True) as directory:
         try:
             found = wish.read(directory)
         except CorruptError:
             found = None
         wish.clear(directory)
+    if found is not None:
+        identity.remember_machine(root, found.machine)
     return found

@@ -47,8 +47,10 @@ def recover(device, notify):
         device: the device's path.
         notify: called with a sentence for each step.
 
-    Returns whether there is one now. Raises OSError, and StorageError when e2fsck cannot be run.
+    Returns whether there is one now, False where no copy is left either. Raises OSError, and StorageError when e2fsck
+    cannot be run, or repairs it by none of the copies: what is there is not nothing.
     """
+    said = None
     for block, size in _copies(device):
         notify(f"{device} has lost its superblock; repairing the file system by the copy in block {block}")
         # 1: repaired; 2: and a restart is wanted, which is for mounted ones. 4 and on: not all of it.
@@ -57,6 +59,9 @@ def recover(device, notify):
             notify(f"{device} is repaired (e2fsck: status {status})")
             return True
         notify(f"e2fsck does not repair {device}: {(said.splitlines() or [''])[-1]}")
+    if said is not None:
+        raise StorageError(f"the file system of {device} is damaged beyond what e2fsck repairs, and left alone; a "
+                           "factory reset that keeps nothing makes a new one")
     return False
 
 

@@ -18,28 +18,39 @@ def machine_id(root):
         return ""
 
 
-def forget(root, known):
-    """Have the device draw a new identity at its next start, where the root file system can be written to.
+def forget_machine(root, known):
+    """Have the device draw a new machine-id at its next start, where the root file system can be written to.
 
     Arguments:
         root: the root file system's top.
         known: the machine-id that is to go; another one was drawn since.
 
-    It can be repeated. Returns whether the machine-id was forgotten: what runs has it until the next start.
-    Raises OSError.
+    It can be repeated. Returns whether it was forgotten: what runs has it until the next start. Raises StorageError.
     """
-    changed = False
-    machine, keys = Path(root, "etc/machine-id"), Path(root, "etc/ssh")
-    if not os.access(machine.parent, os.W_OK):
+    machine = Path(root, "etc/machine-id")
+    if not known or machine_id(root) != known or not os.access(machine.parent, os.W_OK):
         return False
     # "Uninitialized" would make the next boot a first one for systemd, which enables units by their presets then; an
     # empty file only lets it draw a number (machine-id(5)).
-    if known and machine_id(root) == known:
+    with durable.storage_errors("forgetting the machine-id"):
         durable.write_file(machine, b"", mode=0o444)
-        changed = True
-    for path in sorted(keys.glob(_KEYS)) if keys.is_dir() else ():
+    return True
+
+
+def remember_machine(root, known):
+    """Put a machine-id back that ``forget_machine`` took, before another one was drawn. Raises StorageError."""
+    machine = Path(root, "etc/machine-id")
+    if known and not machine_id(root) and os.access(machine.parent, os.W_OK):
+        with durable.storage_errors("putting the machine-id back"):
+            durable.write_file(machine, f"{known}\n".encode(), mode=0o444)
+
+
+def forget_keys(root):
+    """Remove the ssh host keys, where the root file system can be written to; sshd makes new ones. Raises OSError."""
+    keys = Path(root, "etc/ssh")
+    if not keys.is_dir() or not os.access(keys, os.W_OK):
+        return
+    for path in sorted(keys.glob(_KEYS)):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-    if keys.is_dir():
-        durable.fsync_directory(keys)
-    return changed
+    durable.fsync_directory(keys)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from composeapps import beneath, durable
 from composeapps.disk import filesystem, identity, wish
 from composeapps.disk.run import run
-from composeapps.errors import ComposeAppsError
+from composeapps.errors import ComposeAppsError, StorageError
 from composeapps.installed import appfiles
 from composeapps.oci.names import AppName
 from composeapps.records import resetnote
@@ -81,7 +81,8 @@ def carry_out(wanted, device, places, notify):
             status, _said = run("blkdiscard", "-f", device, good=(0, 1))
             notify(f"{device}: {'all blocks are dropped' if not status else 'the disk cannot drop blocks'}")
         filesystem.make(device, places.skeleton)
-        again = identity.forget(places.root, wanted.machine)
+        again = identity.forget_machine(places.root, wanted.machine)
+        identity.forget_keys(places.root)
     with _data(device, places):
         _report(wanted, lost, places)
     return again
@@ -91,12 +92,19 @@ def _data(device, places):
     return wish.mounted(device, "ext4", "defaults", place=places.var)
 
 
+def _mounts(device, places):
+    with contextlib.suppress(StorageError), _data(device, places):
+        return True
+    return False
+
+
 def _in_place(wanted, device, places, notify):
     """Remove what does not stay; return the sentence that says why nothing could stay, "" when it did."""
-    # 1 and 2: repaired. 4: not all of it; 8: there is nothing that it could repair. Whatever else goes wrong here, a
-    # mount that fails or one that stays busy, is no reason to wipe what was to be kept: the next start tries again.
-    status, said = run("e2fsck", "-f", "-y", device, good=(0, 1, 2, 4, 8))
-    if status in (4, 8):
+    # Sums of: 1 and 2, repaired; 4, not all of it; 8, there is nothing that it could repair, or it could not work.
+    # Only what cannot be mounted after that is lost; any other failure on the way wipes nothing that was to be kept:
+    # the next start tries again.
+    status, said = run("e2fsck", "-f", "-y", device, good=range(16))
+    if status & 12 and not _mounts(device, places):
         lost = (f"{wanted.keep} could not be kept, since the file system of {device} cannot be read: e2fsck does not "
                 f"repair it: {(said.splitlines() or [''])[-1]}")
         notify(lost)
