@@ -20,25 +20,22 @@ LOG_SIZE = 64 * 1024**3
 START_SECONDS = 20
 
 
-class Recorder:
-    """Mounts a disk at disks.MOUNTPOINT and logs what is written to it; a context manager.
+class Export:
+    """Exports a disk as a file and logs what is written to it; a context manager that gives the file.
 
     Arguments:
         qemu: argument list that starts qemu-storage-daemon 8 or later.
         image: the disk, changed in place.
         directory: where the log and the exported file go.
-        mount_options: of ext4, besides "nodiscard".
-        writeback: None, or at how many dirty bytes the kernel has to begin to write.
 
     All of it is undone at the end, whatever happens in between. ``log.entries`` is complete then.
     """
 
-    def __init__(self, qemu, image, directory, mount_options="", writeback=None):
+    def __init__(self, qemu, image, directory):
         self.image, self.directory = Path(image), Path(directory)
         self.log_path = self.directory / "log.img"
         self.log, self.marks = None, []
-        self._qemu, self._writeback = qemu, writeback
-        self._options = ",".join(filter(None, (disks.MOUNT_OPTIONS, mount_options)))
+        self._qemu = qemu
         self._stack = contextlib.ExitStack()
 
     def __enter__(self):
@@ -47,12 +44,15 @@ class Recorder:
                 stream.truncate(LOG_SIZE)
             self.log = BlockLog(self.log_path)
             self._stack.callback(self.log.close)
-            self._mount(self._export())
+            given = self._use(self._export())
             self._stack = self._stack.pop_all()
-        return disks.LAYOUT
+        return given
 
     def __exit__(self, *exc):
         return self._stack.__exit__(*exc)
+
+    def _use(self, export):
+        return export
 
     def _export(self):
         export = self.directory / "export.img"
@@ -88,7 +88,27 @@ class Recorder:
             raise CrashError("qemu-storage-daemon did not end when it was asked to") from None
         self.log.read_on()
 
-    def _mount(self, export):
+    def mark(self, label):
+        """Note that what is logged from here on belongs to the phase ``label``."""
+        self.marks.append((self.log.read_on(), label))
+
+
+class Recorder(Export):
+    """Mounts a disk at disks.MOUNTPOINT and logs what is written to it; a context manager that gives its Layout.
+
+    Arguments:
+        mount_options: of ext4, besides "nodiscard".
+        writeback: None, or at how many dirty bytes the kernel has to begin to write.
+
+    The others are Export's.
+    """
+
+    def __init__(self, qemu, image, directory, mount_options="", writeback=None):
+        super().__init__(qemu, image, directory)
+        self._writeback = writeback
+        self._options = ",".join(filter(None, (disks.MOUNT_OPTIONS, mount_options)))
+
+    def _use(self, export):
         device = disks.run("losetup", "--direct-io=on", "--find", "--show", export).strip()
         detach = contextlib.ExitStack()
         detach.callback(disks.run, "losetup", "--detach", device, check=False)
@@ -99,6 +119,7 @@ class Recorder:
             if self._writeback:
                 self._limit(device)
         # Detached while it is mounted, the device goes away with the mount, even if this process is killed.
+        return disks.LAYOUT
 
     def _limit(self, device):
         """Let the kernel write early: with much memory short-lived files would never reach the disk."""
@@ -110,10 +131,6 @@ class Recorder:
                 before = setting.read_text()
                 setting.write_text(value)
                 self._stack.callback(_put_back, setting, before)
-
-    def mark(self, label):
-        """Note that what is logged from here on belongs to the phase ``label``."""
-        self.marks.append((self.log.read_on(), label))
 
 
 def _put_back(setting, value):

@@ -13,7 +13,7 @@ from composeapps.cli import dockerroot
 from composeapps.cli.config import load
 from composeapps.disk import identity, prepare, reset, table, wish
 from composeapps.disk.run import run
-from composeapps.errors import ComposeAppsError, CorruptError, StorageError
+from composeapps.errors import ComposeAppsError, StorageError
 
 VAR = "/var"
 
@@ -22,63 +22,82 @@ def main(argv):
     """Prepare the data partition and reset it where that is asked for; return the exit status."""
     disk = table.Disk(argv[0])
     try:
-        wanted = _wish(disk, argv[1] if len(argv) > 1 else "")
-        # A file system that is about to go need not be repaired first.
-        part = prepare.prepare(disk, _say, whole=wanted is None or wanted.keep != wish.NOTHING)
-        if wanted is not None:
-            _reset(disk, part, wanted)
+        if start(disk, argv[1] if len(argv) > 1 else "", places, say):
+            say("starting once more, with a new identity")
+            run("systemctl", "--force", "reboot")
     except ComposeAppsError as err:
-        _say(err, "<3>")
+        say(err, "<3>")
         return err.exit_code
     except OSError as err:
-        _say(f"{err.filename or disk.device}: {err.strerror or err}", "<3>")
+        say(f"{err.filename or disk.device}: {err.strerror or err}", "<3>")
         return StorageError.exit_code
     return 0
 
 
-def _say(text, level=""):
-    # The number is for the journal: how much the line matters.
+def say(text, level=""):
+    """Print a line for the journal; ``level`` is how much it matters, as sd-daemon(3) has it."""
     print(f"{level}{text}", flush=True)
 
 
-def _wish(disk, origin):
-    """Return the wish for a reset, None for none. One that came another way is written down before it is followed."""
+def places():
+    """Return the reset.Places of this device."""
+    return reset.Places(var=reset.Path(VAR), config=load(), docker=reset.Path(dockerroot.configured()),
+                        skeleton=reset.Path(prepare.SKELETON))
+
+
+def start(disk, origin, where, notify):
+    """Do what a boot does before it mounts the data partition.
+
+    Arguments:
+        disk: the table.Disk that the root file system is on.
+        origin: who asks for a reset besides the boot partition, "" for nobody.
+        where: returns the reset.Places; only asked when there is a reset.
+        notify: called with a sentence, and a second argument "<3>" for a bad one.
+
+    Returns whether the device has to start once more. Raises ComposeAppsError, OSError.
+    """
     boot = disk.partition("boot")
+    wanted = _wish(boot, origin, notify)
+    # What a reset finds of the file system, it says itself.
+    part = prepare.prepare(disk, notify, whole=wanted is None)
+    if wanted is None:
+        return False
+    again = reset.carry_out(wanted, part.device, where(), notify)
+    if boot is not None:
+        try:
+            with wish.boot_partition(boot, writable=True) as directory:
+                wish.clear(directory)
+        except (ComposeAppsError, OSError) as err:
+            # Starting once more would do it all again, and so on.
+            notify(f"the factory reset is done, and {boot.device} cannot be told so: {err}", "<3>")
+            return False
+    notify("factory reset done")
+    # Asked for by the command line, the next start would find it there again.
+    return again and wanted.origin != "kernel"
+
+
+def _wish(boot, origin, notify):
+    """Return the wish for a reset, None for none. One that came another way is written down before it is followed."""
+    asked = wish.new(wish.NOTHING, origin=origin, machine=identity.machine_id("/")) if origin else None
     if boot is None:
         # Without a place for it nothing could tell, after a power cut, that a reset is under way; repeating it does.
-        return _asked(origin) if origin else None
-    table.wait_for(boot.device)
+        return asked
+    # Whatever is wrong with the boot partition, the data partition is needed.
+    found = None
     try:
+        table.wait_for(boot.device)
         with wish.boot_partition(boot) as directory:
             found = wish.read(directory)
-    except CorruptError as err:
-        _say(f"{err}: nothing is reset", "<3>")
-        found = None
-    if found is None and origin:
-        found = _asked(origin)
+    except (ComposeAppsError, OSError) as err:
+        notify(f"{err}: no reset that is written down there is done", "<3>")
+    if found is not None or asked is None:
+        return found
+    try:
         with wish.boot_partition(boot, writable=True) as directory:
-            wish.write(directory, found)
-    return found
-
-
-def _asked(origin):
-    return wish.new(wish.NOTHING, origin=origin, machine=identity.machine_id("/"))
-
-
-def _reset(disk, part, wanted):
-    config = load()
-    places = reset.Places(var=reset.Path(VAR), config=config, docker=reset.Path(dockerroot.configured()),
-                          skeleton=reset.Path(prepare.SKELETON))
-    again = reset.carry_out(wanted, part.device, places, _say)
-    boot = disk.partition("boot")
-    if boot is not None:
-        with wish.boot_partition(boot, writable=True) as directory:
-            wish.clear(directory)
-    _say("factory reset done")
-    # Asked for by the command line, the next start would find it there again.
-    if again and wanted.origin != "kernel":
-        _say("starting once more, with a new identity")
-        run("systemctl", "--force", "reboot")
+            wish.write(directory, asked)
+    except (ComposeAppsError, OSError) as err:
+        notify(f"{err}: a power cut in the middle of the reset would end it", "<3>")
+    return asked
 
 
 if __name__ == "__main__":

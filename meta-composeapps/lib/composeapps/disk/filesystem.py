@@ -79,18 +79,20 @@ def _copies(device):
                     yield block, size
 
 
-def make(device, content=None):
+def make(device, content=None, finish=lambda: None):
     """Make a new file system; a power cut in between leaves one that is not ``ready``.
 
     Arguments:
         device: the device's path.
         content: a directory whose content it gets, if any.
+        finish: called when the file system can be mounted, before it is ``ready``.
 
     Raises StorageError.
     """
     from_tree = ["-d", os.fspath(content)] if content and os.path.isdir(content) else []
     run("mke2fs", "-q", "-F", "-t", "ext4", "-L", UNFINISHED, *from_tree, device)
     sync(device)
+    finish()
     run("tune2fs", "-L", LABEL, device)
     sync(device)
 

@@ -80,11 +80,12 @@ def carry_out(wanted, device, places, notify):
             # Not every disk can.
             status, _said = run("blkdiscard", "-f", device, good=(0, 1))
             notify(f"{device}: {'all blocks are dropped' if not status else 'the disk cannot drop blocks'}")
-        filesystem.make(device, places.skeleton)
+        # What could not be kept is told before the new file system counts: the next start would find nothing wrong.
+        filesystem.make(device, places.skeleton, lambda: _report(wanted, lost, device, places))
         again = identity.forget_machine(places.root, wanted.machine)
         identity.forget_keys(places.root)
-    with _data(device, places):
-        _report(wanted, lost, places)
+    else:
+        _report(wanted, lost, device, places)
     return again
 
 
@@ -100,6 +101,15 @@ def _mounts(device, places):
 
 def _in_place(wanted, device, places, notify):
     """Remove what does not stay; return the sentence that says why nothing could stay, "" when it did."""
+    if filesystem.label(device) is None:
+        try:
+            filesystem.recover(device, notify)
+        except StorageError as err:
+            notify(err)
+    if not filesystem.ready(device):
+        lost = f"{wanted.keep} could not be kept, since {device} has no file system that is whole"
+        notify(lost)
+        return lost
     # Sums of: 1 and 2, repaired; 4, not all of it; 8, there is nothing that it could repair, or it could not work.
     # Only what cannot be mounted after that is lost; any other failure on the way wipes nothing that was to be kept:
     # the next start tries again.
@@ -179,10 +189,11 @@ def _like(source, target):
     shutil.copystat(source, target)
 
 
-def _report(wanted, lost, places):
+def _report(wanted, lost, device, places):
     """Leave a note for ``status``."""
     anew = wanted.keep == wish.NOTHING or bool(lost)
-    resetnote.write(places.config.state_dir, {
-        "time": wanted.time, "origin": wanted.origin, "kept": wish.NOTHING if lost else wanted.keep,
-        "discarded": wanted.discard and anew, "lost": lost})
-    durable.sync_filesystem(places.var)
+    with _data(device, places):
+        resetnote.write(places.config.state_dir, {
+            "time": wanted.time, "origin": wanted.origin, "kept": wish.NOTHING if lost else wanted.keep,
+            "discarded": wanted.discard and anew, "lost": lost})
+        durable.sync_filesystem(places.var)
