@@ -65,7 +65,7 @@ python () {
         raise bb.parse.SkipRecipe(problem)
 }
 
-ROOTFS_POSTPROCESS_COMMAND += "composeapps_check_docker composeapps_preload"
+ROOTFS_POSTPROCESS_COMMAND += "composeapps_check_docker composeapps_offline composeapps_preload"
 # The licence manifest is written by a command of this list that comes before.
 ROOTFS_POSTUNINSTALL_COMMAND:append = " composeapps_licenses"
 
@@ -81,6 +81,17 @@ python composeapps_check_docker() {
     problem = composeapps_docker_problem(text, "%s/docker/daemon.json of %s" % (d.getVar("sysconfdir"), d.getVar("PN")))
     if problem:
         bb.fatal(problem)
+}
+
+# dockerd's unit waits for the network to be up, which takes two minutes where there is none; its apps need none. A
+# drop-in cannot take a dependency away (systemd.unit(5)), so this does.
+composeapps_offline() {
+    unit=${IMAGE_ROOTFS}${systemd_system_unitdir}/docker.service
+    if [ -f $unit ]; then
+        sed -E -e '/^(After|Wants|Requires)=/s/[[:space:]]*network-online\.target//g' $unit > $unit.new
+        chmod 0644 $unit.new
+        mv $unit.new $unit
+    fi
 }
 
 python composeapps_preload() {
