@@ -30,6 +30,17 @@ def test_on_a_narrow_terminal_paths_stay_whole(monkeypatch, capsys):
     assert "  Served by BusyBox <1.37> in a container that is called 7da803478c00." in shown.splitlines()
 
 
+def test_the_disk_is_shown_with_what_the_reset_said(capsys):
+    parts = [{"name": name, "mountpoint": place, "built_bytes": 3 << 20, "bytes": size << 20}
+             for name, place, size in (("boot", "/boot", 3), ("data", "/var", 300))]
+    command._show({"disk": {"partitions": parts, "log": ["factory reset done"], "machine_ids": ["a1", "b2", "b2"]},
+                   "steps": [], "seconds": 2.0, "image": "/somewhere/image.json"})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines if line.split()[:1] == ["data"]] == [["data", "/var", "3", "300"]]
+    assert "  factory reset done" in lines
+    assert "machine-id a1 before, b2 after it, b2 at the start after that" in lines
+
+
 def test_the_picture_of_the_pages_is_small_and_of_no_one_machine():
     text = (hostsetup.TOP / "meta-composeapps" / "docs" / "demo.svg").read_text()
     assert len(text) < 100_000

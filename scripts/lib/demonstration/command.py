@@ -14,7 +14,7 @@ from rich.table import Table
 
 from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
-from demonstration import capture, device, pagetext, updating
+from demonstration import capture, device, disk, pagetext, updating
 from demonstration.chain import Chain
 from demonstration.errors import DemoError
 from demonstration.keeping import RUNS_ALREADY, Kept
@@ -38,6 +38,8 @@ HELP = {
         ("scripts/demo --no-boot", "build the image, do not boot it"),
         ("scripts/demo --update", "the demo apps, then an update over the network with a power cut in its middle, then "
          "a release that is broken and is taken back with the network down"),
+        ("scripts/demo --disk", "the disk that a manufacturer writes: it boots by EFI, grows to the size of a larger one, "
+         "is reset and boots again"),
         ("scripts/demo --keep", "and leave the device running, its apps at ports of this machine, beside the registry"),
         ("scripts/demo --run 'composeapps ps'", "run a command on the device that --keep left running"),
         ("scripts/demo --down", "end that device and the registry"),
@@ -62,6 +64,8 @@ def make_parser():
                         help="published app, REGISTRY/FACTORY/NAME[:TAG] (default: make and publish the demo apps)")
     parser.add_argument("--no-boot", action="store_true", help="stop when the image is built")
     parser.add_argument("--update", action="store_true", help="also update the device, and cut its power meanwhile")
+    parser.add_argument("--disk", action="store_true",
+                        help="boot the disk with partitions by EFI, let it grow, and reset it to the preloaded apps")
     parser.add_argument("--keep", action="store_true",
                         help="leave the registry and the device running, with a network, until --down")
     parser.add_argument("--run", metavar="COMMAND", help="only run COMMAND on the device that --keep left running")
@@ -79,6 +83,8 @@ def parse(argv):
     arguments = parser.parse_args(argv)
     if arguments.update and (arguments.apps or arguments.no_boot):
         parser.error("--update shows releases of the demo's own app, booted: give neither APP nor --no-boot with it")
+    if arguments.update and arguments.disk:
+        parser.error("--disk shows a factory reset, which would take back what --update shows: give one of them")
     if arguments.keep and arguments.no_boot:
         parser.error("--keep leaves a device running: it does not go with --no-boot")
     if (arguments.down or arguments.run is not None) and len([word for word in argv if word != "--json"]) > 1 + (
@@ -172,7 +178,10 @@ def _demonstrate(arguments, chain, kept, setup_seconds):
 
 def _machine(arguments, result):
     network = "user" if arguments.update or arguments.keep else "none"
-    return Machine(result["image"], network=network, name="demo")
+    if not arguments.disk:
+        return Machine(result["image"], network=network, name="demo")
+    return Machine(result["image"], network=network, name="demo-disk", efi=True,
+                   disk_size=disk.larger_size(result["image"]))
 
 
 def _keep(machine, result, endpoint):
@@ -205,7 +214,7 @@ def _build(arguments, chain, progress, stack):
         with progress.step("waiting for dockerd with the layer's patches (compiled once)"):
             wait_for_dockerd(progress.say)
         with progress.step("building the image"):
-            result["image"] = chain.build_image(names, endpoint)
+            result["image"] = chain.build_image(names, endpoint, arguments.disk)
     return result, names, endpoint
 
 
@@ -223,6 +232,9 @@ def _boot(arguments, machine, result, names, endpoint, progress):
     with progress.step("asking the apps"):
         result["apps"] = device.services(machine)
         result["pages"] = {name: device.fetch(machine, url) for name, url in PAGES.items() if name in names}
+    if arguments.disk:
+        result["disk"] = disk.shown(machine, result["image"], progress, wait_for_apps,
+                                    lambda: [device.fetch(machine, PAGES[name]) for name in result["pages"]])
     if endpoint and machine.network != "none":
         updating.connect(machine, *endpoint.split("=", 1))
     if arguments.update:
@@ -247,6 +259,8 @@ def _show(result, console=None):
         console.print(table)
     if "update" in result:
         _show_update(console, result["update"], result["rollback"])
+    if "disk" in result:
+        _show_disk(console, result["disk"])
     table = Table(box=None, header_style="dim", show_footer=True)
     table.add_column("where the time went", footer="in all")
     table.add_column("seconds", justify="right", footer=f"{result['seconds']:.1f}")
@@ -267,6 +281,23 @@ def _show(result, console=None):
     console.print("scripts/demo --run 'composeapps ps' runs a command on it,\n"
                   "scripts/registry status tells about the registry, scripts/demo --down ends both.",
                   markup=False, soft_wrap=True)
+
+
+def _show_disk(console, found):
+    table = Table(box=None, header_style="dim")
+    for column, justify in (("partition", "left"), ("mounted at", "left"), ("image, MiB", "right"),
+                            ("device, MiB", "right")):
+        table.add_column(column, justify=justify)
+    for part in found["partitions"]:
+        table.add_row(part["name"], part["mountpoint"], f"{part['built_bytes'] / 2**20:.0f}",
+                      f"{part['bytes'] / 2**20:.0f}")
+    console.print()
+    console.print(table)
+    console.print("\n[bold]the factory reset[/], done at the next start, before the data was mounted:", soft_wrap=True)
+    console.print("\n".join(f"  {line}" for line in found["log"]), markup=False, soft_wrap=True)
+    before, after, last = found["machine_ids"]
+    console.print(f"machine-id {before} before, {after} after it, {last} at the start after that", markup=False,
+                  soft_wrap=True)
 
 
 def _show_update(console, update, rollback):
