@@ -38,8 +38,8 @@ HELP = {
         ("scripts/demo --no-boot", "build the image, do not boot it"),
         ("scripts/demo --update", "the demo apps, then an update over the network with a power cut in its middle, then "
          "a release that is broken and is taken back with the network down"),
-        ("scripts/demo --disk", "the disk that a manufacturer writes: it boots by EFI, grows to the size of a larger one, "
-         "is reset and boots again"),
+        ("scripts/demo --disk", "the disk that a manufacturer writes: it boots by EFI, grows to the size of a larger "
+         "one, is reset and boots again"),
         ("scripts/demo --keep", "and leave the device running, its apps at ports of this machine, beside the registry"),
         ("scripts/demo --run 'composeapps ps'", "run a command on the device that --keep left running"),
         ("scripts/demo --down", "end that device and the registry"),
