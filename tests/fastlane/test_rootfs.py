@@ -70,6 +70,29 @@ def test_files_are_replaced_so_that_the_base_stays_as_it_was(tmp_path):
     assert trees.fingerprint(base) == before
 
 
+@pytest.mark.root
+def test_a_cache_on_a_file_system_of_its_own_is_copied_from(tmp_path, small_disk):
+    base = _tree(small_disk / "base", "usr/bin/tool", "etc/conf")
+    os.chown(base / "usr/bin/tool", 7, 8)
+    os.chmod(base / "usr/bin/tool", 0o4711)
+    os.setxattr(base / "usr/bin/tool", "trusted.told", b"yes")
+    os.utime(base / "usr/bin/tool", ns=(1, 2_000_000_001))
+    (base / "dev").mkdir()
+    os.mknod(base / "dev/null", 0o20666, os.makedev(1, 3))
+    (base / "usr/bin/other").symlink_to("tool")
+    before = trees.fingerprint(base)
+    root = tmp_path / "root"
+    trees.link_tree(base, root, private=("etc",))
+    tool = os.stat(root / "usr/bin/tool")
+    assert (tool.st_uid, tool.st_gid, tool.st_mode & 0o7777, tool.st_mtime_ns) == (7, 8, 0o4711, 2_000_000_001)
+    assert os.getxattr(root / "usr/bin/tool", "trusted.told") == b"yes"
+    assert os.readlink(root / "usr/bin/other") == "tool" and (root / "usr/bin/tool").read_text() == "usr/bin/tool"
+    assert os.stat(root / "dev/null").st_rdev == os.makedev(1, 3) and (root / "dev/null").is_char_device()
+    trees.publish_deploy(root / "usr", small_disk / "deploy", tmp_path / "state")
+    assert (small_disk / "deploy/bin/tool").read_text() == "usr/bin/tool"
+    assert trees.fingerprint(base) == before
+
+
 def test_a_base_that_was_written_into_is_not_used_again(tmp_path):
     base = Base("k", tmp_path / "base-k")
     _tree(base.tree, "usr/lib/os-release")

@@ -12,7 +12,7 @@ from fastlane.errors import BuildError
 
 
 def link_tree(source, target, private=()):
-    """Make ``target`` a copy of ``source`` that shares its files by hard links.
+    """Make ``target`` a copy of ``source`` that shares its files by hard links, where both are on one file system.
 
     ``private`` names top-level directories whose files are really copied, because what runs
     on the copy may write into them. Owners, modes and times are kept.
@@ -39,14 +39,32 @@ def _copy(source, target, link):
             if entry.is_dir(follow_symlinks=False):
                 _copy(entry.path, destination, link)
             elif link:
-                os.link(entry.path, destination, follow_symlinks=False)
+                _link(entry.path, destination)
             elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
-                shutil.copy2(entry.path, destination, follow_symlinks=False)
-                info = entry.stat(follow_symlinks=False)
-                os.chown(destination, info.st_uid, info.st_gid, follow_symlinks=False)
-                if not entry.is_symlink():
-                    os.chmod(destination, stat.S_IMODE(info.st_mode))
+                _copy_file(entry.path, destination)
     _copy_attributes(source, target)
+
+
+def _link(source, target):
+    """Make ``target`` the same file as ``source``, or a copy of it where the cache is on a file system of its own."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as err:
+        if err.errno != errno.EXDEV:
+            raise
+        _copy_file(source, target)
+
+
+def _copy_file(source, target):
+    """Copy what is no directory, with its owner, mode, times and extended attributes."""
+    info = os.lstat(source)
+    if stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode):
+        shutil.copyfile(source, target, follow_symlinks=False)
+    else:
+        os.mknod(target, info.st_mode, info.st_rdev)
+    # The owner first: its change takes the set-user-ID bit and capabilities away.
+    os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
+    shutil.copystat(source, target, follow_symlinks=False)
 
 
 def _copy_attributes(source, target):
@@ -140,7 +158,7 @@ def publish_deploy(source, target, state):
     """Make what do_deploy left in ``source`` part of the deploy directory ``target``.
 
     Files that the same recipe published before and no longer has are removed; ``state`` is the
-    file in which the list of them is kept. Files are hard-linked.
+    file in which the list of them is kept. Files are hard-linked where both are on one file system.
     """
     manifest = Path(state)
     if manifest.exists():
@@ -160,7 +178,7 @@ def publish_deploy(source, target, state):
             os.makedirs(destination, exist_ok=True)
         else:
             _unlink(destination)
-            os.link(origin, destination, follow_symlinks=False)
+            _link(origin, destination)
 
 
 def _forget(path):
