@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import hostsetup
 from composeapps.app import composecheck, publish
 from composeapps.app.bundle import BASE_NAMES, OVERRIDE_NAMES
 from composeapps.cli.parser import Parser
@@ -62,10 +63,10 @@ class Comparison(NamedTuple):
 def main(argv):
     """Run the command line; return the exit status."""
     args = make_parser().parse_args(argv)
-    program = args.compose or composecheck.find_for_publishing()
+    program = args.compose or composecheck.find_for_publishing() or _of_the_base()
     if program is None or not Path(program).exists():
-        print(f"compare-compose: {program or 'docker compose'} is not there: install docker compose, or name it with "
-              "--compose", file=sys.stderr)
+        print(f"compare-compose: {program or 'docker compose'} is not there: install docker compose 2, name it with "
+              "--compose, or make a base that has it with scripts/build-image --base-only", file=sys.stderr)
         return 2
     if not args.directory.is_dir():
         print(f"compare-compose: {args.directory} is not a directory", file=sys.stderr)
@@ -90,7 +91,8 @@ def make_parser():
                     "Compare what publish makes of compose files with docker compose's own reading.")
     parser.describe(**HELP)
     parser.add_argument("directory", metavar="DIR", type=Path, help="where to look for compose files, at any depth")
-    parser.add_argument("--compose", metavar="PROGRAM", help="docker compose (default: the one that is installed)")
+    parser.add_argument("--compose", metavar="PROGRAM", help="docker compose (default: the one that is installed, "
+                        "else that of the Debian base that scripts/build-image has made)")
     parser.add_argument("--only", metavar="OUTCOMES", type=lambda text: text.split(","),
                         help="show those with one of these outcomes, separated by commas")
     parser.common.add_argument("--json", action="store_true", help="print JSON")
@@ -146,6 +148,13 @@ def compare(directory, files, program):
         return Comparison(file, FAILED, f"{type(err).__name__}: {err}")
     unchecked = next((line for line in said if "not checked" in line), None)
     return Comparison(file, UNCHECKED, unchecked) if unchecked else Comparison(file, EQUAL)
+
+
+def _of_the_base():
+    """Return the docker compose of the Debian base that was used last, which devices have; None when there is none."""
+    bases = sorted(hostsetup.BUILD.glob("cache/base-*/"), key=lambda path: path.stat().st_mtime, reverse=True)
+    programs = (f"{base}/tree{composecheck.PLUGINS[0]}" for base in bases)
+    return next(filter(os.path.exists, programs), None)
 
 
 def _digest(ref):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import comparecompose
-from composeapps.app import pinning
+import hostsetup
+from composeapps.app import composecheck, pinning
 
 CORPUS = Path(__file__).parent / "corpus"
 # Parts of an app that is not in their directory.
@@ -53,6 +54,22 @@ def test_only_what_has_services_is_compared(tmp_path, capsys):
     assert compare(capsys, "--compose", "/bin/true", tmp_path) == (0, [])
     assert comparecompose.main(["--compose", "/nowhere/docker-compose", str(tmp_path)]) == 2
     assert "is not there: install docker compose" in capsys.readouterr().err
+
+
+def test_without_docker_compose_the_one_of_the_debian_base_is_asked(program, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(composecheck, "PLUGINS", ("/usr/nowhere/docker-compose",))
+    monkeypatch.setattr(hostsetup, "BUILD", tmp_path / "build")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "compose.yml").write_text('services: {a: {image: "hub.example.com/f/a:1"}}')
+    assert comparecompose.main([str(app)]) == 2 and "scripts/build-image --base-only" in capsys.readouterr().err
+    place = tmp_path / "build/cache/base-0/tree/usr/nowhere/docker-compose"
+    place.parent.mkdir(parents=True)
+    place.symlink_to(program)
+    status, (found,) = compare(capsys, app)
+    assert (status, found["outcome"]) == (0, "equal")
 
 
 def test_what_only_the_device_has_is_not_compared(program, tmp_path, capsys):

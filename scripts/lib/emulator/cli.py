@@ -20,7 +20,7 @@ from .machine import Machine
 
 DESCRIBED = {
     "examples": (
-        ("scripts/run-qemu", "the newest image of build/deploy, its console in this terminal"),
+        ("scripts/run-qemu", "the image that was built last, its console in this terminal"),
         ("scripts/run-qemu --forward 8080:80", "with a network; http://127.0.0.1:8080 reaches the guest's port 80"),
         ("scripts/run-qemu --apps --command 'composeapps ps'", "when the image's apps are started, run a command"),
         ("scripts/run-qemu --forward 0:80 --command 'composeapps ls --json'",
@@ -67,7 +67,7 @@ def make_parser():
     made = Parser("scripts/run-qemu", "Boot an image in QEMU: by hand on its console, or to run commands in it.")
     made.describe(**DESCRIBED)
     made.add_argument("image", nargs="?", metavar="IMAGE.json",
-                      help="description of the image (default: the newest in build/deploy)")
+                      help="description of the image (default: the one in build/deploy that was built last)")
     made.add_argument("--network", choices=("none", "user"),
                       help="user: a network where the host is 10.0.2.2 (default: none, or user with --forward)")
     made.add_argument("--restrict", action="store_true", help="the network only serves --forward: nothing gets out")

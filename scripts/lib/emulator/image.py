@@ -67,10 +67,18 @@ class ImageDescription:
         )
 
 
-def latest():
-    """Return the path of the newest image description in build/deploy; raise EmulatorError when there is none."""
+def latest(image=""):
+    """Return the path of the description in build/deploy that was built last.
+
+    Arguments:
+        image: the name of the image recipe, or "" for whichever it was.
+
+    Raises EmulatorError when there is none.
+    """
     deploy = hostsetup.BUILD / "deploy"
-    found = sorted(deploy.glob("composeapps-image-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    # IMAGE-MACHINE.json; what has a further suffix (.spdx.json) is something else.
+    found = sorted((path for path in deploy.glob(f"{image}*-*.json") if "." not in path.stem),
+                   key=lambda path: path.stat().st_mtime_ns)
     if not found:
         raise EmulatorError(f"there is no image in {deploy}: build one with scripts/build-image, or name its JSON file")
     return found[-1]

@@ -24,14 +24,14 @@ CHECK = "oeqa"
 
 
 def run(context, combination):
-    """Boot the newest image and run the cases on it; returns one Result. The repositories must be reachable."""
+    """Boot the composeapps-image that was built last and run the cases on it; returns one Result. The repositories must be reachable."""
     started, subject = time.monotonic(), context.layer.name
     log = context.directory / "log" / "oeqa.log"
     durable.make_directories(log.parent)
     try:
         with context.progress.step("checking out for oeqa"):
             context.kas.checkout(combination, log.with_name("checkout-oeqa.log"))
-        image = images.latest()
+        image = images.latest("composeapps-image")
     except (CheckError, EmulatorError) as err:
         return Result(CHECK, subject, Status.UNREACHED, "the layers or an image are missing",
                       time.monotonic() - started, problems=[str(err)])
