@@ -24,7 +24,7 @@ CHECK = "oeqa"
 
 
 def run(context, combination):
-    """Run the cases on the composeapps-image that was built last; returns one Result. The repositories must be reachable."""
+    """Run the cases on the composeapps-image built last; returns one Result. The repositories must be reachable."""
     started, subject = time.monotonic(), context.layer.name
     log = context.directory / "log" / "oeqa.log"
     durable.make_directories(log.parent)
