@@ -43,9 +43,15 @@ def composeapps_uuid(d, what):
         (d.getVar("PN"), d.getVar("MACHINE"), d.getVar("COMPOSEAPPS_DISK_ID"), what))))
 
 def composeapps_inodes(d):
-    """Return how many inodes the factory partition needs; ext4 keeps eleven for itself."""
-    top = (d.getVar("IMAGE_ROOTFS") or "") + d.getVar("COMPOSEAPPS_FACTORY_DIR")
-    return str(16 + sum(1 + len(files) for _directory, _names, files in os.walk(top)))
+    """Return how many inodes the factory partition needs.
+
+    ext4 keeps eleven for itself, and mke2fs rounds down to eights in each group of 128 MiB.
+    """
+    top, count, size = (d.getVar("IMAGE_ROOTFS") or "") + d.getVar("COMPOSEAPPS_FACTORY_DIR"), 16, 0
+    for directory, _names, files in os.walk(top):
+        count += 1 + len(files)
+        size += sum(os.lstat(os.path.join(directory, name)).st_size + 4096 for name in files)
+    return str(count + 8 * (2 + (size >> 27)))
 
 OVERRIDES .= "${@':composeapps-disk' if d.getVar('COMPOSEAPPS_DISK') == '1' else ''}"
 

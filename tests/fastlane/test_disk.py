@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from composeapps.disk import filesystem
 from fastlane import wks
 from fastlane.errors import BuildError
 
@@ -87,6 +88,8 @@ def test_each_partition_has_what_the_kickstart_file_gives_it(tmp_path, base, roo
     table = json.loads(run("sfdisk", "-J", target))["partitiontable"]
     assert table["label"] == "gpt"
     said = wks.read(made["wks"], "the layer's")
+    # What makes the data partition's file system anew makes the same one.
+    assert said.partitions[-1].mkfs_extraopts.split() == list(filesystem.OPTIONS)
     assert [(each["name"], each["type"].lower(), each["uuid"].lower()) for each in table["partitions"]] == [
         (each.part_name, each.part_type or "0fc63daf-8483-4772-8e79-3d69d8477de4", each.uuid)
         for each in said.partitions]

@@ -11,6 +11,8 @@ from composeapps.disk.run import run
 from composeapps.errors import StorageError
 
 LABEL = "data"
+# Those of the partition in composeapps-disk.wks.in.
+OPTIONS = ("-F", "-b", "4096", "-i", "16384")
 # While it is being made. mke2fs writes its blocks in no order that a power cut would respect, so only this name's end
 # says that all of them are there.
 UNFINISHED = "data-new"
@@ -90,7 +92,7 @@ def make(device, content=None, finish=lambda: None):
     Raises StorageError.
     """
     from_tree = ["-d", os.fspath(content)] if content and os.path.isdir(content) else []
-    run("mke2fs", "-q", "-F", "-t", "ext4", "-L", UNFINISHED, *from_tree, device)
+    run("mke2fs", "-q", *OPTIONS, "-t", "ext4", "-L", UNFINISHED, *from_tree, device)
     sync(device)
     finish()
     run("tune2fs", "-L", LABEL, device)
