@@ -147,6 +147,7 @@ def test_the_same_inputs_give_the_same_disk_whenever_it_is_made(tmp_path, base, 
     ("part /x --source rootfs", "--no-fstab-update"),
     ("part /x --no-fstab-update --size lots", "'lots'"),
     ("include common.wks", "include"),
+    ("part /x --no-fstab-update --exclude-path a/ --exclude-path b/", "twice"),
     ('part "/x', "quotation"),
 ])
 def test_a_line_that_only_wic_understands_is_refused(line, said):

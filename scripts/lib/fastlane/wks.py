@@ -53,6 +53,15 @@ class Layout:
     append: str = ""
 
 
+class _Once(argparse.Action):
+    """Several values, given once: of a repeated option wic takes only the last."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest):
+            raise ValueError(f"{option_string} is given twice, and wic takes only the last: give all values to one")
+        setattr(namespace, self.dest, values)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise ValueError(message)
@@ -76,7 +85,7 @@ def _parsers():
     part.add_argument("--extra-filesystem-space", "--extra-space", type=_size, default=EXTRA_SPACE, dest="extra_space")
     part.add_argument("--overhead-factor", type=float, default=OVERHEAD, dest="overhead")
     part.add_argument("--active", action="store_true")
-    part.add_argument("--exclude-path", action="extend", nargs="+", default=[], dest="exclude")
+    part.add_argument("--exclude-path", action=_Once, nargs="+", default=[], dest="exclude")
     part.add_argument("--change-directory", default="", dest="directory")
     # Who mounts the partitions is the image's own fstab.
     part.add_argument("--no-fstab-update", action="store_true", required=True)
