@@ -6,12 +6,12 @@ import json
 import multiprocessing
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from composeapps.records import history, lines, lock, repair, sealed
 from composeapps.records.state import StateDirectory
+from support.measured import moved
 
 URI = "hub.demo.test/factory/web@sha256:" + "ab" * 32
 
@@ -43,17 +43,6 @@ def fill(states, count):
         add(states, number, f"a{number % 25}")
 
 
-def written(action):
-    """Return how many bytes this process hands to the kernel meanwhile."""
-    def count():
-        return next(int(line.split()[1]) for line in Path("/proc/self/io").read_text().splitlines()
-                    if line.startswith("wchar"))
-
-    before = count()
-    action()
-    return count() - before
-
-
 def old_seal(data):
     return json.dumps({"checksum": hashlib.sha256(data).hexdigest()}).encode() + b"\n"
 
@@ -80,14 +69,14 @@ def old_read(states):
 
 def test_an_entry_writes_as_much_after_many_as_after_few(states):
     fill(states, 30)
-    few = written(lambda: add(states, 1000, "b"))
+    few = moved(lambda: add(states, 1000, "b"))
     fill(states, 300)
-    many = written(lambda: add(states, 1001, "b"))
+    many = moved(lambda: add(states, 1001, "b"))
     assert few == many < 2 * 500
 
 
 def test_the_file_does_not_grow_without_end_and_is_rarely_written_anew(states):
-    total = written(lambda: [add(states, number) for number in range(500)])
+    total = moved(lambda: [add(states, number) for number in range(500)])
     line = len(lines.encode({"time": "2026-01-31T12:00:00Z", "app": "web", "action": "update", "target": URI,
                              "result": "committed", "attempt": 500}))
     assert numbers(states) == list(range(500 - history.KEEP_APP, 500))

@@ -2,12 +2,12 @@
 """The versions that a device has met: what one more writes, and what cuts, damage and older agents leave of them."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from composeapps.records import preloaded, repair, sealed
 from composeapps.records.state import StateDirectory
+from support.measured import moved
 
 
 def uri(number, app="web"):
@@ -23,19 +23,9 @@ def met(states, app="web"):
     return (preloaded.find(states).value or {}).get(app, [])
 
 
-def written(action):
-    def count():
-        return next(int(line.split()[1]) for line in Path("/proc/self/io").read_text().splitlines()
-                    if line.startswith("wchar"))
-
-    before = count()
-    action()
-    return count() - before
-
-
 def test_versions_write_as_much_in_all_after_many_as_after_few(states):
     def more(first, count):
-        return written(lambda: [preloaded.note(states, f"a{number % 10}", uri(number))
+        return moved(lambda: [preloaded.note(states, f"a{number % 10}", uri(number))
                                 for number in range(first, first + count)])
 
     few, many = more(0, 60), more(60, 600)
@@ -44,7 +34,7 @@ def test_versions_write_as_much_in_all_after_many_as_after_few(states):
 
 def test_a_version_that_is_known_writes_nothing(states):
     preloaded.note(states, "web", uri(1), uri(2))
-    assert written(lambda: preloaded.note(states, "web", uri(2), uri(1))) == 0
+    assert moved(lambda: preloaded.note(states, "web", uri(2), uri(1))) == 0
     assert met(states) == [uri(1), uri(2)]
 
 

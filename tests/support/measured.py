@@ -65,3 +65,14 @@ def run(directory, *words, endpoints="", timeout=120):
         timeout=timeout)
     used = json.loads(report.read_text()) if report.exists() else {"peak": _ENDS["memory"], "cpu": _ENDS["cpu"]}
     return Measured(done.returncode, done.stdout, done.stderr, **used)
+
+
+def moved(action, key="wchar"):
+    """Return how many bytes this process hands to the kernel ("wchar"), or has from it ("rchar"), meanwhile."""
+    before = _io(key)
+    action()
+    return _io(key) - before
+
+
+def _io(key):
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())[key])

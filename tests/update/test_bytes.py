@@ -2,10 +2,10 @@
 """How much each command reads of a bundle, of its blob and of what is unpacked, in sizes of the bundle."""
 
 import random
-from pathlib import Path
 
 import pytest
 
+from support.measured import moved
 from support.updating import service
 
 pytestmark = pytest.mark.root
@@ -13,16 +13,6 @@ pytestmark = pytest.mark.root
 SIZE = 16_000_000
 # What else is read: documents, dockerd's answers, images, programs.
 REST = 6_000_000
-
-
-def read_by(action):
-    """Return how many bytes this process, its threads and the programs that it waited for read meanwhile."""
-    def now():
-        return int(Path("/proc/self/io").read_text().split()[1])
-
-    before = now()
-    action()
-    return now() - before
 
 
 @pytest.fixture
@@ -39,7 +29,7 @@ def test_no_command_reads_a_bundle_more_often_than_it_has_to(run, name, versions
 
     def check(most, *words, status=0):
         done = []
-        count = read_by(lambda: done.append(run(*words)))
+        count = moved(lambda: done.append(run(*words)), "rchar")
         assert done[0][0] == status, done
         assert count < most * SIZE + REST, f"{words} read {count / SIZE:.1f} times the size of a bundle"
 
