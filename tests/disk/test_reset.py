@@ -40,8 +40,9 @@ class Device:
         with self.opened():
             for path in ("sota/reset-apps/blobs/b", "sota/compose-apps/web/docker-compose.yml",
                          "sota/compose-apps/web/data/photo", "sota/client.pem", "lib/composeapps/apps/web.json",
-                         "lib/composeapps/docker/config.json", "lib/docker/volumes/db/_data/row",
-                         "lib/docker/overlay2/l/x", "lib/other/file", ".factory_reset_keep_sota"):
+                         "lib/composeapps/docker/config.json", "lib/composeapps/machine-id",
+                         "lib/docker/volumes/db/_data/row", "lib/docker/overlay2/l/x", "lib/other/file",
+                         ".factory_reset_keep_sota"):
                 (self.var / path).parent.mkdir(parents=True, exist_ok=True)
                 (self.var / path).write_text(path)
             (self.var / "lib/link").symlink_to(top / "outside")
@@ -84,10 +85,11 @@ def device(tmp_path):
 REPORT = "lib/composeapps/reset.json"
 LEFT = {
     "nothing": {"lib/misc/seed", REPORT},
-    "registration": {"lib/misc/seed", REPORT, "sota/client.pem", "lib/composeapps/docker/config.json"},
+    "registration": {"lib/misc/seed", REPORT, "sota/client.pem", "lib/composeapps/docker/config.json",
+                     "lib/composeapps/machine-id"},
     "data": {"lib/misc/seed", REPORT, "sota/client.pem", "lib/composeapps/docker/config.json",
-             "lib/docker/volumes/db/_data/row", "sota/compose-apps/web/docker-compose.yml",
-             "sota/compose-apps/web/data/photo"},
+             "lib/composeapps/machine-id", "lib/docker/volumes/db/_data/row",
+             "sota/compose-apps/web/docker-compose.yml", "sota/compose-apps/web/data/photo"},
 }
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 SUMMARY = "Finds, prepares and resets the partitions of a device with compose apps"
 DESCRIPTION = "Links to the partitions of the disk that the root file system is on, and services that let the \
-data partition take the rest of the disk, make it anew where it is missing, and carry out a factory reset."
+data partition take the rest of the disk, make it anew where it is missing, carry out a factory reset, and have the \
+machine-id last."
 SECTION = "admin"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
@@ -10,6 +11,8 @@ SRC_URI = "\
     file://65-composeapps-disk.rules \
     file://composeapps-data \
     file://composeapps-data.service \
+    file://composeapps-machine-id \
+    file://composeapps-machine-id.service \
     file://composeapps-reset-marker \
     file://composeapps-reset-marker.service \
     file://composeapps-reset-now.service \
@@ -31,16 +34,23 @@ do_compile[noexec] = "1"
 do_install() {
     install -d ${D}${nonarch_base_libdir}/udev/rules.d ${D}${libexecdir} ${D}${systemd_system_unitdir}
     for file in ${@' '.join(os.path.basename(entry[7:]) for entry in d.getVar('SRC_URI').split())}; do
-        sed -e 's,@bindir@,${bindir},g' -e 's,@libexecdir@,${libexecdir},g' ${S}/$file > ${B}/$file
+        sed -e 's,@bindir@,${bindir},g' -e 's,@libexecdir@,${libexecdir},g' -e 's,@localstatedir@,${localstatedir},g' ${S}/$file > ${B}/$file
     done
     install -m 0644 ${B}/65-composeapps-disk.rules ${D}${nonarch_base_libdir}/udev/rules.d/
-    install -m 0755 ${B}/composeapps-data ${B}/composeapps-reset-marker ${B}/composeapps-root-disk ${D}${libexecdir}/
+    for file in data machine-id reset-marker root-disk; do
+        install -m 0755 ${B}/composeapps-$file ${D}${libexecdir}/
+    done
     install -m 0644 ${B}/*.service ${D}${systemd_system_unitdir}/
 }
 B = "${WORKDIR}/build"
 do_install[cleandirs] += "${B}"
 
-SYSTEMD_SERVICE:${PN} = "composeapps-data.service composeapps-reset-marker.service composeapps-reset-now.service"
+SYSTEMD_SERVICE:${PN} = "\
+    composeapps-data.service \
+    composeapps-machine-id.service \
+    composeapps-reset-marker.service \
+    composeapps-reset-now.service \
+"
 
 FILES:${PN} += "${nonarch_base_libdir}/udev"
 

@@ -43,14 +43,14 @@ class Places(NamedTuple):
 def kept(keep, places):
     """Return the paths below ``var`` that a reset leaves, relative to it.
 
-    registration: the device's identity and how it reaches its factory and registries: the agent's logins, and what LmP
-    has in /var/sota beside the apps. data: also named volumes and the apps' directories, without what the agent put
-    there.
+    registration: the device's identity and how it reaches its factory and registries: the copy of its machine-id
+    (composeapps-machine-id), the agent's logins, and what LmP has in /var/sota beside the apps. data: also named
+    volumes and the apps' directories, without what the agent put there.
     """
     if keep == wish.NOTHING:
         return ()
     state, sota = places.config.state_dir, places.var / "sota"
-    paths = [state / "docker"]
+    paths = [state / "docker", places.var / "lib/composeapps/machine-id"]
     ours = {places.config.store, places.config.compose_root}
     with contextlib.suppress(FileNotFoundError):
         paths += [path for path in sorted(sota.iterdir()) if path not in ours]
