@@ -39,6 +39,23 @@ OWNERS = {
 }
 
 
+# The package's rooms, and its modules that are in none. Each may import from those in later lines alone.
+ROOMS = (
+    "__main__ bbfetch",
+    "cli",
+    "update status",
+    "switching",
+    "space disk pull",
+    "installed",
+    "engine records dockerstore",
+    "store",
+    "app registry",
+    "oci",
+    "beneath durable keys patterns programs sizes sources threads",
+    "errors",
+)
+
+
 def _variable(name, text=RECIPE):
     value = re.search(rf'^{re.escape(name)} = "(.*?)"', text, re.MULTILINE | re.DOTALL)
     return value[1].replace("\\\n", " ").split()
@@ -53,6 +70,34 @@ def _imports(path):
         elif isinstance(node, ast.ImportFrom) and node.module:
             top.add(node.module.split(".")[0])
     return top
+
+
+def _rooms_imported(path):
+    """Return the rooms that a source file of the package imports from, also where it does so only when it runs."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "composeapps":
+            # What is no module is a constant of the package.
+            found |= {alias.name for alias in node.names if (PACKAGE / alias.name).is_dir()
+                      or (PACKAGE / f"{alias.name}.py").is_file()}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.removeprefix("composeapps.").split(".")[0] if node.module.startswith("composeapps.")
+                      else "")
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("composeapps.")}
+    return found - {""}
+
+
+def test_imports_go_one_way_through_the_rooms():
+    level = {room: number for number, rooms in enumerate(ROOMS) for room in rooms.split()}
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if room != "__init__":
+            assert room in level, f"say in ROOMS where '{room}' stands"
+            wrong += [f"{path.relative_to(PACKAGE)} imports from {other}" for other in _rooms_imported(path) - {room}
+                      if level[other] <= level[room]]
+    assert not wrong, wrong
 
 
 def test_the_package_knows_all_of_its_files():

@@ -18,27 +18,27 @@ a replaced container takes its anonymous ones over.
 import contextlib
 import functools
 import itertools
-import re
 import time
 
-from composeapps.app import compose
 from composeapps.engine import client, look
-from composeapps.engine.labels import FINGERPRINT, NETWORK, NETWORK_DEFINITION, PROJECT, WORKING_DIR, label, number
-from composeapps.errors import EngineError, UsageError
+from composeapps.errors import EngineError
 from composeapps.installed import expected, install
 from composeapps.installed.project import Project
-from composeapps.patterns import Pattern
 from composeapps.switching import changes as differences
 from composeapps.switching import definition
+from composeapps.switching.standing import (
+    ASIDE,
+    DROP,
+    HAND_OVER,
+    START,
+    TEMPORARY,
+    Standing,
+    check_names,
+    is_untidy,
+    name_of,
+)
 
-# How a service gets to where it should be: start what is there or missing, have compose replace what is old, hand
-# over, or remove the old beside the new.
-START, UP, HAND_OVER, DROP = "start", "up", "hand-over", "drop"
 _UP = ("up", "--detach", "--no-deps", "--no-build", "--quiet-pull")
-# How the name of a container begins that gave its own to another one.
-_ASIDE = "composeapps-"
-# A recreated container's name until the old one is gone.
-_TEMPORARY = Pattern(r"/?([0-9a-f]{12})_(.+)")
 # Seconds that dockerd may take to finish a removal that it has begun.
 _REMOVAL = 30
 # After a compose that was cut off: how often all is gone through until nothing is left to be done, and the
@@ -74,7 +74,7 @@ def before_download(old, new, changes, states, engine, config, force=False, noti
     running = [each for found in affected.values() for each in found if each["State"].get("Running")]
     locks.check(engine, running, force, notify)
     for container in running:
-        notify(f"{project.app_name}: stopping {_name(container)} before the download")
+        notify(f"{project.app_name}: stopping {name_of(container)} before the download")
         engine.stop(container["Id"])
     for name, found in affected.items():
         if wanted[name].strategy == definition.DELETE_THEN_DOWNLOAD:
@@ -96,7 +96,7 @@ def check_locks(old, new, changes, states, engine, config, force=False, notify=l
     project = Project(new, {}, states, config, engine, changes.definition)
     project.check_name()
     if project.definition:
-        _check_names(project)
+        check_names(project)
     containers = project.containers()
     affected = [each for name in sorted(touched) for each in containers.get(name, [])]
     locks.check(engine, affected, force, notify)
@@ -135,7 +135,7 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
         work = _Work(project, changes, force, hand_over, notify)
         if not stopped:
             work.tidy()
-            _check_names(project)
+            check_names(project)
             work.check_locks(checked)
         if install.place_bundle(new, store, config, project.engine, old, notify):
             notify(f"{project.app_name}: bundle unpacked")
@@ -161,7 +161,7 @@ def start(project, rested=None, notify=lambda text: None):
         if found is not None and work.start(*found):
             return
         work.tidy()
-        _check_names(project)
+        check_names(project)
         work.run()
 
 
@@ -204,11 +204,8 @@ class _Work:
             # dockerd may still be at something of which its lists do not tell yet.
             project.engine = look.behind(project.engine)
         self._project, self._engine, self._definition = project, project.engine, project.definition
-        self._changes, self._force, self._hand_over, self._notify = changes, force, hand_over, notify
-        self._changed = {change.name for change in changes.of(differences.CHANGED)} if changes else set()
-        self._hashes = {service.name: service.config_hash for service in self._definition.services.values()}
-        self._ids = {}
-        self._rested, self._awaited = rested, self._definition.awaited()
+        self._force, self._notify = force, notify
+        self._standing = Standing(project, changes, hand_over, notify, rested)
 
     def to_start(self):
         """Return (the services, in order, of which containers are to be started, the project's containers).
@@ -217,12 +214,12 @@ class _Work:
         """
         if self._cut_off:
             return None
-        containers = self._project.containers(certain=self._rested is not None)
+        containers = self._project.containers(certain=self._standing.rested is not None)
         # The fingerprint of a container covers the networks that it is attached to.
-        if any(map(_is_untidy, itertools.chain(*containers.values()))) or any(self._leavers(containers)) \
-                or any(self._borrowed(containers)) or any(self._misnamed(containers)):
+        if any(map(is_untidy, itertools.chain(*containers.values()))) or any(self._standing.leavers(containers)) \
+                or any(self._standing.borrowed(containers)) or any(self._standing.misnamed(containers)):
             return None
-        modes = self._modes(containers)
+        modes = self._standing.modes(containers)
         return ([name for name, _mode in modes], containers) if all(mode == START for _name, mode in modes) else None
 
     def tidy(self):
@@ -231,8 +228,8 @@ class _Work:
         Those that somebody paused go on: compose takes them for running ones, and they hear no signal.
         """
         for found in self._project.containers().values():
-            for container in filter(_is_untidy, found):
-                match = _TEMPORARY.fullmatch(container["Name"])
+            for container in filter(is_untidy, found):
+                match = TEMPORARY.fullmatch(container["Name"])
                 if container["State"].get("Status") == "paused":
                     self._engine.unpause(container["Id"])
                     if match is None:
@@ -252,9 +249,9 @@ class _Work:
         """
         from composeapps.switching import locks
 
-        containers = self._project.containers()
-        affected = [each for _network, users in self._networks(containers) for each in users]
-        old = [each for name, found in containers.items() for each in found if not self._is_current(name, each)]
+        containers, standing = self._project.containers(), self._standing
+        affected = [each for _network, users in standing.networks(containers) for each in users]
+        old = [each for name, found in containers.items() for each in found if not standing.is_current(name, each)]
         touched = {each["Id"]: each for each in (*old, *affected) if each["Id"] not in checked}
         locks.check(self._engine, list(touched.values()), self._force, self._notify)
 
@@ -270,49 +267,33 @@ class _Work:
                 if not attempts:
                     raise
             if attempts:
-                self._rested = None
+                self._standing.rested = None
                 time.sleep(_PAUSE)
                 self.tidy()
-                if not self._left():
+                if not self._standing.left():
                     return
-
-    def _left(self):
-        """Return [(service, how it gets to where it should be), …] in order, without those that are there."""
-        return self._modes(self._project.containers())
-
-    def _modes(self, containers):
-        present = {each["Id"] for found in containers.values() for each in found}
-        return [(name, mode) for name in self._definition.ordered()
-                if (mode := self._mode(name, containers, present)) is not None]
-
-    def _leavers(self, containers):
-        """Yield the containers of services that there are no more."""
-        gone = {change.name for change in self._changes.of(differences.REMOVED)} if self._changes else set()
-        for name, found in containers.items():
-            if name in gone or name not in self._definition.services:
-                yield from found
 
     def _run(self):
         from composeapps.switching import handover, waiting
 
         # docker compose makes none of these.
-        unused = self._networks_without_services()
-        for container in self._leavers(self._project.containers()):
+        unused = self._standing.networks_without_services()
+        for container in self._standing.leavers(self._project.containers()):
             self._end(container)
         self._replace_networks()
         self._rename()
-        for name, mode in self._left():
+        for name, mode in self._standing.left():
             if mode == DROP:
-                for container in self._old(name):
+                for container in self._standing.old(name):
                     self._end(container)
-        modes = self._with_bound(self._left(), self._project.containers())
+        modes = self._standing.with_bound(self._standing.left(), self._project.containers())
         for mode, group in itertools.groupby(modes, key=lambda each: each[1]):
             names = [name for name, _mode in group]
             if mode == HAND_OVER:
                 for name in names:
                     self._wait([name])
-                    handover.run(self._project, self._definition.services[name], self._old(name),
-                                 lambda each, name=name: self._is_current(name, each), self._end, self._force,
+                    handover.run(self._project, self._definition.services[name], self._standing.old(name),
+                                 lambda each, name=name: self._standing.is_current(name, each), self._end, self._force,
                                  self._notify)
             else:
                 self._notify(f"{self._project.app_name}: {'starting' if mode == START else 'bringing up'} "
@@ -337,7 +318,8 @@ class _Work:
         Returns False when compose has to do it, or the rest of it: it makes containers, and has its own to do at some
         starts. Raises NotRunningError, EngineError, and what Project.check_mounts does.
         """
-        wanted = {name: [each for each in containers.get(name, ()) if self._needs_start(name, each)] for name in names}
+        wanted = {name: [each for each in containers.get(name, ()) if self._standing.needs_start(name, each)]
+                  for name in names}
         for name in names:
             service, current = self._definition.services[name], containers.get(name, [])
             # One that never was started may lack what compose does before.
@@ -362,76 +344,6 @@ class _Work:
         for _level, batch in itertools.groupby(sorted(names, key=levels.get), key=levels.get):
             yield list(batch)
 
-    def _old(self, name):
-        return [each for each in self._project.containers().get(name, []) if not self._is_current(name, each)]
-
-    def _mode(self, name, containers, present):
-        """Return how a service gets to where it should be, None when it is there; ``present`` are containers' IDs."""
-        service, found = self._definition.services[name], containers.get(name, [])
-        if not service.active and not any(each["State"].get("Running") for each in found):
-            return None
-        current = [each for each in found if self._is_current(name, each) and not _is_dangling(each, present)]
-        old = [each for each in found if each not in current]
-        wanted = service.replicas if service.active else max(1, len(current))
-        if old and current and len(current) >= wanted and not self._is_waiting(service, old, current):
-            return DROP
-        if old:
-            return HAND_OVER if self._is_handed_over(service, old) else UP
-        if len(current) > wanted:
-            return UP
-        if len(current) < wanted or any(self._needs_start(name, each) for each in current):
-            return START
-        return None
-
-    def _is_waiting(self, service, old, current):
-        """Tell whether a hand-over was interrupted: the new containers came after the old ones, which still run."""
-        return self._is_handed_over(service, old) and min(map(number, current)) > max(map(number, old))
-
-    def _is_handed_over(self, service, old):
-        return self._hand_over and service.strategy == definition.HAND_OVER \
-            and any(each["State"].get("Running") for each in old)
-
-    def _with_bound(self, modes, containers):
-        """Add the services that have to be replaced or restarted with others to what is to be done, in order."""
-        known = dict(modes)
-        for name in self._definition.ordered():
-            service = self._definition.services[name]
-            if any(known.get(needed) in (UP, HAND_OVER) for needed in service.bound_to) and containers.get(name):
-                known[name] = UP
-        return [(name, known[name]) for name in self._definition.ordered() if name in known]
-
-    def _is_current(self, name, container):
-        """Tell whether a container is of the wanted version."""
-        service = self._definition.services.get(name)
-        if service is None:
-            return False
-        mark = label(container, FINGERPRINT)
-        if mark:
-            return mark == self._project.fingerprint(name)
-        # One that another agent made: what has not changed is left alone.
-        if name in self._changed or label(container, compose.CONFIG_HASH) != self._hashes[name]:
-            return False
-        if name not in self._ids:
-            self._ids[name] = self._engine.image_id(self._project.images[name])
-        return container.get("Image") == self._ids[name]
-
-    def _needs_start(self, name, container):
-        state = container["State"]
-        if state.get("Running") or state.get("Restarting"):
-            return False
-        if not expected.is_finished(container):
-            return True
-        # One that did its work rests, unless it was 'composeapps stop' or the shutdown of the device that ended it.
-        if name in self._awaited:
-            return False
-        if self._rested is not None:
-            return container["Id"] not in self._rested
-        from composeapps.switching import locks
-
-        with open("/proc/uptime") as uptime:
-            booted = time.time() - float(uptime.read().split()[0])
-        return locks.instant(state.get("FinishedAt")) < booted
-
     def _wait(self, names):
         from composeapps.switching import waiting
 
@@ -443,61 +355,17 @@ class _Work:
         One that is to be replaced goes by a name of its own until then. What an interrupted run left so is
         named again, also on the way back.
         """
-        for container in self._borrowed(self._project.containers()):
-            self._engine.rename(container["Id"], f"{_ASIDE}{container['Id'][:12]}")
-        for container, proper in self._misnamed(self._project.containers()):
+        for container in self._standing.borrowed(self._project.containers()):
+            self._engine.rename(container["Id"], f"{ASIDE}{container['Id'][:12]}")
+        for container, proper in self._standing.misnamed(self._project.containers()):
             self._engine.rename(container["Id"], proper)
 
-    def _borrowed(self, containers):
-        """Yield the containers that have a name which another service's is to have."""
-        owners = _owners(self._project)
-        for name, found in containers.items():
-            for container in found:
-                if owners.get(_name(container), name) != name:
-                    yield container
-
-    def _misnamed(self, containers):
-        """Yield (a container of the wanted version, the name that it is to have and has not)."""
-        for name, found in containers.items():
-            for container in found:
-                service = self._definition.services.get(name)
-                if service is None or not self._is_current(name, container):
-                    continue
-                proper = service.container_name or f"{self._project.name}-{name}-{number(container)}"
-                if _name(container) != proper and (service.container_name or _name(container).startswith(_ASIDE)):
-                    yield container, proper
-
-    def _networks(self, containers):
-        """Return (network as dockerd describes it, the project's containers on it) of those to be made anew."""
-        found = []
-        for key in sorted(self._definition.managed_networks()):
-            listed = self._project.network(key)
-            mark = (listed.get("Labels") or {}).get(NETWORK_DEFINITION) if listed else None
-            changed = self._changes is not None and key in self._changes.networks
-            if listed is None or mark == self._project.network_definition(key) or not mark and not changed:
-                continue
-            network = self._engine.network(listed["Id"])
-            users = [each for found in containers.values() for each in found
-                     if network["Name"] in ((each.get("NetworkSettings") or {}).get("Networks") or {})]
-            if set(network.get("Containers") or {}) - {each["Id"] for each in users}:
-                self._notify(f"{self._project.app_name}: network {key} is defined otherwise now, but containers of "
-                             "others are on it: it is kept as it is")
-            else:
-                found.append((network, users))
-        return found
-
     def _replace_networks(self):
-        for network, users in self._networks(self._project.containers()):
+        for network, users in self._standing.networks(self._project.containers()):
             self._notify(f"{self._project.app_name}: making network {network['Name']} anew")
             for container in users:
                 self._end(container)
             self._engine.remove("networks", network["Id"])
-
-    def _networks_without_services(self):
-        """Return the project's networks that no service is to be attached to any more."""
-        networks = self._engine.networks(f"{PROJECT}={self._project.name}")
-        managed = {None, "", *self._definition.managed_networks()}
-        return [network for network in networks if (network.get("Labels") or {}).get(NETWORK) not in managed]
 
     def _remove_networks(self, networks):
         """Remove some networks as far as nothing is attached to them."""
@@ -507,46 +375,9 @@ class _Work:
                 self._engine.remove("networks", network["Id"])
 
     def _end(self, container):
-        self._notify(f"{self._project.app_name}: removing {_name(container)}")
+        self._notify(f"{self._project.app_name}: removing {name_of(container)}")
         self._engine.stop(container["Id"])
         _remove(self._engine, container)
-
-
-def _check_names(project):
-    """Raise UsageError when a container that is not the app's has a name that one of the app's is to have."""
-    owners = _owners(project)
-    for container in project.engine.containers() if owners else ():
-        names = {name.lstrip("/") for name in container.get("Names") or ()}
-        for wanted in names & owners.keys():
-            if (container.get("Labels") or {}).get(WORKING_DIR) != str(project.directory):
-                raise UsageError(f"app {project.app_name}: the container_name '{wanted}' is taken by a container "
-                                 f"that is not the app's ({container['Id'][:12]}): remove or rename that one")
-
-
-def _owners(project):
-    """Return {container_name: service} of the services that have one and are started."""
-    return {service.container_name: name for name, service in project.definition.services.items()
-            if service.container_name and service.active}
-
-
-def _is_untidy(container):
-    """Tell whether a container is one that an interrupted compose left, is about to go, or was paused."""
-    return _TEMPORARY.fullmatch(container["Name"]) is not None \
-        or container["State"].get("Status") in ("removing", "dead", "paused")
-
-
-def _name(container):
-    return container["Name"].lstrip("/")
-
-
-def _is_dangling(container, present):
-    """Tell whether a container shares something with another one that is gone; ``present`` are the IDs that are there.
-    """
-    host = container.get("HostConfig") or {}
-    shared = [str(host.get(key) or "").removeprefix("container:") for key in ("NetworkMode", "IpcMode", "PidMode")
-              if str(host.get(key) or "").startswith("container:")]
-    shared += [str(entry).partition(":")[0] for entry in host.get("VolumesFrom") or ()]
-    return any(re.fullmatch("[0-9a-f]{64}", identifier) and identifier not in present for identifier in shared)
 
 
 def _remove(engine, container):
