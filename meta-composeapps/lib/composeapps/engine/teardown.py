@@ -5,7 +5,7 @@ dockerd's labels tell what belongs to a project, so this needs neither docker co
 that the project was started from. Each step can be repeated.
 """
 
-from composeapps.engine import owned
+from composeapps.engine import client, owned
 from composeapps.engine.labels import PROJECT
 
 
@@ -31,13 +31,18 @@ def take_down(engine, directory, projects, volumes=False, notify=lambda text: No
     """
     gone = Gone()
     projects = set(projects) | set(owned.projects(engine, directory))
-    for container in owned.listed(engine, directory):
-        name = (container.get("Names") or [container["Id"][:12]])[0].lstrip("/")
-        notify(f"stopping {name}")
+
+    def end(container):
         engine.stop(container["Id"])
         # With force, because its restart policy may have brought it back by now.
         engine.remove("containers", container["Id"], force="1", v="1" if volumes else "0")
-        gone.containers.append(name)
+        gone.containers.append(_name(container))
+
+    containers = owned.listed(engine, directory)
+    for container in containers:
+        notify(f"stopping {_name(container)}")
+    # Each may take the time that it has to end.
+    client.each(end, containers)
     for project in sorted(projects):
         label = f"{PROJECT}={project}"
         if engine.containers(label):
@@ -49,3 +54,7 @@ def take_down(engine, directory, projects, volumes=False, notify=lambda text: No
             engine.remove("volumes", volume["Name"])
             gone.volumes.append(volume["Name"])
     return gone
+
+
+def _name(container):
+    return (container.get("Names") or [container["Id"][:12]])[0].lstrip("/")
