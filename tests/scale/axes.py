@@ -87,6 +87,27 @@ def stopped(place, size):
     return {"start": ["run", *uris], "stop": ["stop", *names]}
 
 
+@axis(2, 4)
+def updated(place, size):
+    """Apps that are brought to another version, all by one command; of half of them the image stays the same."""
+    def put(number, version):
+        own = busybox_image(make_image, tar, {"content": f"{place.name} {number % 2 and version}"})
+        return place.put({"web": plain(environment={"VERSION": version})}, {"number": f"{number} {version}"},
+                         f"{place.app}{number}", {"web": own})
+
+    place.run("run", *(put(number, "1") for number in range(size)))
+    return {"update": ["update", *(put(number, "2") for number in range(size))]}
+
+
+@axis(2, 4)
+def removed(place, size):
+    """Apps that are removed, all by one command, with their images."""
+    place.run("run", *(place.put({"web": plain()}, {"number": str(number)}, f"{place.app}{number}",
+                                 {"web": busybox_image(make_image, tar, {"content": f"{place.name} {number}"})})
+                       for number in range(size)))
+    return {"rm": ["rm", *(f"{place.app}{number}" for number in range(size))]}
+
+
 @axis(3, 10)
 def versions(place, size):
     """Versions of one app in the store, of which the last one is installed."""

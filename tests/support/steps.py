@@ -18,9 +18,11 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 LIB = TESTS.parent / "meta-composeapps" / "lib"
-# How many pieces bytes come in, and how often somebody looks at a clock, differs from run to run.
+# How many pieces bytes come in, how often somebody looks at a clock or whether dockerd is so far, and what happened in
+# the last minute, differs from run to run.
 _BY_TIME = ("composeapps/engine/unixhttp.py:", "composeapps/registry/connection.py:", "composeapps/pull/progress.py:",
-            "composeapps/registry/transport.py:Response.")
+            "composeapps/registry/transport.py:Response.", "composeapps/engine/loading.py:_import_directory",
+            "composeapps/engine/client.py:Engine.recently_ended")
 # A pattern is compiled once, when a command first needs it: in so many steps; re.compile itself is counted.
 _ONCE = ("re/_parser.py:", "re/_compiler.py:", "re/_casefix.py:")
 _OPENING = ("open", "os.listdir", "os.scandir", "os.link", "os.rename", "os.remove", "os.mkdir", "os.chmod",

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """composeapps prune, rm: giving space back."""
 
-from composeapps import durable
 from composeapps.cli import output, stores
 from composeapps.errors import ComposeAppsError
 
@@ -111,41 +110,34 @@ def _problems(reports):
 
     damage, refusals = ([problem for report in reports for problem in getattr(report, kind)]
                         for kind in ("problems", "of_dockerd"))
-    for problem in (*damage, *refusals):
+    for problem in dict.fromkeys((*damage, *refusals)):
         output.notify(f"composeapps: {problem}")
     return CorruptError.exit_code if damage else EngineError.exit_code if refusals else 0
 
 
 def _rm(args):
-    from composeapps.oci.reference import parse_pinned
     from composeapps.records import lock
     from composeapps.space import removal
 
     parts, results, first, reports = _parts(args), [], None, []
     keep = args.command == "uninstall"
     with lock.exclusive(parts.states.lock_file):
-        for name in dict.fromkeys(args.apps):
-            try:
-                with durable.storage_errors(f"removing {name}"):
-                    if keep:
-                        report, gone = removal.remove_app(_installed(name, parts.states), parts.store, parts.states,
-                                                          parts.config, parts.engine, args.volumes, output.notify, keep)
-                    elif "@" in name:
-                        ref, gone = parse_pinned(name), None
-                        report = removal.remove_one_version(ref, parts.store, parts.states, parts.config, parts.engine,
-                                                            output.notify)
-                    else:
-                        report, gone = removal.remove_app(name, parts.store, parts.states, parts.config, parts.engine,
-                                                          args.volumes, output.notify)
-            except ComposeAppsError as err:
-                first = first or err
-                results.append({"name": name, "ok": False, "error": str(err)})
-                output.notify(f"composeapps: {err}")
+        found = {word: _installed(word, parts.states) if keep else word for word in args.apps}
+        names = [name for name in found.values() if not isinstance(name, ComposeAppsError)]
+        removed = dict(removal.remove(names, parts.store, parts.states, parts.config, parts.engine, args.volumes,
+                                      output.notify, keep))
+        for name, known in found.items():
+            result = known if isinstance(known, ComposeAppsError) else removed[known]
+            if isinstance(result, ComposeAppsError):
+                first = first or result
+                results.append({"name": name, "ok": False, "error": str(result)})
+                output.notify(f"composeapps: {result}")
                 continue
+            report, gone = result
             reports.append(report)
-            found = report.dump()
-            found.pop("kept")
-            results.append({"name": name, "ok": True, **found, "containers": gone.containers if gone else [],
+            told = report.dump()
+            told.pop("kept")
+            results.append({"name": name, "ok": True, **told, "containers": gone.containers if gone else [],
                             "networks": gone.networks if gone else [], "volumes": gone.volumes if gone else []})
             if not args.json:
                 print(f"{name}: {'uninstalled' if keep else 'removed'}; {output.human_size(report.bytes)} in the store "
@@ -157,14 +149,17 @@ def _rm(args):
 
 
 def _installed(name, states):
-    """Return the name of the app that a name, or the pinned reference of its installed version, means."""
-    from composeapps.errors import NotFoundError
+    """Return the name of the app that a name, or the pinned reference of its installed version, means; or the error."""
+    from composeapps.errors import NotFoundError, UsageError
     from composeapps.oci.reference import parse_pinned
 
     if "@" not in name:
         return name
-    ref = parse_pinned(name)
+    try:
+        ref = parse_pinned(name)
+    except UsageError as err:
+        return err
     state = states.get(ref.app_name)
     if state is None or parse_pinned(state.uri).digest != ref.digest:
-        raise NotFoundError(f"{ref} is not installed{f'; {state.uri} is' if state else ''}")
+        return NotFoundError(f"{ref} is not installed{f'; {state.uri} is' if state else ''}")
     return ref.app_name

@@ -216,8 +216,8 @@ def _bring_up(args, parts, then):
             for name, finish in steps:
                 results.add(name, finish)
         for name, task in later:
-            # These take their time, and change what was looked at.
-            parts.look.forget()
+            # These take their time.
+            parts.look.refresh()
             results.add(name, lambda task=task: then(*task())[0]())
         if problem:
             results.tell(problem)

@@ -20,6 +20,7 @@ with ``changed``, or with ``forget`` when it may be anything. While a command wo
 themselves, so lists of some seconds ago are then asked for anew.
 """
 
+import bisect
 import contextlib
 import posixpath
 import time
@@ -35,7 +36,7 @@ _LATELY = 60
 # For so many seconds a list is good enough for the other apps while this command works on one.
 _OLD = 5
 # What no change of containers makes untrue.
-_OF_IMAGES = ("images", "images by name", "image", "data root")
+_OF_IMAGES = ("images", "images by name", "image ids", "image", "data root")
 # dockerd's text on a container that runs.
 _UP = Pattern(r"Up [^()]*(?: \((?:health: )?(starting|healthy|unhealthy)\))?")
 
@@ -64,10 +65,12 @@ class Look:
         self.engine, self._known, self._lock = engine, {}, allocate_lock()
         # Directories and projects of which the lists of all are out of date, containers that were changed here, and
         # what dockerd told of images that it listed otherwise, or not.
-        self._apart, self._touched, self._told = set(), set(), {}
-        # {label: keys of ``_known`` that end with it}, and {ID: what a list told of a container}.
+        self._apart, self._touched, self._told, self._learned = set(), set(), {}, set()
+        # {label: keys of ``_known`` that end with it}, and {ID: what a list told of a container or a network}.
         self._of_label, self._entries = {}, {}
-        # When the containers were asked for, and whether this command has worked on something since.
+        # Directories of the apps that may have containers which the answer of ``mounts`` lacks.
+        self._made = set()
+        # When the first thing was asked for, and whether this command has worked on something since.
         self._asked, self._worked = None, False
         self.kept = {}
 
@@ -89,15 +92,27 @@ class Look:
             # An answer that is under way goes where nobody looks any more.
             self._known = {} if images else {key: slot for key, slot in self._known.items() if key[0] in _OF_IMAGES}
             self._apart, self._asked, self._worked = set(), None, False
-            self._of_label, self._entries = {}, {}
+            self._of_label, self._entries, self._made = {}, {}, set()
             if images:
-                self._told = {}
+                self._told, self._learned = {}, set()
+
+    def refresh(self, images=True):
+        """Do what ``forget`` does unless all that is known is of the last seconds."""
+        if self._asked is not None and time.monotonic() - self._asked > _OLD:
+            self.forget(images)
 
     def changed(self, directory, project=""):
-        """Take note that containers of the app in a directory, or networks of its compose project, were changed."""
+        """Take note that containers of the app in a directory were made, or it or its compose project was changed."""
+        with self._lock:
+            self._made.add(f"{WORKING_DIR}={directory}")
+        self._outdate(directory, project)
+
+    def _outdate(self, directory, project):
+        """Let the next question about an app's containers, or its project's networks, be put to dockerd."""
         with self._lock:
             self._worked = True
-            for label in filter(None, (f"{WORKING_DIR}={directory}", project and f"{PROJECT}={project}")):
+            for label in filter(None, (directory and f"{WORKING_DIR}={directory}",
+                                       project and f"{PROJECT}={project}")):
                 self._apart.add(label)
                 for key in self._of_label.pop(label, ()):
                     self._known.pop(key, None)
@@ -122,21 +137,39 @@ class Look:
 
     def containers(self, label=None):
         """Return what Engine.containers does; a ``label`` is the app's directory or its project (``key=value``)."""
-        old = self._worked and self._asked is not None and time.monotonic() - self._asked > _OLD
-        if old or label is None and self._apart:
+        if self._worked:
+            self.refresh(images=False)
+        if label is None and self._apart:
             self.forget(images=False)
-        if self._asked is None:
-            self._asked = time.monotonic()
         return self._labelled("containers", self._listed, label)
 
     def networks(self, label=None):
         """Return what Engine.networks does."""
-        return self._labelled("networks", self.engine.networks, label)
+        return self._labelled("networks", self._listed_networks, label)
 
-    def writable(self):
-        """Return the paths of the host that containers may write to, running or not, normalized and sorted."""
-        containers = self.containers()
-        return self._once(("writable",), lambda: _writable(containers))
+    def first_list(self):
+        """Return what dockerd listed of all containers when it was asked first, if that was not long ago.
+
+        Of those that were changed since ``containers`` tells by their labels.
+        """
+        if self._worked:
+            self.refresh(images=False)
+        return self._once(("containers", None), self._listed)
+
+    def mounts(self):
+        """Return the paths of the host that containers have mounted, running or not: [(path, whether to write), …].
+
+        They are normalized and sorted. Those of containers that have gone in the last seconds may be among them.
+        """
+        # What is started or stopped has the mounts that it had, so that only apps with new containers are looked at.
+        listed = self.first_list()
+        found = self._once(("mounts",), lambda: sorted(_mounts(listed)))
+        while self._made:
+            with contextlib.suppress(KeyError):
+                label = self._made.pop()
+                for mount in _mounts(self.containers(label)):
+                    bisect.insort(found, mount)
+        return found
 
     def images(self):
         """Return what Engine.images does, and what ``learn`` found."""
@@ -145,6 +178,11 @@ class Look:
             return listed
         told = {found["Id"]: found for found in self._told.values() if found}
         return [*(image for image in listed if image["Id"] not in told), *told.values()]
+
+    def image_ids(self):
+        """Return the IDs of the images that ``images`` returns, a set."""
+        listed = self._once(("images",), self.engine.images)
+        return self._once(("image ids",), lambda: {image["Id"] for image in listed}) | self._learned
 
     def listed_image(self, name):
         """Return what dockerd lists of an image, by ID or by a name as dockerd writes it; None when it lists none.
@@ -160,6 +198,8 @@ class Look:
         """Return what dockerd tells now of an image, None when it has none, and let ``listed_image`` tell the same."""
         found = self.engine.image(name)
         self._told.update(dict.fromkeys(_names_of(found), found) if found else {name: None})
+        if found:
+            self._learned.add(found["Id"])
         return found
 
     def image(self, name):
@@ -217,13 +257,14 @@ class Look:
         self._change(self.engine.rename, container, name)
 
     def remove(self, kind, name, **options):
-        """Do what Engine.remove does."""
-        if kind == "containers":
+        """Do what Engine.remove does; networks and containers by their IDs."""
+        if kind in ("containers", "networks"):
             return self._change(self.engine.remove, kind, name, of=name, **options)
         try:
             return self.engine.remove(kind, name, **options)
         finally:
-            self.forget()
+            if kind == "images":
+                self.forget()
 
     def load(self, manifest, blobs):
         """Do what Engine.load does; ``learn`` tells what came of it."""
@@ -237,19 +278,26 @@ class Look:
             return action(container, *arguments, **options)
         finally:
             entry = self._entries.get(of)
-            if entry and _label(entry, WORKING_DIR):
-                self.changed(_label(entry, WORKING_DIR), _label(entry, PROJECT))
+            if entry and (_label(entry, WORKING_DIR) or _label(entry, PROJECT)):
+                self._outdate(_label(entry, WORKING_DIR), _label(entry, PROJECT))
             else:
                 self.forget()
 
     def _listed(self, label=None):
         """Return what Engine.containers does, and remember by which ID each goes."""
-        entries = self.engine.containers(label)
+        return self._noted(self.engine.containers(label))
+
+    def _listed_networks(self, label=None):
+        return self._noted(self.engine.networks(label))
+
+    def _noted(self, entries):
         self._entries.update((entry.get("Id"), entry) for entry in entries)
         return entries
 
     def _once(self, key, ask):
         with self._lock:
+            if self._asked is None:
+                self._asked = time.monotonic()
             slot = self._known.get(key)
             if slot is None:
                 slot = self._known[key] = _Slot()
@@ -291,9 +339,9 @@ def _label(entry, key):
     return (entry.get("Labels") or {}).get(key) or ""
 
 
-def _writable(containers):
-    return sorted({posixpath.normpath(mount.get("Source") or "/") for container in containers
-                   for mount in container.get("Mounts") or () if mount.get("Type") == "bind" and mount.get("RW")})
+def _mounts(containers):
+    return {(posixpath.normpath(mount.get("Source") or "/"), bool(mount.get("RW"))) for container in containers
+            for mount in container.get("Mounts") or () if mount.get("Type") == "bind"}
 
 
 def _by_label(entries, key):

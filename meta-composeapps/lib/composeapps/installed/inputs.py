@@ -23,6 +23,7 @@ from typing import NamedTuple
 from composeapps import beneath
 from composeapps.app import bundle as bundles
 from composeapps.app import filerefs
+from composeapps.engine import look
 from composeapps.errors import CorruptError
 from composeapps.installed import expected, mounts
 from composeapps.installed.placed import Placed
@@ -319,10 +320,9 @@ def prune(placed, root, ref, engine):
     if inputs is None or engine is None:
         return
     with root.directory(f"{placed.private}/{FILES}") as directory:
-        spare = set(os.listdir(directory)) - set(inputs.files)
-        prefix = f"{placed.path(FILES)}/"
-        used = {str(mount.get("Source"))[len(prefix):] for container in (engine.containers() if spare else ())
-                for mount in container.get("Mounts") or () if str(mount.get("Source")).startswith(prefix)}
+        spare, place = set(os.listdir(directory)) - set(inputs.files), str(placed.path(FILES))
+        mounted = mounts.mounted_below(look.at(engine).mounts(), place) if spare else ()
+        used = {path[len(place) + 1:] for path, _writes in mounted}
         for key in spare - used:
             os.unlink(key, dir_fd=directory)
     with root.directory(f"{placed.private}/{VERSIONS}") as directory:

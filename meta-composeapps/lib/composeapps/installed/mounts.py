@@ -110,12 +110,21 @@ def written_now(engine, directory):
     """Return the places of a directory that containers may write to, running or not; raises EngineError."""
     if engine is None:
         return set()
-    paths, directory = look.at(engine).writable(), str(directory)
+    mounts, directory = look.at(engine).mounts(), str(directory)
+    found = mounted_below(mounts, directory)
+    for path in (directory, *map(str, PurePosixPath(directory).parents)):
+        found += _between(mounts, path, f"{path}\0")
+    return {place_of(path, directory) for path, writes in found if writes}
+
+
+def mounted_below(mounts, directory):
+    """Return those below a directory of the ``mounts`` that a Look returned."""
     # "0" comes next to "/".
-    below = paths[bisect.bisect_left(paths, f"{directory}/"):bisect.bisect_left(paths, f"{directory}0")]
-    holders = (path for path in (directory, *map(str, PurePosixPath(directory).parents))
-               if (at := bisect.bisect_left(paths, path)) < len(paths) and paths[at] == path)
-    return {place_of(path, directory) for path in (*below, *holders)}
+    return _between(mounts, f"{directory}/", f"{directory}0")
+
+
+def _between(mounts, first, end):
+    return mounts[bisect.bisect_left(mounts, (first,)):bisect.bisect_left(mounts, (end,))]
 
 
 def mounted_at_or_below(path):

@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import sys
+from _thread import allocate_lock  # threading takes time to load
 from typing import NamedTuple
 
 from composeapps.errors import CorruptError, UsageError
@@ -203,9 +204,17 @@ def host_platform():
     return Platform("linux", {"loongarch64": "loong64"}.get(machine, machine))
 
 
-@functools.cache
+_asking = allocate_lock()
+
+
 def _amd64_level():
-    """Return the level of this machine's processor, "" for the first."""
+    """Return the level of this machine's processor, "" for the first; threads that ask at once have it read once."""
+    with _asking:
+        return _read_amd64_level()
+
+
+@functools.cache
+def _read_amd64_level():
     try:
         with open("/proc/cpuinfo", "rb") as stream:
             # The first processor's part; machines have hundreds.

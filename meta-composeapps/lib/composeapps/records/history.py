@@ -77,7 +77,9 @@ def append(states, entry, notify=lambda text: None):
 
 def entries(states, app=None):
     """Return the entries, the oldest first, of one app where it is named; what cannot be read is left out."""
-    return [entry for entry in read(states)[0] if app in (None, entry["app"])]
+    if app is None:
+        return read(states)[0]
+    return _needed([entry for entry in lines.read(states.root, RECORD, _is_entry).values if entry["app"] == app])
 
 
 def read(states):

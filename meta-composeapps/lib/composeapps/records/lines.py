@@ -15,6 +15,7 @@ read: they skip the key that they do not know.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -26,8 +27,10 @@ from composeapps.records import sealed
 _KEY = f', "{sealed.CHECKSUM}": "'.encode()
 _SEAL = f'{{"{sealed.CHECKSUM}"'.encode()
 _HEX = 64
-# So many lines more than twice those that are needed are there before any goes.
-_MORE = 16
+# So many lines more than twice those that are needed are there before any goes; at each so many it is looked at.
+_MORE, _LOOKED_AT = 16, 32
+# A command reads a record again and again; of so many lines it is kept what is in them.
+_LINES = 4096
 
 
 class Lines(NamedTuple):
@@ -88,7 +91,7 @@ def read(root, name, valid=bool):
         problem = f"{path} {first.damage or 'is missing'}, and its second copy {second.damage or 'is missing'}"
     elif second.good and not first.good:
         problem = f"{path} {first.damage or 'is missing'}: its second copy counts"
-    values = [_value(line) for line in _merged(first, second, lost)]
+    values = list(map(dict, map(_value, _merged(first, second, lost))))
     return Lines(values, problem, lost, first.proper and first.data == second.data)
 
 
@@ -104,10 +107,10 @@ def append(root, name, value, keep, valid=bool):
     """
     found = read(root, name, valid)
     line, places = encode(value), (sealed.copy_of(root, name), root / name)
-    needed = keep([*found.values, value])
+    values = [*found.values, value]
     if not found.whole:
         try:
-            _write(root, name, needed)
+            _write(root, name, keep(values))
         except OSError as err:
             # For another line there may be room in what the file takes on the disk already.
             if err.errno not in (errno.ENOSPC, errno.EDQUOT) or not _add([
@@ -115,10 +118,13 @@ def append(root, name, value, keep, valid=bool):
                 raise
         return
     _add(places, line)
-    if len(found.values) + 1 > 2 * len(needed) + _MORE or places[1].stat().st_size > sealed.MAX_SIZE // 2:
-        # Where there is no room for that, it can wait.
-        with contextlib.suppress(OSError):
-            _write(root, name, needed)
+    large = places[1].stat().st_size > sealed.MAX_SIZE // 2
+    if large or len(values) % _LOOKED_AT == 0:
+        needed = keep(values)
+        if large or len(values) > 2 * len(needed) + _MORE:
+            # Where there is no room for that, it can wait.
+            with contextlib.suppress(OSError):
+                _write(root, name, needed)
 
 
 def mend(root, name, valid=bool):
@@ -200,6 +206,8 @@ def _read(path, valid, same=None):
 def _parsed(data, valid):
     lines = data.split(b"\n")
     rest, seal = lines.pop(), None
+    if lines and not rest and all(map(_has_checksum, lines)):
+        return _File(data, tuple(lines), proper=True)
     if lines and lines[-1].startswith(_SEAL):
         seal = _value(lines[-1]).get(sealed.CHECKSUM) == hashlib.sha256(data[:-len(lines.pop()) - 1]).hexdigest()
     # The first line comes with the file.
@@ -220,13 +228,15 @@ def _parsed(data, valid):
     return _File(data, tuple(certain), tuple(doubtful), "is damaged" if bad else "", proper and not bad)
 
 
+@functools.lru_cache(_LINES)
 def _has_checksum(line):
     head = line[:-len(_KEY) - _HEX - 2]
     return line[len(head):] == _KEY + hashlib.sha256(head).hexdigest().encode() + b'"}'
 
 
+@functools.lru_cache(_LINES)
 def _value(line):
-    """Return the object in a line without its checksum, {} when it has none."""
+    """Return the object in a line without its checksum, {} when it has none; nobody may change it."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

@@ -12,6 +12,8 @@ reference, …]}}, the last met last. What was met since it was written is in ``
 those before it, and an agent that does not know of the lines misses the newest half at most, which its history tells.
 """
 
+import functools
+
 from composeapps import durable
 from composeapps.records import history, lines, sealed
 
@@ -33,9 +35,10 @@ def known(states, app):
 
 def note(states, app, *uris):
     """Write down that a device has met versions of an app; raises StorageError."""
-    found = find(states)
-    known = (found.value or {}).get(app, ())
-    new = [uri for uri in uris if found.lost or uri not in known]
+    base, added = sealed.read(states.root, RECORD, parse), lines.read(states.root, ADDED, _is_met)
+    known = (base.value or {}).get(app, ())
+    new = [uri for uri in uris if base.lost or added.lost
+           or uri not in known and {"app": app, "uri": uri} not in added.values]
     with durable.storage_errors(f"writing down the versions of app {app}"):
         for uri in new:
             lines.append(states.root, ADDED, {"app": app, "uri": uri}, list, _is_met)
@@ -84,8 +87,9 @@ def _merged(value, added):
     return found
 
 
+@functools.lru_cache(1)
 def parse(data):
-    """Return {app: [pinned reference]} of a record's bytes; raises ValueError for a damaged one."""
+    """Return {app: [pinned reference]} of a record's bytes, for nobody to change; raises ValueError for damage."""
     value = sealed.parse(data)
     if not isinstance(value.get("known"), dict):
         # An older agent wrote down the one version of each that it had last installed.

@@ -260,16 +260,21 @@ def known_chains(engine, store):
 
     dockerd calls an image by the digest of its config, so the store tells of those that it has as well.
     """
-    known, engine = set(), look.at(engine)
-    for identifier in {image["Id"] for image in engine.images()}:
-        try:
-            contents = parse_config(store.read(identifier), identifier).diff_ids
-        except (NotFoundError, CorruptError):
-            contents = ()
-        if not contents:
-            contents = ((engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []
-        known.update(chains(contents))
-    return known
+    engine = look.at(engine)
+    # What an image consists of stays as it is.
+    kept, there = engine.kept.setdefault("chains", {}), engine.image_ids()
+    for identifier in there - kept.keys():
+        kept[identifier] = chains(_contents(identifier, engine, store))
+    return set().union(*map(kept.get, there))
+
+
+def _contents(identifier, engine, store):
+    """Return the digests of the contents of an image's layers."""
+    if store.size_of(identifier) is not None:
+        with contextlib.suppress(NotFoundError, CorruptError):
+            if contents := parse_config(store.read(identifier), identifier).diff_ids:
+                return contents
+    return ((engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []
 
 
 def _count_docker(wanted, store, engine, amounts):

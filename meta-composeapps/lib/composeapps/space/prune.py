@@ -18,15 +18,15 @@ then dockerd's images. Whatever a cut leaves of these the next run finds again.
 
 import contextlib
 import os
-import shutil
-import stat
 
 from composeapps import durable
 from composeapps.engine import look
 from composeapps.errors import ComposeAppsError, EngineError
+from composeapps.oci.digests import is_digest
 from composeapps.oci.reference import parse_pinned
 from composeapps.space import others, staleimages
-from composeapps.store import held, inventory
+from composeapps.space.contents import Contents, Going
+from composeapps.store import inventory
 from composeapps.store.store import Store
 
 INSTALLED, PREVIOUS, FACTORY = "installed", "the version before the installed one", "factory"
@@ -143,6 +143,10 @@ class Roots:
         with contextlib.suppress(ComposeAppsError):
             self.why.setdefault(str(parse_pinned(uri)), why)
 
+    def is_installed(self, uri):
+        """Tell whether a pinned reference is that of an installed version."""
+        return self.why.get(uri) == INSTALLED
+
     def versions(self):
         """Return {(app name, digest): pinned reference}."""
         refs = [parse_pinned(uri) for uri in self.why]
@@ -189,12 +193,12 @@ class Roots:
         with contextlib.suppress(ComposeAppsError):
             self.factory.add(str(parse_pinned(uri)))
 
-    def forget(self, name):
-        """Drop an app's versions but those of the factory set, whatever else they are."""
+    def forget(self, names):
+        """Drop the versions of apps but those of the factory set, whatever else they are."""
         refs = {uri: parse_pinned(uri) for uri in self.why}
-        self.why = {uri: FACTORY if refs[uri].app_name == name else why for uri, why in self.why.items()
-                    if refs[uri].app_name != name or uri in self.factory}
-        self.all_of.discard(name)
+        self.why = {uri: FACTORY if refs[uri].app_name in names else why for uri, why in self.why.items()
+                    if refs[uri].app_name not in names or uri in self.factory}
+        self.all_of.difference_update(names)
 
     def _updates(self, states):
         from composeapps.records import journal, lock
@@ -243,152 +247,47 @@ class Plan:
         store, roots, config: the Store, the Roots, the Config.
         report: the Report that gets the figures.
         keep_digests: blobs to keep besides.
-        doomed: the app directories that go (Paths), if all others are to stay. Of the blobs only those
-            go then that these apps name, or ``blobs`` has.
-        blobs: digests.
+
+    ``lost_images`` and ``kept_images`` are {pinned reference: ImageFacts} of the versions that go and stay.
     """
 
-    def __init__(self, store, roots, config, report, keep_digests=(), doomed=None, blobs=()):
-        self._store, self._report = store, report
-        self._doomed, self._kept_directories, lacks = [], [], inventory.WHOLE
-        self._begun, kept = others.unfinished(store), {*keep_digests, *roots.blobs}
-        factory = [Store(config.factory_store)]
-        keys, inventories = roots.versions(), {}
-        for name, number, directory in store.app_directories():
-            digest = f"sha256:{number}"
-            ref = store.app_at(directory)
-            uri = keys.get((name, digest)) or (str(ref) if ref else None)
-            if directory not in doomed if doomed is not None else (
-                    (name, digest) in keys or roots.everything or name in roots.all_of):
-                self._kept_directories.append(directory)
-                report.kept[uri or str(directory)] = roots.why.get(uri, UNJUDGED)
-                inventories[name, digest] = inventory.take(store, ref or _nameless(name, digest, uri), factory)
-            else:
-                self._doomed.append((directory, uri, ref or _nameless(name, digest, uri)))
-                report.apps.append(uri or str(directory))
-        for (name, digest), uri in keys.items():
-            # Blobs may be there before the directory is: an update that is still being fetched.
-            if (name, digest) not in inventories and (
-                    uri in roots.updating or roots.why[uri] == INSTALLED or store.size_of(digest) is not None):
-                inventories[name, digest] = inventory.take(store, parse_pinned(uri), factory)
-        for digest in others.unnamed_apps(store) if self._begun else ():
-            # Whose pull was cut off is not written down, but that there is one.
-            inventories[None, digest] = inventory.take(store, _nameless("begun", digest, None), factory)
-        self.kept_images, self._inventories = {}, inventories
-        for (name, _digest), found in inventories.items():
-            kept |= found.digests
-            self.kept_images.update(found.images)
-            # What an unfinished pull lacks it has not fetched yet.
-            if found.lacks and name is not None:
-                lacks = max(lacks, found.lacks)
-                report.problems += [f"{problem}; blobs that it may need stay: fetch {name} again "
-                                    "('composeapps pull'), then prune again" for problem in found.problems]
-        self.lost_images, named = {}, set(blobs)
-        for _directory, _uri, ref in self._doomed:
-            found = inventory.take(store, ref, factory)
-            named |= found.digests
-            self.lost_images.update(found.images)
-        # The blobs that may go, None for any.
-        self.digests = None if doomed is None else named
-        self._blobs = self._unneeded(kept, lacks)
-        self._partials = [] if roots.updating or doomed is not None else self._unfinished(kept)
-        self._count()
-
-    def give_up_images(self, directories):
-        """Have dockerd lose the images of apps that stay in the store, but those that others there have as well.
-
-        Arguments:
-            directories: those of the apps' versions (Paths).
-        """
-        versions = {directory.relative_to(self._store.apps).parts for directory in directories}
-        images = {version: found.images for version, found in self._inventories.items()}
-        mine = {version for version in images if version[0] is not None
-                and (*version[0].split("/"), version[1].partition(":")[2]) in versions}
-        self.lost_images = {uri: facts for version in mine for uri, facts in images[version].items()}
-        self.kept_images = {uri: facts for version in set(images) - mine for uri, facts in images[version].items()}
-
-    def _unneeded(self, kept, lacks):
-        with contextlib.suppress(FileNotFoundError):
-            paths = [self._store.blobs / entry.name for entry in os.scandir(self._store.blobs)
-                     if len(entry.name) == 64 and entry.is_file(follow_symlinks=False)
-                     and f"sha256:{entry.name}" not in kept
-                     and (self.digests is None or f"sha256:{entry.name}" in self.digests)]
-            if lacks == inventory.ANYTHING:
-                return []
-            return [path for path in paths if lacks == inventory.WHOLE or not inventory.is_document(path)]
-        return []
-
-    def _unfinished(self, kept):
-        with contextlib.suppress(FileNotFoundError):
-            return [self._store.ingest / name for name in os.listdir(self._store.ingest)
-                    if f"sha256:{name[:64]}" not in kept and name not in self._begun]
-        return []
-
-    def _count(self):
-        """Count what goes; a file that has a name elsewhere, in a factory store, frees nothing."""
-        report, names = self._report, {}
-        report.blobs, report.partials = len(self._blobs), len(self._partials)
-        places = [*self._partials, *(directory for directory, _uri, _ref in self._doomed)]
-        seconds = [held.path_of(self._store, f"sha256:{path.name}") for path in self._blobs]
-        for path in (*self._blobs, *seconds, *places, *(path for place in places for path in place.rglob("*"))):
-            with contextlib.suppress(OSError):
-                status = path.lstat()
-                key = (status.st_dev, status.st_ino)
-                _, count = names.get(key, (None, 0))
-                names[key] = (status, count + 1)
-        for (device, _inode), (status, count) in names.items():
-            if status.st_nlink <= count or _is_directory(status):
-                report.bytes += status.st_blocks * 512
-                report.freed_on[device] = report.freed_on.get(device, 0) + status.st_blocks * 512
+    def __init__(self, store, roots, config, report, keep_digests=()):
+        contents, keys = Contents(store, roots, config), roots.versions()
+        doomed, kept = [], {*keep_digests, *roots.blobs}
+        self._kept_directories = []
+        for key, version in contents.versions.items():
+            if version.directory is not None and not (key in keys or roots.everything or key[0] in roots.all_of):
+                doomed.append(key)
+                continue
+            kept |= version.found.digests
+            if version.directory is not None:
+                self._kept_directories.append(version.directory)
+                report.kept[version.title] = roots.why.get(version.uri, UNJUDGED)
+        self.kept_images, self.lost_images = contents.images_but(set(doomed)), {}
+        for key in doomed:
+            self.lost_images.update(contents.versions[key].found.images)
+        blobs, problems = contents.removable(_blobs(store) - kept, doomed)
+        report.problems += problems
+        partials = [] if roots.updating else _unfinished(store, kept, contents.begun)
+        self._going = Going(store, report, [contents.versions[key] for key in doomed], blobs, partials)
 
     def carry_out(self, notify):
-        """Remove it. A cut leaves directories without ``uri`` and blobs that nobody needs, nothing else."""
-        for directory, uri, _ref in self._doomed:
-            notify(f"removing {uri or directory}")
-            remove_version(self._store, directory)
+        """Remove it, as Going does, and what writers that were killed left beside what stays."""
         for directory in self._kept_directories:
             for temporary in directory.rglob(".tmp-*"):
                 temporary.unlink(missing_ok=True)
-        for path in self._blobs:
-            path.unlink(missing_ok=True)
-            held.release(self._store, f"sha256:{path.name}")
-        if self._blobs:
-            durable.fsync_directory(self._store.blobs)
-        for path in self._partials:
-            remove(path)
+        self._going.carry_out(notify)
 
 
-def _is_directory(status):
-    """Tell whether an lstat result is a directory's, whose count of links says nothing."""
-    return stat.S_ISDIR(status.st_mode)
+def _blobs(store):
+    """Return the digests of what lies under the names of blobs."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(store.blobs) as entries:
+        return {digest for entry in entries if is_digest(digest := f"sha256:{entry.name}")}
+    return set()
 
 
-def remove(path):
-    """Remove a file or a directory with all below it, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def remove_version(store, directory):
-    """Remove the directory of an app's version.
-
-    First its ``uri``, durably: a cut after that leaves no app, and one before it leaves the app whole.
-    The directories above it go when nothing else is in them.
-    """
-    if (directory / "uri").exists():
-        (directory / "uri").unlink()
-        durable.fsync_directory(directory)
-    shutil.rmtree(directory)
-    durable.fsync_directory(directory.parent)
-    above = directory.parent
-    while above != store.apps and not any(above.iterdir()):
-        above.rmdir()
-        above = above.parent
-        durable.fsync_directory(above)
-
-
-def _nameless(name, digest, uri):
-    """Return a Reference that stands for an app whose ``uri`` cannot be read: only its name and digest count."""
-    return parse_pinned(uri) if uri else parse_pinned(f"localhost/unknown/{name}@{digest}")
+def _unfinished(store, kept, begun):
+    with contextlib.suppress(FileNotFoundError):
+        return [store.ingest / name for name in os.listdir(store.ingest)
+                if f"sha256:{name[:64]}" not in kept and name not in begun]
+    return []

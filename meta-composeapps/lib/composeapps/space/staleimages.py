@@ -28,11 +28,14 @@ class StaleImages:
         states: the StateDirectory.
         lost: {pinned reference: ImageFacts} of the images of apps that go.
         kept: {pinned reference: ImageFacts} of those of apps that stay.
+
+    Once they were counted ``references`` has {name in dockerd: pinned reference} of what may be removed, and ``sizes``
+    {pinned reference: bytes} of the layers that no other image has; what some of them share counts for one.
     """
 
     def __init__(self, states, lost, kept):
         self._file = states.root / "stale-images.json"
-        self._facts, self._kept = lost, kept
+        self._facts, self._kept, self.references, self.sizes = lost, kept, {}, {}
         self._wanted = {**self._noted(), **{uri: sorted(filter(None, facts.configs)) for uri, facts in lost.items()}}
         for uri in kept:
             self._wanted.pop(uri, None)
@@ -59,7 +62,8 @@ class StaleImages:
         try:
             removable = self._removable(engine)
             report.images += sorted(removable)
-            report.docker_bytes += self._unpacked(engine, removable)
+            self.sizes = self._unpacked(engine, removable)
+            report.docker_bytes += sum(self.sizes.values())
         except EngineError as err:
             report.of_dockerd.append(f"{err}; its images stay until the next 'composeapps prune'")
             return
@@ -108,6 +112,7 @@ class StaleImages:
             for identifier, name in self._found(engine, uri).items():
                 if identifier not in used:
                     removable[name] = (uri, identifier)
+                    self.references[name] = uri
         return removable
 
     def _found(self, engine, uri):
@@ -121,18 +126,18 @@ class StaleImages:
         return {found["Id"]: name} if same else {}
 
     def _unpacked(self, engine, removable):
-        """Return the bytes of the layers that no other image in dockerd has."""
+        """Return {pinned reference: bytes} of the layers that no other image in dockerd has."""
         from composeapps.space import check as space
 
         if not removable:
-            return 0
+            return {}
         gone = {identifier for _uri, identifier in removable.values()}
         names = {}
         for image in engine.images():
             names.setdefault(image["Id"], set()).update(
                 name for name in image.get("RepoTags") or [] if name != "<none>:<none>")
         gone = {identifier for identifier in gone if names.get(identifier, set()) <= set(removable)}
-        others, size, seen = set(), 0, set()
+        others, sizes, seen = set(), {}, set()
         # What the images of apps that stay consist of need not be asked for.
         known = {config: [[content for _digest, _size, content in variant] for variant in facts.variants]
                  for facts in self._kept.values() for config in facts.configs}
@@ -142,16 +147,16 @@ class StaleImages:
                     others.update(chains(contents))
             else:
                 others.update(chains(((engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []))
-        for uri, facts in self._facts.items():
-            if not any(uri == wanted and identifier in gone for wanted, identifier in removable.values()):
-                continue
+        for uri in {uri: None for uri, identifier in removable.values() if identifier in gone and uri in self._facts}:
+            facts, size = self._facts[uri], 0
             for variant in facts.variants:
                 contents = [content for _digest, _size, content in variant]
                 for name, (digest, packed, _content) in zip(chains(contents), variant, strict=True):
                     if name not in others and name not in seen:
                         seen.add(name)
                         size += facts.measured.get(digest, packed * space.UNPACKED) + space.LAYER_FILES
-        return size
+            sizes[uri] = size
+        return sizes
 
 
 def identifiers(found, engine):

@@ -188,15 +188,18 @@ def run(parts, entry):
     Returns and raises as ``update`` does, with RolledBackError for going back.
     """
     work = Work(parts, entry)
+    # What leaves an update before its end may leave dockerd at anything.
+    renew = parts.look.forget
     try:
         if work.left_behind:
             advance.take_up(work)
-        while work.over is None:
-            if work.entry.waits:
-                # What was held elsewhere before waits here from now on.
-                work.record(must=False)
-                return result(work.name, work.entry.source, work.entry.target, work.entry.step)
+        while work.over is None and not work.entry.waits:
             _STEPS[work.entry.step](work)
+        renew = parts.look.refresh
+        if work.over is None:
+            # What was held elsewhere before waits here from now on.
+            work.record(must=False)
+            return result(work.name, work.entry.source, work.entry.target, work.entry.step)
         return work.over
     except KeyboardInterrupt:
         _interrupted(work)
@@ -213,7 +216,7 @@ def run(parts, entry):
         work.tell.failed(work.entry, err)
         raise
     finally:
-        parts.look.forget()
+        renew()
 
 
 _STEPS = {

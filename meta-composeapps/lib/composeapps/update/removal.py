@@ -23,8 +23,8 @@ def take_away(parts, ref):
         compose_file = install.load_from_store(parts.store, ref, reading=UNREAD, config=parts.config).compose
     except (CorruptError, NotFoundError):
         compose_file = None
-    teardown.take_down(parts.engine, directory, naming.all_of(
-        ref.app_name, directory, compose_file, parts.states, parts.engine), notify=parts.notify)
+    teardown.take_down(parts.look, directory, naming.all_of(
+        ref.app_name, directory, compose_file, parts.states, parts.look), notify=parts.notify)
     with durable.storage_errors(f"giving back the directory of app {ref.app_name}"):
         appfiles.give_back(ref.app_name, parts.config, parts.notify)
         parts.states.remove_override(ref.app_name)
