@@ -14,8 +14,6 @@ FOREIGN = {
     "fallocate": "a program of util-linux",
     "contrib": "a package of docker-moby",
     "ARCHS": "an argument of composectl",
-    "CONFIG_EFI_PARTITION": "an option of the kernel", "CONFIG_EFI_STUB": "an option of the kernel",
-    "CONFIG_VFAT_FS": "an option of the kernel",
     "DISK": "stands for the name of a disk",
     "APP_NAME": "a variable in the file that CURRENT_TARGET names",
 }

@@ -30,8 +30,7 @@ HELP = {
         "a booted image, as they stand there. Whatever a run started or wrote ends with it; its output is kept in "
         "build/first-hour.",
         "A run makes the Debian base and, without --lend-cache, compiles dockerd: ten minutes on two cores, and 6 GB "
-        "of disk. Ubuntu's packages are taken unverified, since Debian has no keys of them; Ubuntu was not run to its "
-        "end yet.",
+        "of disk. Ubuntu's packages are taken unverified, since Debian has no keys of them.",
     ),
     "exits": {0: "each run ended with the app on a booted image", 1: "a command failed, or a system cannot be made",
               2: "wrong usage", 130: "interrupted"},
