@@ -19,7 +19,7 @@ from layercheck.progress import Progress
 from layercheck.reach import Prober
 from layercheck.results import Record, Result, Status, fingerprint
 
-CHECKS = ("lint", "schema", "parse", "dry-run", "patch", "yocto", "oeqa")
+CHECKS = ("lint", "schema", "parse", "dry-run", "patch", "yocto", "oeqa", "disk")
 HELP = {
     "examples": (
         ("scripts/check-layer --only lint,schema", "what needs no layers"),
@@ -27,11 +27,13 @@ HELP = {
         ("scripts/check-layer --mirror https://git.openembedded.org/bitbake=/srv/git/bitbake.git",
          "one repository from elsewhere; --mirrors /srv/git finds each by its name"),
         ("scripts/check-layer --combination lmp --with my-overrides.yml", "with a kas file of one's own at the end"),
+        ("scripts/check-layer --only disk --wic ../openembedded-core/scripts/wic",
+         "the disk with partitions, by wic and by the fast lane"),
         ("scripts/check-layer --execute",
          "real tasks of the layer's recipes, to packages and an image that cannot boot"),
     ),
     "details": (
-        "The checks, all of them unless --only says which:",
+        "The checks, all of them unless --only says which; disk only with --wic, or when it is named:",
         {
             "lint": "oelint-adv over the recipes, appends, classes and configuration of the layer",
             "schema": "kas joins the files of each combination and finds no fault with them",
@@ -41,6 +43,8 @@ HELP = {
             "yocto": "openembedded-core's yocto-check-layer, with the test that no signature changes",
             "oeqa": "the layer's oeqa cases under openembedded-core's oeqa, in the newest image of scripts/build-image "
                     "in QEMU",
+            "disk": "wic makes the disk of composeapps-disk.wks.in as the fast lane does, with stores of 1 MB to 3 GB; "
+                    "takes 20 GB of disk for a while",
         },
         "Nothing is downloaded but layers and docker-moby's source, nothing is built. A parse takes minutes, a dry "
         "run a quarter of an hour, yocto longer than both; --resume leaves out what passed with the same files before.",
@@ -70,6 +74,7 @@ def make_parser():
                         help="take the repository from a path or another URL; may be given again")
     parser.add_argument("--mirrors", metavar="DIR", help="take repositories from DIR that are there by their names")
     parser.add_argument("--layers", metavar="DIR", help="where kas checks layers out (build/layercheck/layers)")
+    parser.add_argument("--wic", metavar="PROGRAM", help="wic, for the check of the disk (default: the one on PATH)")
     parser.add_argument("--timeout", type=int, default=reach.TIMEOUT_SECONDS, metavar="SECONDS",
                         help="how long a repository may take to answer (%(default)s)")
     parser.common.add_argument("--json", nargs="?", const="-", metavar="FILE",
@@ -83,7 +88,8 @@ def parse(argv):
     parser = make_parser()
     arguments = parser.parse_args(argv)
     alone = arguments.execute and not arguments.only
-    arguments.checks = [] if alone else (arguments.only or ",".join(CHECKS)).split(",")
+    usual = [name for name in CHECKS if name != "disk" or arguments.wic]
+    arguments.checks = [] if alone else (arguments.only or ",".join(usual)).split(",")
     for name in arguments.checks:
         if name not in CHECKS:
             parser.error(f"there is no check '{name}': there are {', '.join(CHECKS)}")
@@ -137,6 +143,12 @@ class Run:
             if check in checks and self._available(base, [check], self.context.layer.name):
                 self._one(check, self.context.layer.name, self._inputs(base),
                           lambda module=module: [module.run(self.context, base)])
+        if "disk" in checks:
+            # Needs the fast lane, which takes the place of BitBake's modules.
+            from layercheck import wicdisk
+
+            for result in wicdisk.run(self.context, self.arguments.wic):
+                self._add(result, "")
         if self.arguments.execute and self._available(execute.COMBINATION, ["execute"], self.context.layer.name):
             for result in execute.run(self.context):
                 self._add(result, "")
