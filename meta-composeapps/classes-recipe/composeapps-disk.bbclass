@@ -29,6 +29,7 @@ COMPOSEAPPS_DISK_UUID = "${@composeapps_uuid(d, 'disk')}"
 COMPOSEAPPS_BOOT_UUID = "${@composeapps_uuid(d, 'boot')}"
 COMPOSEAPPS_ROOT_UUID = "${@composeapps_uuid(d, 'root')}"
 COMPOSEAPPS_FACTORY_UUID = "${@composeapps_uuid(d, 'factory')}"
+COMPOSEAPPS_PROVISION_UUID = "${@composeapps_uuid(d, 'provision')}"
 COMPOSEAPPS_DATA_UUID = "${@composeapps_uuid(d, 'data')}"
 # FAT has 32 bits.
 COMPOSEAPPS_BOOT_FSUUID = "0x${@composeapps_uuid(d, 'boot file system')[:8].upper()}"

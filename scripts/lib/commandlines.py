@@ -18,6 +18,7 @@ SCRIPTS = {
     "fuzz": "fuzz.command",
     "gen-recipes": "recipes.command",
     "kill-test": "kills.command",
+    "provision": "provisioning.command",
     "registry": "hub.command",
     "run-pages": "pagerun.command",
     "run-qemu": "emulator.cli",

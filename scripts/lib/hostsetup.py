@@ -42,6 +42,7 @@ FEATURES = {
         "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils",
         "/usr/share/OVMF/OVMF_VARS_4M.fd": "ovmf",
     },
+    "provision": {"openssl": "openssl", "sfdisk": "fdisk"},
     # The registry itself is taken out of a Debian package, whose lists other distributions do not trust by themselves.
     "registry": {"/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"},
     # What runs BitBake or kas; see install_locale.
@@ -62,7 +63,7 @@ FEATURES = {
     "bench": {"skopeo": "skopeo", "ip": "iproute2", "nsenter": "util-linux"},
     "tests": {
         "openssl": "openssl", "unshare": "util-linux", "pivot_root": "util-linux-extra", "depmod": "kmod",
-        "mke2fs": "e2fsprogs", "fish": "fish", "zsh": "zsh",
+        "mke2fs": "e2fsprogs", "fish": "fish", "zsh": "zsh", "mkfs.xfs": "xfsprogs",
     },
 }
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from composeapps.cli.config import Config
-from composeapps.disk import asking, filesystem, reset, wish
+from composeapps.disk import asking, filesystem, provision, reset, wish
 from composeapps.errors import CorruptError, StorageError
 from composeapps.records import resetnote
 
@@ -101,6 +101,18 @@ def test_what_each_keep_leaves(device, keep):
     identity = (device.root / "etc/machine-id").read_bytes(), (device.root / "etc/ssh/ssh_host_ed25519_key").exists()
     assert (identity == (b"", False)) == again == (keep == wish.NOTHING)
     assert (device.top / "outside/file").read_text() == "outside"
+
+
+@pytest.mark.parametrize("keep", wish.KEEP)
+def test_the_identity_goes_with_registration_wherever_it_is(device, keep):
+    device.config = device.config._replace(identity_dir=device.var / "lib/identity")
+    given = {f"lib/identity/{name}" for name in provision.NAMES}
+    with device.opened():
+        (device.var / "lib/identity").mkdir()
+        for path in given | {"lib/identity/other"}:
+            (device.var / path).write_text("given")
+    device.reset(keep)
+    assert device.files() == LEFT[keep] | (set() if keep == wish.NOTHING else given)
 
 
 @pytest.mark.parametrize("keep", wish.KEEP)

@@ -112,6 +112,17 @@ def test_each_partition_has_what_the_kickstart_file_gives_it(tmp_path, base, roo
     assert run("mtype", "-i", boot, "::bzImage") == "kernel" * 1000
 
 
+def test_the_provisioning_area_is_empty_and_is_flashed(tmp_path, base, root):
+    target, made = make(tmp_path, base, root)
+    place = next(each for each in made["partitions"] if each["name"] == "provision")
+    with open(target, "rb") as stream:
+        # What a map of the disk's blocks leaves out stays on the device as it was before.
+        assert os.lseek(stream.fileno(), place["start"], os.SEEK_DATA) == place["start"]
+        assert os.lseek(stream.fileno(), place["start"], os.SEEK_HOLE) >= place["start"] + place["size"]
+        stream.seek(place["start"])
+        assert not stream.read(place["size"]).strip(b"\0")
+
+
 @pytest.mark.parametrize("size, largest", [(1, 5000), (1, MEBIBYTE), (40, 12 * MEBIBYTE), (40, 70_000)])
 def test_a_factory_store_of_any_size_fits(tmp_path, base, root, size, largest):
     fill(root / "factory/reset-apps/blobs", size * MEBIBYTE, largest)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-SUMMARY = "Finds, prepares and resets the partitions of a device with compose apps"
+SUMMARY = "Finds, prepares, provisions and resets the partitions of a device with compose apps"
 DESCRIPTION = "Links to the partitions of the disk that the root file system is on, and services that let the \
-data partition take the rest of the disk, make it anew where it is missing, carry out a factory reset, and have the \
-machine-id last."
+data partition take the rest of the disk, make it anew where it is missing, carry out a factory reset, have the \
+machine-id last, and take over what the device was given when it was made."
 SECTION = "admin"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
@@ -13,6 +13,8 @@ SRC_URI = "\
     file://composeapps-data.service \
     file://composeapps-machine-id \
     file://composeapps-machine-id.service \
+    file://composeapps-provision \
+    file://composeapps-provision.service \
     file://composeapps-reset-marker \
     file://composeapps-reset-marker.service \
     file://composeapps-reset-now.service \
@@ -37,7 +39,7 @@ do_install() {
         sed -e 's,@bindir@,${bindir},g' -e 's,@libexecdir@,${libexecdir},g' -e 's,@localstatedir@,${localstatedir},g' ${S}/$file > ${B}/$file
     done
     install -m 0644 ${B}/65-composeapps-disk.rules ${D}${nonarch_base_libdir}/udev/rules.d/
-    for file in data machine-id reset-marker root-disk; do
+    for file in data machine-id provision reset-marker root-disk; do
         install -m 0755 ${B}/composeapps-$file ${D}${libexecdir}/
     done
     install -m 0644 ${B}/*.service ${D}${systemd_system_unitdir}/
@@ -48,6 +50,7 @@ do_install[cleandirs] += "${B}"
 SYSTEMD_SERVICE:${PN} = "\
     composeapps-data.service \
     composeapps-machine-id.service \
+    composeapps-provision.service \
     composeapps-reset-marker.service \
     composeapps-reset-now.service \
 "
@@ -65,3 +68,6 @@ RDEPENDS:${PN} = "\
     util-linux-partx \
     util-linux-sfdisk \
 "
+
+# Keys that the device makes by itself; without it the device takes one that it is given.
+RRECOMMENDS:${PN} = "openssl-bin"

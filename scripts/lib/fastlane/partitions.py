@@ -55,6 +55,9 @@ def _file_system(layout, part, root, work, boot, epoch):
         # As wic does: FAT counts in clusters.
         filesystems.vfat(target, tree, -(-size // 32) * 32, label=part.label, identifier=part.fsuuid, epoch=epoch)
         return target
+    if part.source == "empty" and part.sourceparams == "fill" and part.size:
+        target.write_bytes(bytes(part.size * 1024))
+        return target
     if part.source != "rootfs":
         raise BuildError(f"partition {part.mountpoint}: the fast lane has no source '{part.source}'")
     _extract(Path(root), tree, part)
@@ -95,8 +98,12 @@ def _assemble(layout, made, target, epoch):
                       "type": part.part_type, "uuid": part.uuid, "start": start, "size": size})
     with open(target, "wb") as stream:
         stream.truncate(-(-(end + _GPT_SECTORS * SECTOR) // MEBIBYTE) * MEBIBYTE)
-        for entry, (_part, image) in zip(table, made, strict=True):
-            filesystems.copy_into(image, stream, entry["start"])
+        for entry, (part, image) in zip(table, made, strict=True):
+            if part.source == "empty":
+                # Written, not left out: so it is on a map of the disk's blocks, and flashed.
+                os.pwrite(stream.fileno(), image.read_bytes(), entry["start"])
+            else:
+                filesystems.copy_into(image, stream, entry["start"])
             image.unlink()
     head = [f"label: {'dos' if layout.table == 'msdos' else layout.table}", "unit: sectors", "grain: 512"]
     head += [f"label-id: {layout.disk_id}"] if layout.disk_id else []

@@ -76,12 +76,12 @@ def _size(text):
 
 def _parsers():
     part = _Parser(prog="part", add_help=False, allow_abbrev=False)
-    part.add_argument("mountpoint")
+    part.add_argument("mountpoint", nargs="?", default="")
     for name in ("source", "sourceparams", "label", "part-name", "part-type", "uuid", "fsuuid", "mkfs-extraopts"):
         part.add_argument(f"--{name}", default="")
     part.add_argument("--fstype", default="vfat", choices=("vfat", "ext4", "erofs"))
     part.add_argument("--align", type=int, default=0)
-    part.add_argument("--size", type=_size, default=0)
+    part.add_argument("--size", "--fixed-size", type=_size, default=0)
     part.add_argument("--extra-filesystem-space", "--extra-space", type=_size, default=EXTRA_SPACE, dest="extra_space")
     part.add_argument("--overhead-factor", type=float, default=OVERHEAD, dest="overhead")
     part.add_argument("--active", action="store_true")

@@ -3,7 +3,8 @@
 
 The section ``[pacman]`` has the names that LmP's users know; ``[composeapps]`` has ours;
 ``[registry."HOST"]`` is described in composeapps.registry.settings. Every key is optional, an unknown
-one is an error.
+one is an error. What a single device was given has the same form, is read behind that file and wins over it:
+``composeapps.toml`` in the directory ``identity_dir``.
 """
 
 import re
@@ -17,6 +18,8 @@ from composeapps.errors import UsageError
 from composeapps.keys import NAMES, PATH, SOCKET, WORDS, Key, checked, number
 
 DEFAULT_FILE = Path("/etc/composeapps/config.toml")
+# Of a single device, in the directory of its identity.
+DEVICE_FILE = "composeapps.toml"
 
 
 class Config(NamedTuple):
@@ -31,6 +34,7 @@ class Config(NamedTuple):
     factory_file: Path = Path("/usr/share/composeapps/factory.json")
     factory_store: Path = Path("/factory/reset-apps")
     state_dir: Path = Path("/var/lib/composeapps")
+    identity_dir: Path = Path("/var/sota")
     docker_host: str = "unix:///run/docker.sock"
     compose_command: tuple = ()
     compose_timeout: int = 600
@@ -63,6 +67,8 @@ KEYS = (
         "need not be there", '"/factory/reset-apps"'),
     Key("composeapps", "state_dir", "state_dir", PATH, "the agent's own files: what is installed, history, unfinished "
         "updates", '"/var/lib/composeapps"'),
+    Key("composeapps", "identity_dir", "identity_dir", PATH, "the device's identity: pkey.pem, client.pem, root.crt, "
+        "device.json; and composeapps.toml, settings of this device that win over the file", '"/var/sota"'),
     Key("composeapps", "docker_host", "docker_host", SOCKET, "dockerd's socket", '"unix:///run/docker.sock"'),
     Key("composeapps", "compose_command", "compose_command", WORDS, "the words that start docker compose",
         '["/usr/bin/docker", "compose"]', "docker compose is looked for"),
@@ -80,6 +86,9 @@ KEYS = (
 )
 _BY_NAME = {(key.section, key.name): key for key in KEYS}
 _BY_FIELD = {key.field: key for key in KEYS}
+# Where things lie: a reset goes by it before the data is mounted, and what one device is given is on the data.
+_IMAGES = {"store", "compose_root", "factory_file", "factory_store", "state_dir", "identity_dir", "docker_host",
+           "compose_command"}
 _SECTIONS = '[pacman], [composeapps], [registry."HOST"]'
 _LONGEST_FILE, _LONGEST_LINE = 256 * 1024, 4096
 
@@ -94,6 +103,11 @@ def load(path=None, overrides=None):
     Raises UsageError naming the file and the key at fault, or the option.
     """
     values = _read(Path(path) if path else DEFAULT_FILE, required=path is not None)
+    place = Path(values.get("identity_dir", Config().identity_dir), DEVICE_FILE)
+    own = _of_a_device(_read(place, required=False), place)
+    if "registries" in own:
+        own["registries"] = {**values.get("registries", {}), **own["registries"]}
+    values.update(own)
     for field, value in (overrides or {}).items():
         if value is None:
             continue
@@ -102,6 +116,19 @@ def load(path=None, overrides=None):
         # Of a command line's paths those count that are relative to where it was given.
         values[field] = Path(value).absolute() if _BY_FIELD[field].kind is PATH else value
     return Config(**values)
+
+
+def check_own(text):
+    """See that settings (TOML) are such as a single device may have. Raises UsageError."""
+    _of_a_device(parse(text.encode(), "the settings"), "the settings")
+
+
+def _of_a_device(values, path):
+    wrong = sorted(values.keys() & _IMAGES)
+    if wrong:
+        raise UsageError(f"{path}: '{_BY_FIELD[wrong[0]].name}' is the same for all devices of an image, and set in "
+                         f"{DEFAULT_FILE} only")
+    return values
 
 
 def _read(path, required):
@@ -115,6 +142,18 @@ def _read(path, required):
         return {}
     except OSError as err:
         raise UsageError(f"the configuration file {path} cannot be read: {err.strerror}") from None
+    return parse(data, path)
+
+
+def parse(data, path):
+    """Return {field: value} of a configuration.
+
+    Arguments:
+        data: the file's bytes.
+        path: how errors name the file.
+
+    Raises UsageError naming the key at fault.
+    """
     # tomllib takes memory by the square of a key's parts.
     if len(data) > _LONGEST_FILE or any(len(line) > _LONGEST_LINE for line in data.splitlines()):
         raise UsageError(f"the configuration file {path} has more than {_LONGEST_FILE} bytes, or a line with more than "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps import beneath, durable
-from composeapps.disk import filesystem, identity, wish
+from composeapps.disk import filesystem, identity, provision, wish
 from composeapps.disk.run import run
 from composeapps.errors import ComposeAppsError, StorageError
 from composeapps.installed import appfiles
@@ -44,13 +44,14 @@ def kept(keep, places):
     """Return the paths below ``var`` that a reset leaves, relative to it.
 
     registration: the device's identity and how it reaches its factory and registries: the copy of its machine-id
-    (composeapps-machine-id), the agent's logins, and what LmP has in /var/sota beside the apps. data: also named
-    volumes and the apps' directories, without what the agent put there.
+    (composeapps-machine-id), the agent's logins, what it was given when it was made, and what LmP has in /var/sota
+    beside the apps. data: also named volumes and the apps' directories, without what the agent put there.
     """
     if keep == wish.NOTHING:
         return ()
     state, sota = places.config.state_dir, places.var / "sota"
-    paths = [state / "docker", places.var / "lib/composeapps/machine-id"]
+    paths = [state / "docker", places.var / "lib/composeapps/machine-id",
+             *(places.config.identity_dir / name for name in provision.NAMES)]
     ours = {places.config.store, places.config.compose_root}
     with contextlib.suppress(FileNotFoundError):
         paths += [path for path in sorted(sota.iterdir()) if path not in ours]
