@@ -36,7 +36,10 @@ def image():
 
 @pytest.fixture(scope="module")
 def booted(image):
-    """The device after a power cut in the middle of its first boot, booted again, its apps started."""
+    """The device after a power cut in the middle of its first boot, booted again, its apps started.
+
+    ``first_check`` is what systemd said of the check of dockerd's store at the first boot, when dockerd was running.
+    """
     machine = Machine(image, name="test-boot")
     failed = True
     try:
@@ -44,6 +47,7 @@ def booted(image):
         # The power goes when the agent has begun: dockerd has part of the images, no app runs.
         machine.run("journalctl --boot --follow --output cat _SYSTEMD_UNIT=composeapps-start.service | "
                     "grep --quiet --max-count 1 'loading hub.demo.test/demo/nginx'", timeout=300)
+        machine.first_check = machine.run("systemctl is-active docker-store-fsck.service", check=False).stdout
         machine.power_cut()
         machine.start()
         wait_for_apps(machine, lambda line: None)
@@ -137,6 +141,11 @@ def test_the_oeqa_cases_pass(booted, image):
 
 def test_no_unit_failed(booted):
     assert booted.run("systemctl --failed --no-legend --plain").stdout.strip() == ""
+
+
+def test_the_first_boot_checks_dockerds_store_before_there_is_one(booted):
+    """Left out then, the check would be started beside dockerd by all that is started after it."""
+    assert booted.first_check == "active\n"
 
 
 def test_nothing_was_built_into_the_layer():
