@@ -4,14 +4,17 @@
 # the root file system, the factory store (read-only) and the data, which grows to the size of the
 # device's disk at the first boot and is made anew by a factory reset.
 #
-# The machine boots by EFI. Other machines keep the disk layout of their BSP layer, with everything
-# in one root file system; so do OSTree deployments, which have a layout of their own.
+# By itself for machines that boot by EFI. Other machines keep the disk layout of their BSP layer, with everything in
+# one root file system, but for COMPOSEAPPS_DISK = "1": then the boot partition has what the BSP boots from. OSTree
+# deployments have a layout of their own.
 
 inherit composeapps-paths
 
 COMPOSEAPPS_DISK ?= "${@bb.utils.contains('DISTRO_FEATURES', 'sota', '0', bb.utils.contains('MACHINE_FEATURES', 'efi', '1', '0', d), d)}"
 
-COMPOSEAPPS_WKS_FILE ?= "composeapps-disk.wks.in"
+COMPOSEAPPS_WKS_FILE ?= "composeapps-${@bb.utils.contains('MACHINE_FEATURES', 'efi', 'disk', 'bsp', d)}.wks.in"
+# "0" for a wks file that leaves the factory store in the root file system.
+COMPOSEAPPS_FACTORY_PARTITION ?= "1"
 # KiB of the root partition beyond what is in it.
 COMPOSEAPPS_ROOT_SPACE ?= "65536"
 # "gpt": after a power cut in the middle of writing the partition table its copy counts.
@@ -74,7 +77,9 @@ composeapps_mounts() {
     fstab=${IMAGE_ROOTFS}${sysconfdir}/fstab
     grep -v '^/dev/disk/composeapps/' $fstab > $fstab.new || true
     echo "/dev/disk/composeapps/data ${localstatedir} ext4 defaults,nodelalloc,x-systemd.growfs 0 2" >> $fstab.new
-    echo "/dev/disk/composeapps/factory ${COMPOSEAPPS_FACTORY_DIR} ext4 ro,noload,nofail 0 0" >> $fstab.new
+    if [ "${COMPOSEAPPS_FACTORY_PARTITION}" = 1 ]; then
+        echo "/dev/disk/composeapps/factory ${COMPOSEAPPS_FACTORY_DIR} ext4 ro,noload,nofail 0 0" >> $fstab.new
+    fi
     echo "/dev/disk/composeapps/boot /boot vfat ro,umask=0077,nofail,noauto,x-systemd.automount,x-systemd.idle-timeout=30 0 0" >> $fstab.new
     mv $fstab.new $fstab
 }

@@ -11,8 +11,9 @@ inherit composeapps-paths composeapps-docker
 COMPOSEAPPS_PRELOAD ?= ""
 
 # Where the same store is once more, for a factory reset; empty for nowhere. A file system that
-# holds both holds each blob once: the files are linked.
-COMPOSEAPPS_FACTORY_SEED ?= "${COMPOSEAPPS_FACTORY_STORE}"
+# holds both holds each blob once: the files are linked. What OSTree commits is fetched by each device with each update
+# of the system, so there the apps are in /var alone.
+COMPOSEAPPS_FACTORY_SEED ?= "${@bb.utils.contains('DISTRO_FEATURES', 'sota', '', d.getVar('COMPOSEAPPS_FACTORY_STORE'), d)}"
 
 # KiB. Docker unpacks the preloaded images beside the store, and updates need room.
 COMPOSEAPPS_DATA_SPACE ?= "2097152"
