@@ -78,8 +78,9 @@ def test_what_cannot_be_is_one_sentence(generate, tmp_path, arguments, status, s
 
 
 def test_an_app_that_is_not_there_is_named(generate, registry, factory_name):
-    status, _, errors = generate("--quiet", "--app", f"{registry.host}/{factory_name}/nothing:1")
-    assert status == 3 and f"{factory_name}/nothing:1" in errors
+    reference = f"{registry.host}/{factory_name}/nothing:1"
+    status, _, errors = generate("--quiet", "--app", reference)
+    assert status == 3 and errors == f"gen-recipes: {reference} is not in the registry {registry.host}\n"
 
 
 def test_a_registry_that_does_not_run_has_its_remedy(generate, monkeypatch):

@@ -48,7 +48,9 @@ def resolve(conf, client, source):
     try:
         return _resolve(conf, client, source)
     except ComposeAppsError as err:
-        raise type(err)(f"{conf.path}: {err}") from None
+        # With --app the reference stands in the file's place, and is what most messages begin with.
+        text = str(err) if str(err).startswith(str(conf.path)) else f"{conf.path}: {err}"
+        raise type(err)(text) from None
 
 
 def _resolve(conf, client, source):
