@@ -94,6 +94,21 @@ def test_what_does_not_need_another_answer_is_asked_side_by_side(device, count, 
         counted.own_delay = 0.0
 
 
+def test_images_that_are_nobodys_app_are_not_asked_about(device, count, name):
+    uri = put(device, name, {"web": service()})
+    count("run", uri)
+    container, mine = device.containers(name)["web"][0]["Id"], [f"v{number}" for number in range(12)]
+    for tag in mine:
+        device.engine._json("POST", f"/commit?container={container}&repo={name}-mine&tag={tag}&changes=LABEL%20t={tag}")
+    try:
+        version = put(device, name, {"web": service(environment={"VERSION": "2"})})
+        assert count("update", version) <= UPDATE + EACH + REPLACED
+        assert count("run", name) == LOOK and count("prune") == LOOK
+    finally:
+        for tag in mine:
+            device.engine.remove("images", f"{name}-mine:{tag}")
+
+
 def test_a_first_run_asks_for_each_image_and_for_nothing_that_it_made(device, count, name):
     apps = 4
     uris = [put(device, f"{name}x{number}", {"web": service(f"{name} {number}")}) for number in range(apps)]

@@ -255,26 +255,46 @@ def unpacked_size(layer, measured):
     return _blocks(layer.size * (UNPACKED if packed else 1)) + LAYER_FILES, True
 
 
-def known_chains(engine, store):
-    """Return the names (inventory.chains) of all layers that dockerd has.
+class Chains:
+    """The names (inventory.chains) of the layers that dockerd has.
 
-    dockerd calls an image by the digest of its config, so the store tells of those that it has as well.
+    dockerd calls an image by the digest of its config, so the store tells of those that it has as well. The others,
+    which nobody's app names, are asked for when a layer is in none of the store's.
+
+    Arguments:
+        engine: the Engine, or a look at it.
+        store: the Store.
     """
-    engine = look.at(engine)
-    # What an image consists of stays as it is.
-    kept, there = engine.kept.setdefault("chains", {}), engine.image_ids()
-    for identifier in there - kept.keys():
-        kept[identifier] = chains(_contents(identifier, engine, store))
-    return set().union(*map(kept.get, there))
+
+    def __init__(self, engine, store):
+        self._engine = look.at(engine)
+        # What an image consists of stays as it is.
+        self._kept, there = self._engine.kept.setdefault("chains", {}), self._engine.image_ids()
+        for identifier in there - self._kept.keys():
+            if contents := _contents(identifier, store):
+                self._kept[identifier] = chains(contents)
+        self._known = set().union(*map(self._kept.get, there & self._kept.keys()))
+        self._foreign = there - self._kept.keys()
+
+    def __contains__(self, name):
+        while name not in self._known and self._foreign:
+            identifier = self._foreign.pop()
+            layers = ((self._engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []
+            self._kept[identifier] = chains(layers)
+            self._known.update(self._kept[identifier])
+        return name in self._known
+
+    def add(self, name):
+        """Count a layer in that dockerd is about to get."""
+        self._known.add(name)
 
 
-def _contents(identifier, engine, store):
-    """Return the digests of the contents of an image's layers."""
+def _contents(identifier, store):
+    """Return the digests of the contents of an image's layers, none for an image that the store does not have."""
     if store.size_of(identifier) is not None:
         with contextlib.suppress(NotFoundError, CorruptError):
-            if contents := parse_config(store.read(identifier), identifier).diff_ids:
-                return contents
-    return ((engine.image(identifier) or {}).get("RootFS") or {}).get("Layers") or []
+            return parse_config(store.read(identifier), identifier).diff_ids
+    return ()
 
 
 def _count_docker(wanted, store, engine, amounts):
@@ -282,7 +302,7 @@ def _count_docker(wanted, store, engine, amounts):
     if not os.path.isdir(root):
         # Another machine's, or hidden from us: its disk cannot be judged from here.
         return
-    known, total, estimated, copied = known_chains(engine, store), 0, False, 0
+    known, total, estimated, copied = Chains(engine, store), 0, False, 0
     for each in wanted:
         measured = usages(_layers_meta(each, store))
         for image in each.app.images.values():
