@@ -206,9 +206,12 @@ def test_layers_that_dockerd_has_need_nothing_and_unmeasured_ones_are_called_est
     image = next(iter(first.images.values()))
     loading.load(engine, store, image, "space/known:1")
     assert space.needs(first, (), store, engine, config)[0].parts[space.DOCKER] == 0
-    second = _write(store.root, "second", _images(a=400_000), measured=False)
-    need, = space.needs(second, (), store, engine, config)
-    # The base is there.
+    # The base is there, in this store's or in an image that no store knows.
+    other = Store(root / "other")
+    second = _write(other.root, "second", _images(a=400_000), measured=False)
+    need, = space.needs(second, (), other, engine, config)
+    same = _write(store.root, "second", _images(a=400_000), measured=False)
+    assert space.needs(same, (), store, engine, config)[0].parts == need.parts
     size = next(iter(second.images.values())).variants[0].document.layers[1].size
     assert need.estimated and size * 3 <= need.parts[space.DOCKER] <= size * 3 + 4096 + space.LAYER_FILES
     with pytest.raises(SpaceError, match="needs about "):
