@@ -51,7 +51,7 @@ ROOMS = (
     "store",
     "app registry",
     "oci",
-    "beneath durable keys patterns programs sizes sources threads",
+    "beneath durable keys patterns programs sizes sources tarheader threads",
     "errors",
 )
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from composeapps.dockerstore import layercheck, tarsplit
 from composeapps.dockerstore.crc64 import Crc64
-from composeapps.dockerstore.tarheader import HeaderError, read_header
 from composeapps.errors import ComposeAppsError
+from composeapps.tarheader import HeaderError, read_header
 from support import layertars
 
 pytestmark = pytest.mark.root

@@ -18,7 +18,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from composeapps import COMPOSE_FILE
+from composeapps import COMPOSE_FILE, tarheader
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.digests import sha256, stream_sha256
 
@@ -202,67 +202,89 @@ class Member(NamedTuple):
 IMPLIED = Member(DIRECTORY)
 
 
+class Entry(NamedTuple):
+    """What an archive has: a ``name`` in its shortest form, a ``kind`` as a Member has it, and the ``mode`` as given.
+
+    ``size`` is that of a file. A hard link is a file, too, whose ``target`` is the name of the entry that has the
+    content; that of a symbolic link is where it leads.
+    """
+
+    name: str
+    kind: str
+    mode: int
+    size: int = 0
+    target: str = ""
+
+
+# The types of entries, as tar has them, that a bundle may have: regular ones, the links, directories.
+_REGULAR, _HARD_LINK = b"07", b"1"
+_KINDS = {b"0": FILE, b"7": FILE, _HARD_LINK: FILE, b"2": LINK, b"5": DIRECTORY}
+
+
 def members(stream, what):
-    """Yield (TarInfo, binary file or None) of a bundle, each checked before it is handed out.
+    """Yield (Entry, binary file or None) of a bundle, each checked before it is handed out.
 
     Arguments:
         stream: the bundle, compressed by gzip or not at all: a binary file that is read forwards.
         what: how errors name it.
 
     An absolute symbolic link is handed out like others: what it means is for the container to say. A hard
-    link comes without a file, ``linkname`` being the regular file before it that has its content and mode.
+    link comes without a file, with mode and size of the file before it that has its content.
     Raises CorruptError for an archive that is broken, that reaches outside its directory, or that would take
     more memory or time to read than an app's files ever do.
     """
-    import tarfile
-
-    total, count, kinds, files = 0, 0, {}, {}
-    with _readable(what), tarfile.open(fileobj=_Archive(stream), mode="r:", tarinfo=_bounded_header(what)) as tar:
-        for info in tar:
-            # The archive keeps all that it has read otherwise.
-            tar.members = []
-            name = _checked_name(info.name, what)
-            if name == ".":
-                continue
-            count += 1
-            if count > MAX_MEMBERS:
-                raise CorruptError(f"{what} has more than {MAX_MEMBERS} members")
-            _check_member(info, name, kinds, what)
-            info.name = name
-            if info.islnk():
-                same = files[posixpath.normpath(info.linkname)]
-                info.linkname, info.size, info.mode = same.name, same.size, same.mode
-            if kinds[name] == FILE:
-                files[name] = info if info.isreg() else same
-            total += max(info.size, 0) + tarfile.BLOCKSIZE
-            if info.size < 0 or total > MAX_BUNDLE + MAX_COMPOSE:
+    with _readable(what):
+        archive, pad, total, count, kinds, files = _Archive(stream), 0, 0, 0, {}, {}
+        while True:
+            header, pad = tarheader.read_header(archive.read, [], pad, MAX_HEADER)
+            if header is None:
+                break
+            if header.sparse:
+                raise tarheader.HeaderError("it has a sparse file")
+            total += header.stored + tarheader.BLOCK
+            if total > MAX_BUNDLE + MAX_COMPOSE:
                 raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
-            yield info, _Content(tar.extractfile(info), what) if info.isreg() else None
+            end = archive.tell() + header.stored
+            # What is said of all entries together means nothing to a bundle.
+            if header.type != b"g" and (name := _checked_name(_text(header.name), what)) != ".":
+                count += 1
+                if count > MAX_MEMBERS:
+                    raise CorruptError(f"{what} has more than {MAX_MEMBERS} members")
+                kind = _checked_kind(header, name, kinds, what)
+                entry = Entry(name, kind, header.mode, header.size, _text(header.link) if kind == LINK else "")
+                if header.type == _HARD_LINK:
+                    same = files[posixpath.normpath(_text(header.link))]
+                    entry = Entry(name, FILE, same.mode, same.size, same.name)
+                if kind == FILE:
+                    files[name] = entry if header.type != _HARD_LINK else same
+                yield entry, _Content(archive, header.stored, what) if header.type in _REGULAR else None
+            archive.seek(end)
+            if archive.tell() != end:
+                raise EOFError("it is cut off")
         # Read on to the end, so that a truncated or damaged tail is noticed.
         while stream.read(_CHUNK):
             pass
 
 
+def _text(name):
+    return name.decode("utf-8", "surrogateescape")
+
+
 @contextlib.contextmanager
 def _readable(what):
     """Turn what reading a broken archive raises into CorruptError."""
-    import tarfile
     import zlib
 
     try:
         yield
-    except (tarfile.TarError, zlib.error, EOFError, OSError,
-            ValueError, TypeError, OverflowError, RecursionError) as err:
+    except (tarheader.HeaderError, zlib.error, EOFError, OSError, ValueError, OverflowError) as err:
         if isinstance(err, OSError) and err.errno is not None:
             raise
         raise CorruptError(f"{what} is not a readable .tgz: {err}") from None
 
 
 class _Archive:
-    """The archive that a bundle packs: a file that is read forwards, as ``tarfile`` does for members in their order.
-
-    Its own way to read a stream copies all that it has in memory for each header.
-    """
+    """The archive that a bundle packs, read forwards."""
 
     def __init__(self, stream):
         import zlib
@@ -327,51 +349,24 @@ class _Archive:
 
 
 class _Content:
-    """The content of a member, a binary file; it is read while the archive stands there."""
+    """The content of a member, a binary file of so many bytes; it is read while the archive stands there."""
 
-    def __init__(self, stream, what):
-        self._stream, self._what = stream, what
+    def __init__(self, archive, size, what):
+        self._archive, self._left, self._what = archive, size, what
 
     def read(self, size=-1):
         with _readable(self._what):
-            return self._stream.read(size)
+            wanted = self._left if size < 0 else min(size, self._left)
+            data = self._archive.read(wanted)
+            if len(data) < wanted:
+                raise EOFError("it is cut off")
+            self._left -= wanted
+            return data
 
     def readinto(self, view):
-        with _readable(self._what):
-            return self._stream.readinto(view)
-
-
-def _bounded_header(what):
-    """Return a TarInfo that refuses what only costs memory: attributes of megabytes, headers without end, holes."""
-    import tarfile
-
-    before = everywhere = 0
-
-    def refuse(*_arguments):
-        raise CorruptError(f"{what} is not a readable .tgz: it has a sparse file")
-
-    class Header(tarfile.TarInfo):
-        """Looked at before the archive reads what belongs to it."""
-
-        _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_sparse = refuse
-
-        def _proc_member(self, archive):
-            nonlocal before, everywhere
-            if self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
-                             tarfile.GNUTYPE_LONGLINK):
-                before += max(self.size, tarfile.BLOCKSIZE)
-                everywhere += self.size if self.type == tarfile.XGLTYPE else 0
-                if self.size < 0 or max(before, everywhere) > MAX_HEADER:
-                    raise CorruptError(f"{what} is not a readable .tgz: it has more than {MAX_HEADER} bytes of headers "
-                                       "for one member")
-            else:
-                before = 0
-                # tarfile goes on to the next member in small steps, also where there is nothing any more.
-                if not 0 <= self.size <= MAX_BUNDLE + MAX_COMPOSE:
-                    raise CorruptError(f"{what} unpacks to more than {MAX_BUNDLE} bytes")
-            return super()._proc_member(archive)
-
-    return Header
+        data = self.read(len(view))
+        view[:len(data)] = data
+        return len(data)
 
 
 def _checked_name(name, what):
@@ -384,8 +379,8 @@ def _checked_name(name, what):
     return posixpath.normpath(name) if name else "."
 
 
-def _check_member(info, name, kinds, what):
-    """Check an entry against those before it; ``kinds`` maps their names to what they are."""
+def _checked_kind(header, name, kinds, what):
+    """Return the kind of an entry, checked against those before it; ``kinds`` maps their names to what they are."""
     shown = ascii(name[:200])
     parent = posixpath.dirname(name)
     # What leads to a member is a directory from here on, and nothing else under that name passes.
@@ -395,21 +390,22 @@ def _check_member(info, name, kinds, what):
     if parent and kinds[parent] != DIRECTORY:
         behind = "a symbolic link" if kinds[parent] == LINK else "a file"
         raise CorruptError(f"{what}: {shown} lies on or behind {behind}")
-    kind = FILE if info.isreg() or info.islnk() else DIRECTORY if info.isdir() else LINK if info.issym() else None
+    kind, link = _KINDS.get(header.type), _text(header.link)
     if kind is None:
         raise CorruptError(f"{what}: {shown} is neither a file, a directory nor a symbolic link")
     if kinds.get(name, kind) != kind or kinds.get(name) == LINK:
         raise CorruptError(f"{what}: {shown} lies on or behind a symbolic link, or is of two kinds")
-    if kind == LINK and (len(info.linkname) > 4000 or "\0" in info.linkname):
+    if kind == LINK and (len(link) > 4000 or "\0" in link):
         raise CorruptError(f"{what}: the link {shown} leads to what is no path")
-    if kind == LINK and not info.linkname.startswith("/") and not _stays_inside(name, info.linkname):
-        raise CorruptError(f"{what}: the link {shown} to {ascii(info.linkname[:200])} leads outside the bundle")
-    if info.islnk():
-        target = _checked_name(info.linkname, what)
+    if kind == LINK and not link.startswith("/") and not _stays_inside(name, link):
+        raise CorruptError(f"{what}: the link {shown} to {ascii(link[:200])} leads outside the bundle")
+    if header.type == _HARD_LINK:
+        target = _checked_name(link, what)
         if kinds.get(target) != FILE or target == name:
             raise CorruptError(f"{what}: {shown} is a hard link to {ascii(target[:200])}, which is no file of "
                                "the bundle before it")
     kinds[name] = kind
+    return kind
 
 
 class Contents(NamedTuple):
@@ -450,20 +446,20 @@ def read(stream, what, wanted=()):
     found, modes, kept, room = {}, {}, {}, _ROOM
     for place, (info, content) in enumerate(members(stream, what)):
         # Nobody is to run a file with the rights of its owner, who is root here.
-        mode = info.mode & (0o1777 if info.isdir() else 0o777)
-        if mode != info.mode & 0o7777 and not info.issym():
+        mode = info.mode & (0o1777 if info.kind == DIRECTORY else 0o777)
+        if mode != info.mode & 0o7777 and info.kind != LINK:
             modes[info.name] = info.mode & 0o7777
         else:
             modes.pop(info.name, None)
         kept.pop(info.name, None)
-        if info.isdir():
+        if info.kind == DIRECTORY:
             found[info.name] = Member(DIRECTORY, mode)
-        elif info.issym():
-            found[info.name] = Member(LINK, target=info.linkname)
-        elif info.islnk():
-            found[info.name] = found[info.linkname]
-            if info.linkname in kept:
-                kept[info.name] = kept[info.linkname]
+        elif info.kind == LINK:
+            found[info.name] = Member(LINK, target=info.target)
+        elif content is None:
+            found[info.name] = found[info.target]
+            if info.target in kept:
+                kept[info.name] = kept[info.target]
         elif info.size > _PIECE and not (info.name == COMPOSE_FILE or info.name in wanted):
             found[info.name] = Member(FILE, mode, stream_sha256(content), info.size, place)
         else:

@@ -18,8 +18,8 @@ from composeapps.dockerstore import confine, layercheck, tarsplit
 from composeapps.dockerstore.blobtar import NotHealableError, TarStream
 from composeapps.dockerstore.crc64 import Crc64
 from composeapps.dockerstore.placer import Placer, remove_leftovers
-from composeapps.dockerstore.tarheader import HeaderError, read_header, sparse_regions
 from composeapps.dockerstore.tarsplit import TarSplitError
+from composeapps.tarheader import HeaderError, read_header, sparse_regions
 
 __all__ = ["Healed", "NotHealableError", "heal_layer", "rebuild_tar_split", "remove_leftovers"]
 

@@ -30,8 +30,8 @@ from array import array
 from dataclasses import dataclass
 
 from composeapps.dockerstore import confine
-from composeapps.dockerstore.tarheader import Header, HeaderError, read_header
 from composeapps.errors import CorruptError
+from composeapps.tarheader import Header, HeaderError, read_header
 
 CHUNK = 256 * 1024
 _INPUT = 64 * 1024

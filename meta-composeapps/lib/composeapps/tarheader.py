@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Headers of tar archives, read exactly as dockerd reads them.
+"""Headers of tar archives, read exactly as dockerd reads them: those of layers, and of bundles.
 
 Formats: POSIX.1-2017 pax (which has ustar in it), GNU tar's long names and base-256 numbers,
 star's prefix, GNU's sparse files in pax headers. Where these leave a choice, Go's archive/tar
 is followed, because that is what made the layers.
 
 Python's tarfile is no help here: it does not give the raw bytes of a header, skips what it
-cannot parse, and resolves names where dockerd does not.
+cannot parse, and resolves names where dockerd does not. With what it imports it takes longer to load than a boot
+takes to read a bundle.
 """
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from composeapps.errors import CorruptError
@@ -27,7 +27,6 @@ class HeaderError(CorruptError):
     """The bytes are no tar header."""
 
 
-@dataclass(slots=True)
 class Header:
     """What one entry of a tar says about a file.
 
@@ -39,21 +38,14 @@ class Header:
     {name: value}, both bytes; ``sparse`` tells a sparse file; ``pax`` its pax records.
     """
 
-    name: bytes
-    type: bytes
-    size: int
-    stored: int
-    mode: int
-    uid: int
-    gid: int
-    mtime: int
-    link: bytes
-    major: int = 0
-    minor: int = 0
-    atime: int = 0
-    sparse: bool = False
-    xattrs: dict = field(default_factory=dict)
-    pax: dict = field(default_factory=dict)
+    __slots__ = ("name", "type", "size", "stored", "mode", "uid", "gid", "mtime", "link", "major", "minor", "atime",
+                 "sparse", "xattrs", "pax")
+
+    def __init__(self, name, kind, size, mode, uid, gid, mtime, link):
+        self.name, self.type, self.size, self.stored = name, kind, size, size
+        self.mode, self.uid, self.gid, self.mtime, self.link = mode, uid, gid, mtime, link
+        self.major = self.minor = self.atime = 0
+        self.sparse, self.xattrs, self.pax = False, {}, {}
 
 
 def padding(size):
@@ -61,18 +53,19 @@ def padding(size):
     return -size % BLOCK
 
 
-def read_header(read, raw, pad=0):
+def read_header(read, raw, pad=0, most=None):
     """Read up to the next file's header.
 
     Arguments:
         read: a function that returns exactly the number of bytes asked for, or fewer at the end.
         raw: a list; every piece that was read is appended to it.
         pad: bytes of padding that are left from the entry before.
+        most: so many bytes of extended headers may come before the file's own; None for any number of them.
 
     Returns (Header, padding after its payload), or (None, 0) at the archive's end.
     Raises HeaderError for what dockerd would not have accepted.
     """
-    pax, long_name, long_link = {}, b"", b""
+    pax, long_name, long_link, special_bytes = {}, b"", b"", 0
     while True:
         if pad:
             # An archive may end without the last payload's padding.
@@ -91,6 +84,9 @@ def read_header(read, raw, pad=0):
             raise HeaderError("the archive ends in the middle of a header")
         header = _parse(block)
         if header.type in b"xgLK":
+            special_bytes += max(header.stored, BLOCK)
+            if most is not None and special_bytes > most:
+                raise HeaderError(f"it has more than {most} bytes of headers for one member")
             special = _special(read, raw, header.stored)
             pad = padding(header.stored)
             if header.type == b"L":
@@ -135,10 +131,9 @@ def _parse(block):
         raise HeaderError("a header's checksum is wrong")
     name = _text(block[:100])
     header = Header(
-        name, block[156:157], (size := _number(block[124:136])), size, _number(block[100:108]),
-        _number(block[108:116]), _number(block[116:124]), _number(block[136:148]) * 1_000_000_000,
-        _text(block[157:257]))
-    if size < 0:
+        name, block[156:157], _number(block[124:136]), _number(block[100:108]), _number(block[108:116]),
+        _number(block[116:124]), _number(block[136:148]) * 1_000_000_000, _text(block[157:257]))
+    if header.size < 0:
         raise HeaderError("a header's size is negative")
     prefix = b""
     if block[257:263] == b"ustar\0":
