@@ -228,7 +228,7 @@ class RegistrySource:
         return self._seen[digest]
 
 
-def load_app(source, ref, platforms=None, images=None, configs=True, reading=CHECKED):
+def load_app(source, ref, platforms=None, images=None, configs=True, reading=CHECKED, known=None):
     """Read an app.
 
     Arguments:
@@ -240,6 +240,8 @@ def load_app(source, ref, platforms=None, images=None, configs=True, reading=CHE
             (which takes PyYAML, unless it is JSON) by default.
         configs: see ``load_image``.
         reading: how much of the bundle is read: WHOLE, CHECKED, or, by a StoreSource, UNREAD.
+        known: {pinned reference: Image} of images that need not be read again, of other apps for the same platforms;
+            gets those that are read now.
 
     Raises CorruptError for what is no app, NotFoundError for a blob that is missing or a platform
     that an image lacks, and what the source raises.
@@ -266,7 +268,11 @@ def load_app(source, ref, platforms=None, images=None, configs=True, reading=CHE
         from composeapps.app.compose import service_images
 
         images = service_images(compose, what)
-    loaded = {str(image): load_image(source, image, platforms, configs) for image in images}
+    known = {} if known is None else known
+    for image in images:
+        if str(image) not in known:
+            known[str(image)] = load_image(source, image, platforms, configs)
+    loaded = {str(image): known[str(image)] for image in images}
     if platforms is None:
         loaded = restricted(loaded, common_platforms(loaded))
     return App(ref, manifest, bundle, index, _layers_meta(manifest), compose, loaded, contents)

@@ -112,19 +112,25 @@ def place(app, store, config, engine=None, old=None, notify=lambda text: None):
         record, before = _record(placed, wanted, engine)
         if before is None and old is not None and old.ref != app.ref:
             record = _adopted(placed, record, old, store)
-        kept = _place(placed, root, wanted, record, before, notify)
-        inputs.prune(placed, root, app.ref, engine)
-        return kept
+        plan = _plan(placed, root, wanted, record, notify)
+        done = _place(placed, root, wanted, record, before, plan, notify)
+        if engine is not None:
+            inputs.prune(placed, root, app.ref, plan.inputs, engine)
+        return done
 
 
-def _place(placed, root, wanted, record, before, notify):
+def _place(placed, root, wanted, record, before, plan, notify):
     work = Work(placed, root, record, wanted.index, before.whole if before else None, notify)
-    plan = _plan(placed, root, wanted, record, notify)
-    changed = bool(work.look().problems or work.obsolete())
+    changed, lacking = bool(work.look().problems or work.obsolete()), plan.missing()
+    if before is not None and not (changed or lacking) and plan.is_noted():
+        with root.directory(placed.private) as private:
+            work.tidy(private)
+        placed.write(root, record.with_index(wanted.index, work.kept))
+        return False
     root.make_directories(placed.private, 0o700)
     # What is in the way is set aside before the record has the new members: after a cut in between, what stands under
     # such a name would be taken for the agent's.
-    _write(placed, root, wanted, plan, work, (lambda: placed.write(root, record.with_index(wanted.index)))
+    _write(placed, root, wanted, plan, work, lacking, (lambda: placed.write(root, record.with_index(wanted.index)))
            if changed else None)
     placed.write(root, record.with_index(wanted.index, work.kept))
     return changed
@@ -134,11 +140,10 @@ def _plan(placed, root, wanted, record, notify=lambda text: None):
     return inputs.Plan(placed, root, wanted.app, wanted.value, wanted.index, wanted.environment, record.places, notify)
 
 
-def _write(placed, root, wanted, plan, work, write_record):
+def _write(placed, root, wanted, plan, work, lacking, write_record):
     """Write what the plan lacks and the work misses: all of it is there, and on the disk, before anything changes."""
     for name in (inputs.FILES, inputs.VERSIONS):
         root.make_directories(f"{placed.private}/{name}", 0o700)
-    lacking = plan.missing()
     plan.write_own(lacking)
     with root.directory(placed.private) as private, staging.Staging(private) as staged:
         work.tidy(private)
@@ -223,7 +228,7 @@ def _prepare(app, config, placed, engine):
     with placed.opened() as root:
         record, before = _record(placed, wanted, engine)
         plan = _plan(placed, root, wanted, record)
-        _write(placed, root, wanted, plan, Work(placed, root, record, wanted.index), False)
+        _write(placed, root, wanted, plan, Work(placed, root, record, wanted.index), plan.missing(), None)
         return plan.inputs
 
 

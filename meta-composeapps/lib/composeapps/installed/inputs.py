@@ -195,13 +195,23 @@ class Plan:
 
         What is noted already was on the disk then. Raises OSError.
         """
-        data = json.dumps(self.inputs._asdict()).encode() + b"\n"
-        path = f"{self._placed.private}/{VERSIONS}/{self._app.ref.hex}.json"
-        noted = _read(self._root, path) == data
+        noted = self.is_noted()
         if changed or not noted:
             self._root.sync(f"{self._placed.private}/{FILES}")
         if not noted:
-            self._root.write(path, data, 0o600)
+            self._root.write(self._note, self._noted, 0o600)
+
+    def is_noted(self):
+        """Tell whether it is written down what the version has."""
+        return _read(self._root, self._note) == self._noted
+
+    @property
+    def _note(self):
+        return f"{self._placed.private}/{VERSIONS}/{self._app.ref.hex}.json"
+
+    @property
+    def _noted(self):
+        return json.dumps(self.inputs._asdict()).encode() + b"\n"
 
 
 def of(config, ref):
@@ -262,15 +272,16 @@ def owners_environment(config, ref):
     container may write, is not the owner's.
     """
     placed = Placed(config.compose_root, ref.app_name)
+    try:
+        with beneath.opened(placed.root) as root:
+            data = root.read(f"{placed.name}/{expected.ENVIRONMENT_FILE}", expected.LARGEST)
+    except OSError:
+        return ""
     record = placed.read()
     if record is not None and (expected.ENVIRONMENT_FILE in record.members
                                or mounts.within(expected.ENVIRONMENT_FILE, record.places)):
         return ""
-    try:
-        with beneath.opened(placed.root) as root:
-            return root.read(f"{placed.name}/{expected.ENVIRONMENT_FILE}", expected.LARGEST).decode(errors="replace")
-    except OSError:
-        return ""
+    return data.decode(errors="replace")
 
 
 def arguments(placed, inputs):
@@ -314,11 +325,11 @@ def _link(root, path):
         return None
 
 
-def prune(placed, root, ref, engine):
-    """Remove what no version but ``ref`` needs, and no container has mounted. Raises OSError, EngineError."""
-    inputs = _noted(root, placed, ref)
-    if inputs is None or engine is None:
-        return
+def prune(placed, root, ref, inputs, engine):
+    """Remove what no version but ``ref``, which has these Inputs, needs, and no container has mounted.
+
+    Raises OSError, EngineError.
+    """
     with root.directory(f"{placed.private}/{FILES}") as directory:
         spare, place = set(os.listdir(directory)) - set(inputs.files), str(placed.path(FILES))
         mounted = mounts.mounted_below(look.at(engine).mounts(), place) if spare else ()

@@ -14,8 +14,10 @@ from composeapps.oci.platforms import host_platform
 from composeapps.records.state import AppState
 
 
-def load_from_store(store, ref, platform=None, reading=WHOLE, config=None):
-    """Read an app from a Store for this machine's platform, or the one given; ``reading`` is as ``load_app`` has it.
+def load_from_store(store, ref, platform=None, reading=WHOLE, config=None, known=None):
+    """Read an app from a Store for this machine's platform, or the one given.
+
+    ``reading`` and ``known`` are as ``load_app`` has them.
 
     A bundle is read here once, for all that a command wants to know of it. UNREAD, of an app that is unpacked by a
     Config, it is not read either where it has no index.
@@ -25,7 +27,8 @@ def load_from_store(store, ref, platform=None, reading=WHOLE, config=None):
 
         return inputs.published_of(config, ref) if config is not None else None
 
-    return load_app(StoreSource(store, unpacked), ref, [platform or host_platform()], reading=reading)
+    return load_app(StoreSource(store, unpacked), ref, [platform or host_platform()], reading=reading,
+                    known=known)
 
 
 def install(app, store, engine, config, states, notify=lambda text: None):

@@ -48,7 +48,8 @@ def claim(app_name, directory, name, states, engine):
         check(app_name, directory, name, states, engine)
         if _noted(states, app_name) != name:
             owners, states.projects = _owners(states), None
-            with durable.storage_errors(f"noting the compose project of app {app_name}"), durable.if_there_is_room():
+            with durable.storage_errors(f"noting the compose project of app {app_name}"), \
+                    durable.if_there_is_room(), states.changing(_record(app_name)):
                 sealed.write(states.root, _record(app_name), sealed.dump({"name": name}))
                 owners.setdefault(name, []).append(app_name)
                 states.projects = _stamps(states), owners
@@ -98,12 +99,13 @@ def all_of(app_name, directory, compose_file, states, engine):
 def forget(states, app_name):
     """Forget the name of an app of which no volume is left; raises StorageError."""
     states.projects = None
-    with durable.storage_errors(f"forgetting the compose project of app {app_name}"):
+    with durable.storage_errors(f"forgetting the compose project of app {app_name}"), \
+            states.changing(_record(app_name)):
         sealed.remove(states.root, _record(app_name))
 
 
 def _noted(states, app_name):
-    name = (sealed.read(states.root, _record(app_name)).value or {}).get("name")
+    name = (states.read(_record(app_name)).value or {}).get("name")
     return name if isinstance(name, str) and is_valid(name) else ""
 
 

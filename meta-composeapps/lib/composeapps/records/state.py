@@ -46,6 +46,16 @@ class StateDirectory:
         self.download_lock_file = self.root / "download"
         # Who has which compose project, as composeapps.installed.naming knows it.
         self.projects = None
+        # {record: its sealed.Found}, None while others may change them.
+        self._known = None
+
+    def keep(self):
+        """Let ``read`` read each record once from now on: the lock is held, so that nobody else writes."""
+        self._known = {}
+
+    def forget(self):
+        """Read what the disk has again: the lock is not held any more."""
+        self._known = None
 
     def get(self, name):
         """Return an app's AppState, or None when there is none that can be read: ``find`` tells which."""
@@ -53,16 +63,35 @@ class StateDirectory:
 
     def find(self, name):
         """Return the sealed.Found of an app's AppState; ``lost`` is an app that was installed in an unknown version."""
-        return sealed.read(self.root, _app_record(name), lambda data: _parse_state(name, data))
+        return self.read(_app_record(name), lambda data: _parse_state(name, data))
+
+    def read(self, record, parse=sealed.parse):
+        """Return the sealed.Found of one of the records that only the lock's holder writes, by ``changing`` them."""
+        known = self._known
+        if known is not None and record in known:
+            return known[record]
+        found = sealed.read(self.root, record, parse)
+        if known is not None and not found.problem:
+            known[record] = found
+        return found
+
+    @contextlib.contextmanager
+    def changing(self, record):
+        """Within it a record is written or removed, and is read again; other threads may read it meanwhile."""
+        try:
+            yield
+        finally:
+            if self._known is not None:
+                self._known.pop(record, None)
 
     def remove(self, name):
         """Forget an app; raises StorageError."""
-        with durable.storage_errors(f"removing the state of app {name}"):
+        with durable.storage_errors(f"removing the state of app {name}"), self.changing(_app_record(name)):
             sealed.remove(self.root, _app_record(name))
 
     def put(self, name, state):
         """Write an app's state, by which it is not removed any more; raises StorageError."""
-        with durable.storage_errors(f"writing the state of app {name}"):
+        with durable.storage_errors(f"writing the state of app {name}"), self.changing(_app_record(name)):
             sealed.write(self.root, _app_record(name), sealed.dump({**state._asdict(), "images": dict(state.images)}))
             sealed.remove(self.root, _removal_record(name))
 

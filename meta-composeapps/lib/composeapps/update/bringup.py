@@ -112,7 +112,7 @@ def _from_store(parts, ref, installed=False):
 
 
 def _install(parts, ref):
-    app = install.load_from_store(parts.store, ref)
+    app = install.load_from_store(parts.store, ref, known=parts.images)
     state = install.install(app, parts.store, parts.look, parts.config, parts.states, parts.notify)
     if not parts.store.has_app(ref):
         with contextlib.suppress(StorageError):

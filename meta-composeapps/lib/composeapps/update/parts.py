@@ -18,6 +18,8 @@ class Parts:
     def __init__(self, config, notify=lambda text: None, progress=None):
         self.config, self.notify, self.progress = config, notify, progress
         self._client, self.held = None, None
+        # What was read of the images of apps that a start finds in place: many are based on the same ones.
+        self.images = {}
 
     @contextlib.contextmanager
     def locked(self, wait=False):
@@ -25,9 +27,11 @@ class Parts:
         from composeapps.records import lock
 
         with lock.exclusive(self.states.lock_file, wait, self.notify) as self.held:
+            self.states.keep()
             try:
                 yield
             finally:
+                self.states.forget()
                 self.held = None
 
     @contextlib.contextmanager
@@ -41,9 +45,16 @@ class Parts:
         with lock.exclusive(self.states.download_lock_file, subjects=map(str, refs)), self.unlocked():
             yield
 
+    @contextlib.contextmanager
     def unlocked(self):
-        """Return a context in which the state's lock is let go of, if it is held."""
-        return self.held.released(self.notify) if self.held else contextlib.nullcontext()
+        """Let go of the state's lock, if it is held."""
+        if self.held is None:
+            yield
+            return
+        self.states.forget()
+        with self.held.released(self.notify):
+            yield
+        self.states.keep()
 
     @contextlib.contextmanager
     def relocked(self):
@@ -52,9 +63,11 @@ class Parts:
             yield
             return
         self.held.take(wait=True, notify=self.notify)
+        self.states.keep()
         try:
             yield
         finally:
+            self.states.forget()
             self.held.drop()
 
     @cached_property
