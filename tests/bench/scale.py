@@ -19,9 +19,9 @@ BAR = 1.3
 # What grows by less, in seconds, from the smallest size to the largest does not grow as far as can be measured.
 LEAST = 0.03
 # After so many seconds of an axis no larger size is begun, which would take twice as long; so many there are at least.
-ENOUGH, FEWEST = 12, 3
+ENOUGH, FEWEST = 8, 3
 # Commands that find nothing to do when they are given again.
-ONCE = ("rm", "pull", "publish", "start", "stop")
+ONCE = ("rm", "pull", "publish", "start", "stop", "update each")
 
 
 def exponent(sizes, seconds):

@@ -164,6 +164,34 @@ def test_a_list_is_asked_for_anew_when_work_has_taken_its_time(monkeypatch):
     assert look.containers(theirs) == [], "it is of just now"
 
 
+def test_what_containers_mount_is_asked_for_again_only_of_an_app_that_may_have_new_ones():
+    mount = {"Type": "bind", "Source": "/apps/1/data/", "RW": True}
+    engine = _Engine({**_of_app(1), "Mounts": [mount]}, *map(_of_app, range(2, 9)))
+    seen = Look(engine)
+    assert seen.mounts() == [("/apps/1/data", True)]
+    for number in range(2, 9):
+        seen.containers(f"{WORKING_DIR}=/apps/{number}")
+        seen.stop(f"{number}" * 64)
+        assert seen.mounts() == [("/apps/1/data", True)]
+    assert engine.heard.count("containers") == 1
+    engine.listed[3]["Mounts"] = [{**mount, "Source": "/apps/1/conf", "RW": False}]
+    seen.changed("/apps/4", "p4")
+    assert seen.mounts() == [("/apps/1/conf", False), ("/apps/1/data", True)]
+    assert engine.heard.count("containers") == 1 and f"containers {WORKING_DIR}=/apps/4" in engine.heard
+
+
+def test_what_is_older_than_seconds_is_asked_for_anew_when_other_work_begins(monkeypatch):
+    engine, now = _Engine(_of_app(1)), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    look = Look(engine)
+    for later, times in ((0, 1), (3, 1), (3, 2)):
+        now[0] += later
+        look.refresh()
+        look.containers()
+        look.images()
+        assert engine.heard.count("containers") == engine.heard.count("images") == times
+
+
 def test_what_was_changed_here_is_inspected_though_the_list_shows_it_running():
     engine = _Engine(_of_app(1), _of_app(2))
     look = Look(engine)

@@ -65,7 +65,7 @@ def published(place, directory):
 # What a device has.
 
 
-@axis(2, 5)
+@axis(2, 4)
 def apps(place, size):
     """Apps of one service each, all of them installed and of the factory's."""
     uris = [place.put({"web": plain()}, {"number": str(number)}, f"{place.app}{number}") for number in range(size)]
@@ -77,7 +77,7 @@ def apps(place, size):
                for command in ("run", "ps", "check", "status")}}
 
 
-@axis(2, 4)
+@axis(2, 3)
 def stopped(place, size):
     """Apps that were stopped and are started, all by one command, and stopped again."""
     uris = [place.put({"web": plain()}, {"number": str(number)}, f"{place.app}{number}") for number in range(size)]
@@ -87,7 +87,7 @@ def stopped(place, size):
     return {"start": ["run", *uris], "stop": ["stop", *names]}
 
 
-@axis(2, 4)
+@axis(2, 3)
 def updated(place, size):
     """Apps that are brought to another version, all by one command; of half of them the image stays the same."""
     def put(number, version):
@@ -96,10 +96,10 @@ def updated(place, size):
                          f"{place.app}{number}", {"web": own})
 
     place.run("run", *(put(number, "1") for number in range(size)))
-    return {"update": ["update", *(put(number, "2") for number in range(size))]}
+    return {"update each": ["update", *(put(number, "2") for number in range(size))]}
 
 
-@axis(2, 4)
+@axis(2, 3)
 def removed(place, size):
     """Apps that are removed, all by one command, with their images."""
     place.run("run", *(place.put({"web": plain()}, {"number": str(number)}, f"{place.app}{number}",

@@ -20,7 +20,7 @@ from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal
 from composeapps.records.state import AppState, StateDirectory
 from composeapps.space.prune import protected, prune
-from composeapps.space.removal import remove_app
+from composeapps.space.removal import remove, remove_app
 from composeapps.store import appdir, held
 from composeapps.store.preload import copy_app
 from composeapps.store.store import Store
@@ -482,6 +482,24 @@ def test_a_removal_cut_off_at_any_change_is_finished_by_the_next(device, tmp_pat
     check(again=False)
     with pytest.raises(Exception, match="is not on this device; its apps: blog, soon"):
         remove()
+
+
+def test_of_several_apps_that_are_removed_one_that_fails_keeps_no_other(device):
+    shop, blog, wiki = (device.add(name, name, shared=shared) for name, shared in (
+        ("shop", "both"), ("blog", "both"), ("wiki", "wiki")))
+    kept = device.add("soon", "soon", shared="wiki")
+    for name, uri in (("shop", shop), ("blog", blog)):
+        device.installed(name, uri)
+    found = dict(remove(["shop", "nothing", "blog", wiki, kept.replace("soon@", "later@")], device.store, device.states,
+                        device.config, NoEngine()))
+    assert list(map(str, found)) == ["shop", "nothing", "blog", wiki, kept.replace("soon@", "later@")]
+    assert isinstance(found["nothing"], NotFoundError) and isinstance(list(found.values())[-1], NotFoundError)
+    assert [found[name][0].apps for name in ("shop", "blog", wiki)] == [[shop], [blog], [wiki]]
+    # What the first two share went with the second one, what the third has in common with another one stays.
+    assert found["shop"][0].blobs < found["blog"][0].blobs and _uris(device.store) == {kept}
+    assert {path.name for path in device.store.blobs.iterdir()} == {
+        blob.descriptor.digest[7:] for blob in device.whole(kept).blobs()}
+    assert device.states.names() == [] and device.states.removals() == {}
 
 
 def test_a_preloaded_app_that_is_removed_stays_away_and_can_come_back(device):
