@@ -36,13 +36,13 @@ def take_down(engine, directory, projects, volumes=False, notify=lambda text: No
         engine.stop(container["Id"])
         # With force, because its restart policy may have brought it back by now.
         engine.remove("containers", container["Id"], force="1", v="1" if volumes else "0")
-        gone.containers.append(_name(container))
 
     containers = owned.listed(engine, directory)
     for container in containers:
         notify(f"stopping {_name(container)}")
     # Each may take the time that it has to end.
     client.each(end, containers)
+    gone.containers += map(_name, containers)
     for project in sorted(projects):
         label = f"{PROJECT}={project}"
         if engine.containers(label):
