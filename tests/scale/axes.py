@@ -65,7 +65,7 @@ def published(place, directory):
 # What a device has.
 
 
-@axis(2, 4)
+@axis(2, 3)
 def apps(place, size):
     """Apps of one service each, all of them installed and of the factory's."""
     uris = [place.put({"web": plain()}, {"number": str(number)}, f"{place.app}{number}") for number in range(size)]
@@ -108,14 +108,14 @@ def removed(place, size):
     return {"rm": ["rm", *(f"{place.app}{number}" for number in range(size))]}
 
 
-@axis(3, 10)
+@axis(3, 6)
 def versions(place, size):
     """Versions of one app in the store, of which the last one is installed."""
     uris = [place.put({"web": plain(environment={"N": str(number)})}) for number in range(size)]
     return {**installed(place, uris[-1]), "prune": ["prune", "--dry-run"]}
 
 
-@axis(2, 4)
+@axis(2, 3)
 def images(place, size):
     """Images in dockerd: of this app's services, and as many that nobody knows."""
     own = {f"s{each}": busybox_image(make_image, tar, {"content": f"{place.name} {each}"}) for each in range(size)}
@@ -128,7 +128,7 @@ def images(place, size):
     return commands
 
 
-@axis(3, 15)
+@axis(3, 8)
 def containers(place, size):
     """Containers in dockerd that are not this agent's, on the image of its app."""
     commands = installed(place, place.put({"web": plain()}))
@@ -139,7 +139,7 @@ def containers(place, size):
     return commands
 
 
-@axis(20, 400)
+@axis(20, 50)
 def history_entries(place, size):
     """Entries of the history, of as many apps as it takes."""
     commands = installed(place, place.put({"web": plain()}))
@@ -149,7 +149,7 @@ def history_entries(place, size):
     return commands
 
 
-@axis(20, 500)
+@axis(20, 150)
 def blobs(place, size):
     """Blobs in the store that nobody names, and downloads that were cut off."""
     commands = installed(place, place.put({"web": plain()}))
