@@ -268,11 +268,14 @@ class Chains:
 
     def __init__(self, engine, store):
         self._engine = look.at(engine)
-        # What an image consists of stays as it is.
-        self._kept, there = self._engine.kept.setdefault("chains", {}), self._engine.image_ids()
-        for identifier in there - self._kept.keys():
+        # What an image consists of stays as it is, and whether it is one of the store's: that was asked before.
+        self._kept, foreign = self._engine.kept.setdefault("chains", ({}, set()))
+        there = self._engine.image_ids()
+        for identifier in there - self._kept.keys() - foreign:
             if contents := _contents(identifier, store):
                 self._kept[identifier] = chains(contents)
+            else:
+                foreign.add(identifier)
         self._known = set().union(*map(self._kept.get, there & self._kept.keys()))
         self._foreign = there - self._kept.keys()
 
