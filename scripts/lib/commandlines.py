@@ -15,6 +15,7 @@ SCRIPTS = {
     "demo": "demonstration.command",
     "docs": "reference.command",
     "first-hour": "firsthour.command",
+    "flash": "flashing.command",
     "fuzz": "fuzz.command",
     "gen-recipes": "recipes.command",
     "kill-test": "kills.command",

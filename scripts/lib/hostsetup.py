@@ -42,6 +42,7 @@ FEATURES = {
         "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils",
         "/usr/share/OVMF/OVMF_VARS_4M.fd": "ovmf",
     },
+    "flash": {"bmaptool": "bmap-tools", "sfdisk": "fdisk", "ssh-keygen": "openssh-client", "zstd": "zstd"},
     "provision": {"openssl": "openssl", "sfdisk": "fdisk"},
     # The registry itself is taken out of a Debian package, whose lists other distributions do not trust by themselves.
     "registry": {"/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"},

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from composeapps.cli.parser import Parser
-from fastlane import privilege
+from fastlane import privilege, release
 from fastlane.builder import Options, build
 from fastlane.errors import BuildError
 from fastlane.progress import Progress
@@ -21,6 +21,8 @@ HELP = {
         ("scripts/build-image --base-only", "only the Debian base, which takes longest and is kept"),
         ("scripts/build-image --set EXTRA_IMAGE_FEATURES= --set COMPOSEAPPS_DATA_SPACE=524288",
          "no open root console, and 512 MiB of free space"),
+        ("scripts/build-image --disk --release --sign release.key",
+         "the disk as a manufacturer gets it: IMAGE-MACHINE.release.json names the files"),
         ("scripts/build-image --json | jq -r .image", "where the description of the image is"),
     ),
     "details": ("The image is described by build/deploy/IMAGE-MACHINE.json.",),
@@ -47,6 +49,11 @@ def make_parser():
     parser.add_argument("--mirror", metavar="URL", help="Debian mirror (http://deb.debian.org/debian)")
     parser.add_argument("--disk", action="store_true",
                         help="make the disk with partitions, which boots by EFI, instead of one file system")
+    parser.add_argument("--release", action="store_true",
+                        help="with --disk: also what a manufacturer gets, the disk compressed, its map, sums and a "
+                        "manifest")
+    parser.add_argument("--sign", metavar="KEY",
+                        help="with --release: sign the manifest with a key of ssh-keygen's")
     parser.add_argument("--base-only", action="store_true", help="make only the Debian base")
     parser.common.add_argument("--json", action="store_true", help="print what was done as JSON on standard output")
     parser.common.add_argument("--quiet", action="store_true", help="show no progress")
@@ -60,6 +67,10 @@ def parse(argv):
     for setting in arguments.settings:
         if "=" not in setting:
             parser.error(f"--set takes VAR=VALUE, not '{setting}'")
+    if arguments.release and (not arguments.disk or arguments.base_only):
+        parser.error("--release goes with --disk")
+    if arguments.sign and not arguments.release:
+        parser.error("--sign goes with --release")
     return arguments
 
 
@@ -80,6 +91,9 @@ def main(argv, top, directory):
     try:
         privilege.become_root([sys.executable, *sys.argv])
         result = build(options, progress, arguments.base_only)
+        if arguments.release:
+            with progress.step("making the release"):
+                result["release"] = str(release.make(result["image"], _layers(options), arguments.sign))
     except BuildError as err:
         # What is wrong with a recipe is not the registry's doing.
         unreachable = "cannot be reached" in str(err)
@@ -93,9 +107,16 @@ def main(argv, top, directory):
         print(json.dumps(result, indent=2))
     else:
         progress.summary("all", result["seconds"])
-        if "image" in result:
-            print(result["image"])
+        for what in ("image", "release"):
+            if what in result:
+                print(result[what])
     return 0
+
+
+def _layers(options):
+    """Return {name: directory} of the layers of a build."""
+    found = [options.fastlane, Path(options.top, "meta-composeapps"), *map(Path, options.layers)]
+    return {path.resolve().name: path for path in found}
 
 
 def _recipes(arguments, directory):

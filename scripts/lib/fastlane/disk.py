@@ -139,7 +139,8 @@ def _drop_old(directory, name):
     for path in directory.glob("*.json"):
         description = json.loads(path.read_text())
         kept |= {description.get(key) for key in ("disk", "kernel", "initrd")}
-    for pattern in (f"{name}-????????????.ext4", f"{name}-????????????.wic", "vmlinuz-*", "initrd-*.img", ".*.new"):
+    for pattern in (f"{name}-????????????.ext4", f"{name}-????????????.wic*", "vmlinuz-*", "initrd-*.img", ".*.new"):
         for path in directory.glob(pattern):
-            if path.name not in kept and not path.is_symlink():
+            # What a release has besides goes with the disk that it was made from.
+            if path.name.partition(".wic")[0] + ".wic" * (".wic" in path.name) not in kept and not path.is_symlink():
                 path.unlink()
