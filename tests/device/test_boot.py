@@ -144,7 +144,7 @@ def test_no_unit_failed(booted):
 
 
 def test_the_first_boot_checks_dockerds_store_before_there_is_one(booted):
-    """Left out then, the check would be started beside dockerd by all that is started after it."""
+    """Left out then, it would be started beside a dockerd that comes up, by whatever wants that, and fail."""
     assert booted.first_check == "active\n"
 
 
