@@ -9,9 +9,7 @@ the kernel's command line, "systemd" for factory-reset-now.target.
 
 import sys
 
-from composeapps.cli import dockerroot
-from composeapps.cli.config import load
-from composeapps.disk import identity, prepare, reset, table, wish
+from composeapps.disk import identity, prepare, table, wish
 from composeapps.disk.run import run
 from composeapps.errors import ComposeAppsError, StorageError
 
@@ -41,6 +39,10 @@ def say(text, level=""):
 
 def places():
     """Return the reset.Places of this device."""
+    from composeapps.cli import dockerroot
+    from composeapps.cli.config import load
+    from composeapps.disk import reset
+
     return reset.Places(var=reset.Path(VAR), config=load(), docker=reset.Path(dockerroot.configured()),
                         skeleton=reset.Path(prepare.SKELETON))
 
@@ -62,6 +64,9 @@ def start(disk, origin, where, notify):
     part = prepare.prepare(disk, notify, whole=wanted is None)
     if wanted is None:
         return False
+    # A first boot, which has the partition grow, waits for as little as can be.
+    from composeapps.disk import reset
+
     again = reset.carry_out(wanted, part.device, where(), notify)
     if boot is not None:
         try:

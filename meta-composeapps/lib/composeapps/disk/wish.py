@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from typing import NamedTuple
 
@@ -102,7 +101,9 @@ def mounted(device, kind, options, place=None):
 
     Raises StorageError.
     """
-    made = None if place else tempfile.mkdtemp(prefix="composeapps-", dir="/run")
+    made = None if place else f"/run/composeapps-{os.getpid()}"
+    if made:
+        os.makedirs(made, 0o700, exist_ok=True)
     run("mount", "-t", kind, "-o", options, device, place or made)
     try:
         yield place or made
