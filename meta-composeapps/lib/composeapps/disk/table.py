@@ -3,12 +3,16 @@
 
 Partitions are found by their names: their numbers are the board's business. sfdisk(8) writes the table, the copy at
 the disk's end first, as the UEFI specification (5.3.2) has it; a kernel with the argument "gpt" reads that copy when
-the power went between the two. What the kernel knows of a disk in use is brought up to date by partx(8).
+the power went between the two. What the kernel knows of a disk in use is brought up to date by partx(8), and for a
+partition that grows by the same system call as resizepart(8) makes (include/uapi/linux/blkpg.h of Linux).
 """
 
+import array
 import collections
+import fcntl
 import json
 import os
+import struct
 from pathlib import Path
 
 from composeapps.disk.run import run
@@ -20,6 +24,8 @@ SLACK = 4096
 
 # Without a question; udev looks away while the disk is locked.
 _SFDISK = ("sfdisk", "-q", "--lock", "--force", "--no-reread", "--no-tell-kernel")
+
+_BLKPG, _RESIZE_PARTITION = 0x1269, 3
 
 # Discoverable Partitions Specification: variable data.
 DATA_TYPE = "4d21b016-b534-45c2-a9fb-5c16e091fd2d"
@@ -69,10 +75,26 @@ class Disk:
     def grow(self, part):
         """Let a partition, the last one, take the rest of the disk. Raises StorageError."""
         self._whole_table()
-        run(*_SFDISK, "-N", str(part.number), self.device,
-            text=", +\n")
-        run("partx", "--update", "--nr", str(part.number), self.device)
+        run(*_SFDISK, "-N", str(part.number), self.device, text=", +\n")
+        size = next((entry["size"] for entry in self._entries() if entry.get("start") == part.start), part.size)
+        try:
+            self._resize(part, size)
+        except OSError as err:
+            raise StorageError(f"{part.device} gets its new size at the next start only: {err.strerror}") from None
         settle()
+
+    def _resize(self, part, size):
+        """Tell the kernel the new size of a partition, in sectors.
+
+        "partx --update" takes a partition away that nobody uses yet, and adds it again: as soon as udev tells of the
+        first, which may be late, systemd takes away what has been mounted from it since.
+        """
+        data = array.array("B", struct.pack("qqi64s64s4x", part.start * SECTOR, size * SECTOR, part.number, b"", b""))
+        descriptor = os.open(self.device, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, _BLKPG, struct.pack("iiiP", _RESIZE_PARTITION, 0, len(data), data.buffer_info()[0]))
+        finally:
+            os.close(descriptor)
 
     def append(self, name, kind):
         """Make a partition out of the room behind the last one.
@@ -86,8 +108,7 @@ class Disk:
         # A table that says more than the kernel knows is not written to: the data would be in what it says.
         if not any(entry.get("name") == name for entry in self._entries()):
             self._whole_table()
-            run(*_SFDISK, "--append", self.device,
-                text=f'type={kind}, name="{name}"\n')
+            run(*_SFDISK, "--append", self.device, text=f'type={kind}, name="{name}"\n')
         # Also those that are known: an error tells nothing then.
         run("partx", "--add", self.device, good=(0, 1))
         settle()
