@@ -26,6 +26,7 @@ from layercheck.results import Result, Status
 CHECK = "disk"
 # MiB of the store, and the largest file in it.
 STORES = ((1, 500_000), (40, 70_000), (1024, 40_000_000), (3072, 100_000_000))
+_EXT4 = ("root", "factory", "data")
 # Sizes may differ by what the lanes round to.
 TOLERANCE = 1 << 20
 # Of these the lanes need not agree on the files.
