@@ -8,10 +8,9 @@ from demonstration.errors import DemoError
 
 # How much larger the device's disk is than the image.
 LARGER = 3 << 30
-_NAMES = ("boot", "root", "factory", "data")
-# Prints a line for each partition: its name and its bytes.
-_SIZES = (f"for name in {' '.join(_NAMES)}; do device=$(readlink -f /dev/disk/composeapps/$name) && "
-          "read -r sectors < /sys/class/block/${device##*/}/size && echo $name $((sectors * 512)); done; true")
+# Prints a line for each partition of the first disk: its number and its bytes.
+_SIZES = ("for part in /sys/block/vda/vda*; do read -r number < $part/partition && read -r sectors < $part/size && "
+          "echo $number $((sectors * 512)); done")
 
 
 def larger_size(image):
@@ -33,11 +32,9 @@ def shown(machine, image, progress, wait_for_apps, fetch):
     Raises DemoError when the device is not as it has to be, EmulatorError when it does not start.
     """
     sizes = dict(line.split() for line in machine.run(_SIZES).stdout.splitlines())
-    built = {part["name"]: part for part in json.loads(Path(image).read_text())["partitions"]}
-    if set(sizes) != set(_NAMES):
-        raise DemoError(f"the device found only these partitions: {', '.join(sizes) or 'none'}")
-    partitions = [{"name": name, "mountpoint": built[name]["mountpoint"], "built_bytes": built[name]["size"],
-                   "bytes": int(sizes[name])} for name in _NAMES]
+    partitions = [{"name": part["name"], "mountpoint": part["mountpoint"], "built_bytes": part["size"],
+                   "bytes": int(sizes.get(str(number), 0))}
+                  for number, part in enumerate(json.loads(Path(image).read_text())["partitions"], 1)]
     if partitions[-1]["bytes"] <= partitions[-1]["built_bytes"]:
         raise DemoError("the data partition did not grow: " + _said(machine))
     identities = [_identity(machine)]
