@@ -36,7 +36,12 @@ def configure(name, parser):
     parser.set_defaults(run=_check)
 
 
-def _check(args):
+def collect(args):
+    """Return the results of a check as JSON-ready data: "name", "ok", "problems", "exit_code" and so on of each app.
+
+    Arguments:
+        args: the command line's: ``apps``, ``quick``, ``store_only``, and the common options.
+    """
     from composeapps.update.parts import Parts
 
     config = output.load_config(args)
@@ -54,6 +59,11 @@ def _check(args):
         rest = _check_rest(store, refs, seen, known, args.quick)
         results += [rest] if rest["problems"] else []
         results += _awaited(parts, args, refs)
+    return results
+
+
+def _check(args):
+    results = collect(args)
     if args.json:
         output.print_json(results)
     else:

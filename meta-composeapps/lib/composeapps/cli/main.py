@@ -33,6 +33,7 @@ COMMANDS = {
     "uninstall": ("housekeeping", "remove apps from dockerd and the disk; the store keeps them"),
     "status": ("status", "show how the apps are: version, health, updates, the last error"),
     "history": ("status", "list the last updates and what became of them"),
+    "selftest": ("selftest", "test at the end of a production line whether this device is good"),
     "identity": ("identity", "show who this device is, make its key, put its certificate in place"),
     "factory-reset": ("factory_reset", "go back to the preloaded apps: wipe the data at the next start"),
     "fsck": ("fsck", "check and repair dockerd's store while dockerd is down"),
