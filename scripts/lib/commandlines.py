@@ -23,6 +23,7 @@ SCRIPTS = {
     "registry": "hub.command",
     "run-pages": "pagerun.command",
     "run-qemu": "emulator.cli",
+    "sbom": "sbom.command",
     "test": "suite",
 }
 

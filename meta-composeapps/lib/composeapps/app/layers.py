@@ -37,7 +37,7 @@ def measure(chunks, what):
     Raises CorruptError when it is no tar archive, Unmeasurable when it is compressed in a way that this
     Python does not know, and what reading raises.
     """
-    reader, size, usage = _Reader(_unpacked(chunks, what), what), 0, 0
+    reader, size, usage = _Reader(unpacked(chunks, what), what), 0, 0
     for kind, length in _entries(reader, what):
         size += length
         usage += -(-length // BLOCK) * BLOCK if kind in _REGULAR + _SPARSE and length else BLOCK
@@ -202,8 +202,15 @@ _COMPRESSIONS = (
 _LONGEST_MAGIC = 6
 
 
-def _unpacked(chunks, what):
-    """Yield the content of a blob in pieces that are not empty, whatever it is compressed with."""
+def unpacked(chunks, what):
+    """Yield the content of a blob in pieces that are not empty, whatever it is compressed with.
+
+    Arguments:
+        chunks: the blob, in pieces.
+        what: how the error names it.
+
+    Raises CorruptError.
+    """
     chunks, head = iter(chunks), b""
     while len(head) < _LONGEST_MAGIC and (chunk := next(chunks, b"")):
         head += chunk
