@@ -23,8 +23,9 @@ LIB = TESTS.parent / "meta-composeapps" / "lib"
 _BY_TIME = ("composeapps/engine/unixhttp.py:", "composeapps/registry/connection.py:", "composeapps/pull/progress.py:",
             "composeapps/registry/transport.py:Response.", "composeapps/engine/loading.py:_import_directory",
             "composeapps/engine/client.py:Engine.recently_ended")
-# A pattern is compiled once, when a command first needs it: in so many steps; re.compile itself is counted.
-_ONCE = ("re/_parser.py:", "re/_compiler.py:", "re/_casefix.py:")
+# A pattern is compiled once, when a command first needs it: in so many steps; re.compile itself is counted. So is each
+# character quoted for an address.
+_ONCE = ("re/_parser.py:", "re/_compiler.py:", "re/_casefix.py:", "urllib/parse.py:_Quoter.")
 _OPENING = ("open", "os.listdir", "os.scandir", "os.link", "os.rename", "os.remove", "os.mkdir", "os.chmod",
             "socket.connect", "subprocess.Popen")
 
