@@ -89,3 +89,52 @@ def test_a_registry_that_does_not_run_has_its_remedy(generate, monkeypatch):
     assert status == 5 and "start it with 'scripts/registry up'" in errors.splitlines()[-1]
     monkeypatch.setenv("COMPOSEAPPS_ENDPOINTS", "hub.demo.test=http://127.0.0.1:1")
     assert "scripts/registry" not in generate("--quiet", "--app", "hub.demo.test/f/shop:1")[2]
+
+
+DANGEROUS = """\
+    privileged: true
+    network_mode: host
+    pid: host
+    cap_add: [SYS_ADMIN, NET_ADMIN]
+    devices: ["/dev/ttyS0:/dev/ttyS0", {source: /dev/mem, target: /dev/mem}]
+    security_opt: ["seccomp:unconfined", "no-new-privileges:true"]
+    volumes:
+      - data:/data
+      - ./conf:/conf:ro
+      - /etc:/host/etc:ro
+      - {type: bind, source: /var/run/docker.sock, target: /docker.sock}
+volumes: {data: {}}
+"""
+
+
+def publish(registry, reference, image, more=""):
+    pinned = images.push_image(registry, f"{reference.rpartition(':')[0]}-front:1", image)
+    return apps.push_app(registry, reference, apps.make_app(apps.compose_text({"front": pinned}) + more, {}, [image]))
+
+
+def test_what_reaches_beyond_the_containers_is_told(generate, registry, factory_name):
+    reference, image = f"{registry.host}/{factory_name}/shop:1", images.multi_platform("front")
+    publish(registry, reference, image)
+    assert "service" not in generate("--app", reference)[1]
+    publish(registry, reference, image, DANGEROUS)
+    out = generate("--app", reference)[1]
+    told = [line.strip() for line in out.splitlines() if "service 'front'" in line]
+    for part in ("is privileged", "(network_mode: host)", "(pid: host)", "NET_ADMIN, SYS_ADMIN", "seccomp:unconfined",
+                 "/dev/mem, /dev/ttyS0", "/etc of the host at /host/etc", "docker.sock, with which it"):
+        assert any(part in line for line in told), (part, told)
+    assert len(told) == 8
+    assert json.loads(generate("--app", reference, "--json")[1])["recipes"][0]["dangers"] == told
+
+
+def test_another_version_is_told_by_both_digests(generate, registry, factory_name):
+    reference = f"{registry.host}/{factory_name}/shop:1"
+    old = publish(registry, reference, images.multi_platform("old"))
+    assert "becomes" not in generate("--app", reference)[1]
+    new = publish(registry, reference, images.multi_platform("new"))
+    assert f"  {old.rpartition('@')[2]} becomes {new.rpartition('@')[2]}\n" in generate("--app", reference)[1]
+    assert "becomes" not in generate("--app", reference)[1]
+    # Of a tag with another version the recipe has another name.
+    later = reference.removesuffix("1") + "2.0"
+    newest = publish(registry, later, images.multi_platform("newest"))
+    found = json.loads(generate("--app", f"shop={later}", "--json")[1])["recipes"][0]
+    assert (found["before"], found["uri"]) == (new, newest)

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -118,13 +119,14 @@ def _run(arguments, top):
     changes = output.plan(
         directory, {entry.path: entry.text for entry in entries}, kind.pattern, complete, arguments.prune)
     states = {change.path.relative_to(directory): change.state for change in changes}
+    before = {change.path.relative_to(directory): _uri(change.before) for change in changes}
     different = any(state in (output.WRITTEN, output.REMOVED) for state in states.values())
     if not arguments.check:
         output.apply(changes)
     if arguments.json:
-        _print_json(arguments, directory, entries, states, warnings)
+        _print_json(arguments, directory, entries, states, before, warnings)
     else:
-        _print_text(kind, arguments, directory, entries, states)
+        _print_text(kind, arguments, directory, entries, states, before)
     return 1 if arguments.check and different else 0
 
 
@@ -144,12 +146,23 @@ def _gather(kind, arguments, top):
     return entries, warnings
 
 
-def _print_text(kind, arguments, directory, entries, states):
+def _uri(recipe):
+    """Return the app's reference that a recipe (bytes) has, "" for none."""
+    found = re.search(rb'^COMPOSEAPP_URI = "([^"]*)"$', recipe or b"", re.MULTILINE)
+    return found[1].decode(errors="replace") if found else ""
+
+
+def _print_text(kind, arguments, directory, entries, states, before):
     for entry in entries:
         if arguments.quiet and not arguments.check:
             continue
         recipe = _shown(directory / entry.path)
         print(f"{entry.name}: {_verb(states[entry.path], arguments.check)} {recipe} ({entry.detail})")
+        old, new = before[entry.path], entry.facts.get("uri", "")
+        if old and new and old != new:
+            print(f"  {old.rpartition('@')[2]} becomes {new.rpartition('@')[2]}")
+        for danger in entry.facts.get("dangers", ()):
+            print(f"  {danger}")
     for path, state in states.items():
         if state == output.REMOVED:
             print(f"{_verb(state, arguments.check)} {_shown(directory / path)}")
@@ -162,12 +175,12 @@ def _verb(state, check):
     return f"would be {state}:" if check and state != output.UNCHANGED else state
 
 
-def _print_json(arguments, directory, entries, states, warnings):
+def _print_json(arguments, directory, entries, states, before, warnings):
     print(json.dumps({
         "output": str(directory),
         "recipes": [{
             "name": entry.name, "file": str(entry.file), "recipe": str(directory / entry.path),
-            "state": states[entry.path], **entry.facts,
+            "state": states[entry.path], "before": before[entry.path] or None, **entry.facts,
         } for entry in entries],
         "stale": [str(directory / path) for path, state in states.items() if state == output.STALE],
         "removed": [str(directory / path) for path, state in states.items() if state == output.REMOVED],

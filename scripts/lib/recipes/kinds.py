@@ -63,6 +63,7 @@ class Apps:
                 sizes = ", ".join(f"{platform} {size / 1e6:.1f} MB" for platform, size in app.sizes.items())
                 yield Entry(conf.name, conf.path, app_path(conf), render_app(app, top), sizes, {
                     "uri": app.uri, "images": list(app.images), "license": app.license, "platforms": app.sizes,
+                    "dangers": list(app.dangers),
                 }), app.warnings
         finally:
             client.close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from composeapps.app.tree import common_platforms, load_app
 from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
-from recipes import licenses
+from recipes import dangers, licenses
 
 _PLATFORM = re.compile(r"linux/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
@@ -22,7 +22,8 @@ class ResolvedApp:
 
     ``uri`` and ``images`` are pinned references, ``blobs`` and ``platform_blobs[platform]`` are
     oci:// URLs, ``sizes[platform]`` is what a device of that platform stores, in bytes.
-    ``licenses`` maps each image to what it declares (None: nothing); ``warnings`` are sentences.
+    ``licenses`` maps each image to what it declares (None: nothing); ``warnings`` are sentences, and so are
+    ``dangers``, on what in the app reaches beyond its containers.
     """
 
     conf: object
@@ -35,6 +36,7 @@ class ResolvedApp:
     license: str
     licenses: dict
     warnings: tuple
+    dangers: tuple = ()
 
 
 def resolve(conf, client, source):
@@ -74,6 +76,7 @@ def _resolve(conf, client, source):
         sizes={name: sum(blob.descriptor.size for blob in (*common.values(), *blobs.values()))
                for name, blobs in platform_blobs.items()},
         license=license_, licenses=declared, warnings=tuple(warnings),
+        dangers=tuple(dangers.find(app.compose, f"the compose file of app {ref}")),
     )
 
 
