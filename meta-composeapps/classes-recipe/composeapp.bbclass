@@ -11,7 +11,7 @@
 
 inherit deploy
 
-COMPOSEAPPS_PLATFORM ??= "${@composeapp_platform_of(d.getVar('TARGET_ARCH'))}"
+COMPOSEAPPS_PLATFORM ??= "${@composeapp_platform_of(d)}"
 
 SRC_URI = "${@composeapp_src_uri(d)}"
 # The flags of COMPOSEAPP_BLOBS are invisible to the signature of an expression.
@@ -38,14 +38,10 @@ SPDX_CUSTOM_ANNOTATION_VARS:append = " COMPOSEAPP_URI COMPOSEAPP_IMAGE_LIST COMP
 ERROR_QA:remove = "license-checksum"
 WARN_QA:remove = "license-checksum"
 
-def composeapp_platform_of(arch):
-    """Return the OCI platform of a TARGET_ARCH, or "" when container images know no such platform."""
-    return {
-        "x86_64": "linux/amd64",
-        "aarch64": "linux/arm64",
-        "arm": "linux/arm/v7",
-        "riscv64": "linux/riscv64",
-    }.get(arch or "", "")
+def composeapp_platform_of(d):
+    """Return the OCI platform of what is built for, or "" when container images know no such platform."""
+    from composeapps.oci.platforms import of_target
+    return of_target(d.getVar("TARGET_ARCH") or "", d.getVar("TUNE_FEATURES") or "")
 
 def composeapp_offered(d):
     """Return the one of the recipe's platforms whose images a machine of COMPOSEAPPS_PLATFORM runs best, or ""."""

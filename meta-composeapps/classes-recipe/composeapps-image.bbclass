@@ -59,8 +59,15 @@ def composeapps_missing(d):
             "with scripts/gen-recipes and have the recipe's directory in BBFILES" % (
                 missing[0], "there are " + ", ".join(sorted(recipes)) if recipes else "no app has a recipe yet"))
 
+def composeapps_unfeatured(d):
+    """Return the sentence that says that the layer is not switched on, or None."""
+    if bb.utils.contains("DISTRO_FEATURES", "composeapps", True, False, d):
+        return None
+    return ("DISTRO_FEATURES has no 'composeapps', without which nothing counts that the layer says of dockerd and "
+            "other recipes: add it, DISTRO_FEATURES:append = \" composeapps\"")
+
 python () {
-    problem = composeapps_missing(d) or composeapps_docker_problem(
+    problem = composeapps_unfeatured(d) or composeapps_missing(d) or composeapps_docker_problem(
         d.getVar("COMPOSEAPPS_DOCKER_SETTINGS"), "COMPOSEAPPS_DOCKER_SETTINGS")
     if problem:
         raise bb.parse.SkipRecipe(problem)

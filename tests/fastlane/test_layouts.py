@@ -56,3 +56,10 @@ def test_the_factory_store_has_a_partition_or_lies_in_the_root(variables, tmp_pa
 def test_what_ostree_commits_has_no_apps(variables):
     assert variables()["COMPOSEAPPS_FACTORY_SEED"] == "/factory/reset-apps"
     assert variables("DISTRO_FEATURES:append= sota")["COMPOSEAPPS_FACTORY_SEED"] == ""
+
+
+def test_an_image_without_the_layers_feature_says_what_to_add(tmp_path):
+    done = subprocess.run([sys.executable, str(DRIVE), str(tmp_path / "build"), "PN", "--",
+                           "DISTRO_FEATURES=systemd usrmerge virtualization"], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode and "DISTRO_FEATURES has no 'composeapps'" in done.stderr

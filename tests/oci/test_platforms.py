@@ -103,7 +103,7 @@ def test_the_level_of_an_amd64_processor(monkeypatch, flags, variant):
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "device", "6.6", "#1", "x86_64")))
     monkeypatch.setattr(platforms, "open", lambda *_: io.BytesIO(text), raising=False)
     # A machine has one, so it is asked for once.
-    monkeypatch.setattr(platforms, "_amd64_level", platforms._amd64_level.__wrapped__)
+    monkeypatch.setattr(platforms, "_read_amd64_level", platforms._read_amd64_level.__wrapped__)
     assert host_platform().variant == variant
 
 
@@ -113,3 +113,16 @@ def test_an_offer_gives_the_best_of_what_there_is(machine, there):
     items = list(enumerate(there))
     best = machine.best(items, lambda item: item[1])
     assert Offer(items, lambda item: item[1]).best(machine) == (best[0] if best else None)
+
+
+@pytest.mark.parametrize("arch, features, platform", [
+    ("x86_64", "m64 core2", "linux/amd64"), ("aarch64", "aarch64 cortexa72", "linux/arm64"),
+    ("i686", "m32 i686", "linux/386"), ("riscv64", "", "linux/riscv64"),
+    ("loongarch64", "", "linux/loong64"), ("powerpc64le", "", "linux/ppc64le"),
+    ("arm", "arm armv5 thumb dsp", "linux/arm/v5"), ("arm", "arm armv5te", "linux/arm/v5"),
+    ("arm", "arm armv6 vfp thumb callconvention-hard", "linux/arm/v6"), ("arm", "", "linux/arm/v7"),
+    ("arm", "arm vfp cortexa7 neon vfpv4 armv7ve", "linux/arm/v7"), ("arm", "armv8a crc", "linux/arm/v7"),
+    ("arm", "arm armv4 thumb", ""), ("microblaze", "", ""), ("", "", ""),
+])
+def test_what_yocto_builds_for_has_a_platform(arch, features, platform):
+    assert platforms.of_target(arch, features) == platform

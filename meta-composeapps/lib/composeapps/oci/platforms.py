@@ -28,6 +28,13 @@ _VARIANTS = {
     ("arm64", "9.0"): "v9", ("arm64", "v9.0"): "v9", ("arm", ""): "v7", ("arm", "5"): "v5", ("arm", "6"): "v6",
     ("arm", "7"): "v7", ("arm", "8"): "v8",
 }
+# TARGET_ARCH -> the architecture, as Go has it (oe.go.map_arch).
+_TARGETS = {
+    "aarch64": "arm64", "i486": "386", "i586": "386", "i686": "386", "loongarch64": "loong64", "mips64el": "mips64le",
+    "powerpc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x", "x86_64": "amd64",
+}
+# "armv5te", "armv7ve" and the like of TUNE_FEATURES.
+_ARM_TUNE = re.compile(r"armv(\d)")
 # The minor versions of arm64 that there are, and which of v8 has what v9.0 has.
 _ARM64_MINORS = {8: 9, 9: 7}
 _V9_IS_V8 = 5
@@ -182,6 +189,20 @@ def _older_arm64(variant):
             minor = min(minor, _ARM64_MINORS[8])
         else:
             return
+
+
+def of_target(arch, features=""):
+    """Return the name of the platform whose images run on what Yocto builds for, "" for none that is known.
+
+    Arguments:
+        arch: TARGET_ARCH.
+        features: TUNE_FEATURES, by which a 32-bit Arm has an architecture; without any it is taken for v7.
+    """
+    if arch == "arm":
+        level = max((found[1] for found in map(_ARM_TUNE.match, features.split()) if found), default="7")
+        # Of 64-bit processors the 32-bit part runs what v7 runs; of v4 there are no images.
+        return {"5": "linux/arm/v5", "6": "linux/arm/v6"}.get(level, "linux/arm/v7" if level in "789" else "")
+    return f"linux/{_TARGETS[arch]}" if arch in _TARGETS else ""
 
 
 def host_platform():
