@@ -40,7 +40,8 @@ def shown(machine, image, progress, wait_for_apps, fetch):
     identities = [_identity(machine)]
     machine.run("echo of the owner before > /var/mine && sync")
     with progress.step("a factory reset: the device checks what it goes back to, and starts anew"):
-        machine.restart_by("composeapps factory-reset --yes", timeout=300)
+        machine.run("composeapps factory-reset --yes --no-reboot", timeout=300)
+        machine.reboot()
     if machine.run("test -e /var/mine", check=False).exit_status == 0:
         raise DemoError("the factory reset left data: " + _said(machine))
     with progress.step("it installs and starts the preloaded apps"):
