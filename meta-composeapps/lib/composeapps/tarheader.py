@@ -304,7 +304,10 @@ def sparse_regions(header, read):
         if _decimal(header.pax.get(b"GNU.sparse.numblocks", b"")) * 2 != len(numbers):
             raise HeaderError("a sparse file's map is malformed")
     numbers = [_decimal(number) for number in numbers]
-    regions = list(zip(numbers[::2], numbers[1::2], strict=True))
+    if len(numbers) % 2:
+        raise HeaderError("a sparse file's map is malformed")
+    # BitBake imports this on a Python whose zip() has no "strict".
+    regions = list(zip(numbers[::2], numbers[1::2]))  # noqa: B905
     at = 0
     for offset, length in regions:
         if offset < at or length < 0 or offset + length > header.size:

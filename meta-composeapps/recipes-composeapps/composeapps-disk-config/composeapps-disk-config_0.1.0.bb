@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-SUMMARY = "Finds, prepares, provisions and resets the partitions of a device with compose apps"
+SUMMARY = "Prepares, provisions and resets the partitions of a device with apps"
 DESCRIPTION = "Links to the partitions of the disk that the root file system is on, and services that let the \
 data partition take the rest of the disk, make it anew where it is missing, carry out a factory reset, have the \
 machine-id last, and take over what the device was given when it was made."
