@@ -199,6 +199,7 @@ def test_images_of_another_build_are_made_anew(provision, make_image, listed):
     ("device,serial\nshop-1\n", "another number of columns"), ("device\nshop-1,x\n", "another number of columns"),
     ("device\nshop-1\nSHOP-1\n", "stands in line 2, too"), ('device\n"shop\n', "no CSV"),
     ("device,device\na,b\n", "each once"),
+    ("device,serial\na,1\nb,\nc,\nd,1\n", ":5: the serial number '1' stands in line 2, too"),
 ])
 def test_a_list_that_cannot_be_read_makes_nothing(provision, make_image, listed, text, said):
     listed.write(text)

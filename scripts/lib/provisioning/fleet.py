@@ -42,11 +42,13 @@ def rows(path):
     for number, row in found:
         if None in row or None in row.values():
             raise UsageError(f"{path}:{number}: the line has another number of columns than the first one")
-        # Two names that differ in their letters' case are one file on some systems.
-        if row["device"].lower() in seen:
-            raise UsageError(f"{path}:{number}: the device '{row['device']}' stands in line "
-                             f"{seen[row['device'].lower()]}, too")
-        seen[row["device"].lower()] = number
+        for column, what in (("device", "device"), ("serial", "serial number")):
+            # Two names that differ in their letters' case are one file on some systems.
+            value = row.get(column, "").lower()
+            if value and (column, value) in seen:
+                raise UsageError(f"{path}:{number}: the {what} '{row[column]}' stands in line "
+                                 f"{seen[column, value]}, too")
+            seen[column, value] = number
     return found
 
 
