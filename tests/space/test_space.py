@@ -215,7 +215,7 @@ def test_layers_that_dockerd_has_need_nothing_and_unmeasured_ones_are_called_est
     size = next(iter(second.images.values())).variants[0].document.layers[1].size
     assert need.estimated and size * 3 <= need.parts[space.DOCKER] <= size * 3 + 4096 + space.LAYER_FILES
     with pytest.raises(SpaceError, match="needs about "):
-        space.check([SimpleNamespace(**{**need._asdict(), "needed": need.needed, "enough": False})])
+        space.check([SimpleNamespace(**{**need._asdict(), "needed": need.needed, "full": need.full, "enough": False})])
 
 
 @pytest.fixture

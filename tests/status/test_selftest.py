@@ -6,12 +6,14 @@ import os
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from composeapps.cli import main, selftest
 from composeapps.disk import asking, provision, wish
 from composeapps.records import resetnote
+from composeapps.space import check
 
 
 class Device:
@@ -50,13 +52,18 @@ docker_host = "unix://{self.root}/docker.sock"
         return status, found
 
 
+def _disk(free, reserved=0):
+    found = SimpleNamespace(f_frsize=1, f_blocks=100, f_bfree=free, f_bavail=free - reserved)
+    return lambda path: found
+
+
 @pytest.fixture
 def device(tmp_path, capsys, monkeypatch):
     # This machine's own: whether its units and its disk are well is not what is tested.
     monkeypatch.setattr(selftest, "_units", lambda: ())
     monkeypatch.setattr(selftest, "_machine", lambda: ())
     monkeypatch.setattr("composeapps.cli.dockerroot.configured", lambda: str(tmp_path / "docker"))
-    monkeypatch.setattr(selftest.shutil, "disk_usage", lambda path: type("U", (), {"total": 100, "free": 50}))
+    monkeypatch.setattr(check.os, "statvfs", _disk(50))
     return Device(tmp_path, capsys)
 
 
@@ -88,8 +95,11 @@ def test_a_clock_of_1970_and_a_full_disk_are_told(device, monkeypatch):
     os.utime(device.root / "factory.json", (time.time() + 1000,) * 2)
     assert device.run()[1]["failed"] == ["clock"]
     os.utime(device.root / "factory.json", (0, 0))
-    monkeypatch.setattr(selftest.shutil, "disk_usage", lambda path: type("U", (), {"total": 100, "free": 4}))
+    monkeypatch.setattr(check.os, "statvfs", _disk(4))
     assert device.run()[1]["failed"] == ["space"]
+    # As df has it: what is reserved for root is neither used nor room.
+    monkeypatch.setattr(check.os, "statvfs", _disk(24, reserved=20))
+    assert device.run()[1]["failed"] == []
 
 
 def test_a_unit_that_failed_is_told(device, monkeypatch, tmp_path):

@@ -19,7 +19,6 @@ from fastlane import filesystems
 from fastlane.errors import BuildError
 
 NAMESPACE = "composeapps-release"
-_PIECE = 1 << 20
 
 
 def make(description, layers, key=None, more=()):
@@ -81,11 +80,8 @@ def _made(target, program, *words):
 
 def digest(path):
     """Return the SHA-256 of a file, in hexadecimal. Raises OSError."""
-    found = hashlib.sha256()
     with open(path, "rb") as stream:
-        while data := stream.read(_PIECE):
-            found.update(data)
-    return found.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def revision(directory):

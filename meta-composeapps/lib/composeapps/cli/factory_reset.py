@@ -6,7 +6,7 @@ import sys
 
 from composeapps.cli import output
 from composeapps.disk.wish import KEEP, NOTHING
-from composeapps.errors import CorruptError, UsageError
+from composeapps.errors import UsageError
 
 HELP = {
     "examples": (
@@ -55,7 +55,8 @@ def _reset(args):
         return 0
     config = output.load_config(args)
     if not args.force:
-        _check(config)
+        output.notify("reading the factory store …")
+        asking.check(config, output.notify, "nothing is reset: mend that, or give --force")
     if not args.yes:
         _confirm(args.keep)
     wanted = wish.new(args.keep, args.discard)
@@ -69,21 +70,6 @@ def _reset(args):
 
         run("systemctl", "--no-block", "reboot")
     return 0
-
-
-def _check(config):
-    from composeapps.disk import asking
-    from composeapps.installed import desired
-
-    output.notify("reading the factory store …")
-    factory, problem = desired.factory_set(config)
-    if problem is not None:
-        raise problem
-    found = asking.problems(factory, config.factory_store)
-    if found:
-        for sentence in found[1:]:
-            output.notify(sentence)
-        raise CorruptError(f"{found[0]}; nothing is reset: mend that, or give --force")
 
 
 def _confirm(keep):

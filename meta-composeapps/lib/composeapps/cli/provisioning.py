@@ -11,6 +11,7 @@ import sys
 
 from composeapps import durable
 from composeapps.cli import config
+from composeapps.cli.data_partition import say
 from composeapps.disk import area, provision, table, wish
 from composeapps.errors import ComposeAppsError, StorageError
 
@@ -21,25 +22,20 @@ def main(argv):
     try:
         part = disk.partition(area.PARTITION)
         if part is not None:
-            provision.take_over(part.device, config.load().identity_dir, config.check_own, _say,
+            provision.take_over(part.device, config.load().identity_dir, config.check_own, say,
                                 lambda name, request: _hand_out(disk, name, request))
     except ComposeAppsError as err:
-        _say(err, "<3>")
+        say(err, "<3>")
         return err.exit_code
     except OSError as err:
-        _say(f"{err.filename or disk.device}: {err.strerror or err}", "<3>")
+        say(f"{err.filename or disk.device}: {err.strerror or err}", "<3>")
         return StorageError.exit_code
     return 0
 
 
-def _say(text, level=""):
-    # The number is for the journal: how much the line matters.
-    print(f"{level}{text}", flush=True)
-
-
 def _hand_out(disk, name, request):
     """Have a certificate signing request where a fixture finds it: on the console, and on the boot partition."""
-    _say(f"certificate signing request of {name}:\n{request.rstrip()}")
+    say(f"certificate signing request of {name}:\n{request.rstrip()}")
     boot = disk.partition("boot")
     if boot is not None:
         with (wish.boot_partition(boot, writable=True) as directory,

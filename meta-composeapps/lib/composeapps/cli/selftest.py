@@ -3,7 +3,6 @@
 
 import os
 import platform
-import shutil
 import time
 from pathlib import Path
 
@@ -172,18 +171,11 @@ def _written(seconds):
 
 def _space(config):
     from composeapps.cli import dockerroot
+    from composeapps.space import check
 
-    seen = set()
-    for path in (config.store, config.state_dir, Path(dockerroot.configured())):
-        while not path.exists():
-            path = path.parent
-        if (device := os.stat(path).st_dev) in seen:
-            continue
-        seen.add(device)
-        found = shutil.disk_usage(path)
-        full = 100 * (found.total - found.free) // max(found.total, 1)
-        if full > config.storage_watermark:
-            yield f"the file system of {path} is {full} % full; storage_watermark is {config.storage_watermark}"
+    for each in check.volumes((config.store, config.state_dir, dockerroot.configured()), config):
+        if each.full > each.watermark:
+            yield f"the file system at {each.path} is {each.full:.0f} % full; storage_watermark is {each.watermark}"
 
 
 def _units():
@@ -223,14 +215,9 @@ def _wipe(config):
     """Leave the marks, then ask for the reset: in this order marks that are gone tell of a reset."""
     from composeapps import durable
     from composeapps.disk import asking, wish
-    from composeapps.errors import CorruptError
-    from composeapps.installed import desired
 
     boot = asking.boot_partition()
-    factory, problem = desired.factory_set(config)
-    problems = [str(problem)] if problem is not None else asking.problems(factory, config.factory_store)
-    if problems:
-        raise CorruptError(f"{problems[0]}; nothing is wiped")
+    asking.check(config, output.notify, "nothing is wiped")
     with durable.storage_errors("leaving the marks of the test"):
         for mark in _marks(config):
             durable.make_directories(mark.parent, 0o700)

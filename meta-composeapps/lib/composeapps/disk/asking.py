@@ -4,6 +4,7 @@
 from composeapps.disk import identity, table, wish
 from composeapps.disk.run import run
 from composeapps.errors import CorruptError, NotFoundError, StorageError
+from composeapps.installed import desired
 from composeapps.oci.reference import parse_pinned
 from composeapps.store import inventory
 from composeapps.store.store import Store
@@ -51,6 +52,26 @@ def problems(factory, store):
     wrong = factory_store.verify_all({digest: size for digest, size in blobs.items()
                                       if factory_store.size_of(digest) is not None})
     return found + sorted(filter(None, wrong.values()))
+
+
+def check(config, notify, outcome):
+    """See that the preloaded apps could be had after a reset.
+
+    Arguments:
+        config: the Config.
+        notify: called with each sentence that tells why not but for the first, which is the error's.
+        outcome: what becomes of the reset then, for the error.
+
+    Raises CorruptError.
+    """
+    factory, problem = desired.factory_set(config)
+    if problem is not None:
+        raise problem
+    found = problems(factory, config.factory_store)
+    for sentence in found[1:]:
+        notify(sentence)
+    if found:
+        raise CorruptError(f"{found[0]}; {outcome}")
 
 
 def ask(boot, wanted, notify, root="/"):

@@ -60,6 +60,11 @@ class VolumeNeed(NamedTuple):
         lasting = self.parts[STORE] + self.parts[DOCKER]
         return self.needed <= (self.allowed if lasting else self.free)
 
+    @property
+    def full(self):
+        """How full it is now, in percent."""
+        return 100 * self.used / self.total if self.total else 100
+
     def dump(self):
         """Return this as JSON-ready data, sizes in bytes."""
         return {"path": str(self.path), "needed": self.needed, "parts": dict(self.parts), "total": self.total,
@@ -116,6 +121,14 @@ def needs_of_all(wanted, store, engine, config):
     return Needs(amounts.volumes(), lambda: _propose(store, config, engine, keep))
 
 
+def volumes(paths, config):
+    """Return a VolumeNeed, of nothing, for each file system that has some paths, of which all need not be there yet."""
+    amounts = _Amounts(config)
+    for path in paths:
+        amounts.add(path, TEMPORARY, 0)
+    return amounts.volumes()
+
+
 def check(needs):
     """Raise SpaceError with the figures when a file system would not take what it must.
 
@@ -132,9 +145,8 @@ def check(needs):
 def _sentence(need):
     about = "about " if need.estimated else ""
     parts = ", ".join(f"{name} {human_size(size)}" for name, size in need.parts.items() if size)
-    full = 100 * need.used / need.total if need.total else 100
     return (f"{need.path} needs {about}{human_size(need.needed)} ({parts}) and may take {human_size(need.allowed)}: "
-            f"{human_size(need.used)} of {human_size(need.total)} are used ({full:.0f} %) and the watermark is "
+            f"{human_size(need.used)} of {human_size(need.total)} are used ({need.full:.0f} %) and the watermark is "
             f"{need.watermark} %")
 
 
