@@ -33,7 +33,7 @@ WRONG = [
     (b"[composeapps]\nsoaktime = 1\n", "unknown key 'soaktime' in [composeapps]; known: factory_file,"),
     (b"[composeapps]\nstorage_watermark = 90\n", "unknown key 'storage_watermark' in [composeapps]; it belongs into "
      "[pacman]"),
-    (b"[pac]\nx = 1\n", 'there is no section [pac]; there are [pacman], [composeapps], [registry."HOST"]'),
+    (b"[pac]\nx = 1\n", 'there is no section [pac]; there are [pacman], [composeapps], [delivery], [registry."HOST"]'),
     (b"parallel = 1\n", "'parallel' belongs into a section"),
     (b"registry = 1\n", "'registry' belongs into a section"),
     (b"[pacman]\n[composeapps]\n[pacman]\n", "the section [pacman] stands twice (at line 3"),

@@ -43,6 +43,7 @@ OWNERS = {
 ROOMS = (
     "__main__ bbfetch",
     "cli",
+    "delivery",
     "update status",
     "switching",
     "space disk pull",

@@ -88,7 +88,7 @@ def test_the_example_is_read_and_has_every_key():
     for key in (*config.KEYS, *registries.KEYS):
         assert re.search(rf"^{key.name} = ", text, re.MULTILINE), key.name
     where, defaults = {"store", "compose_root", "factory_file", "factory_store", "state_dir", "identity_dir",
-                       "docker_host"}, Config()
+                       "docker_host", "root_dir"}, Config()
     same = {key.field for key in config.KEYS if getattr(found, key.field) == getattr(defaults, key.field)}
     assert same == where
     (settings,) = found.registries.values()

@@ -97,8 +97,58 @@ def _socket(value):
     return value
 
 
+def _flag(value):
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _tags(value):
+    # They go into a header of a request, which has one line and the comma between them.
+    found = _names(value)
+    if any(not tag.isascii() or not tag.isprintable() or " " in tag for tag in found):
+        raise ValueError
+    return found
+
+
+def _header_word(value):
+    if not _text(value).isascii() or not value.isprintable() or value != value.strip() or "," in value:
+        raise ValueError
+    return value
+
+
+def _https(value):
+    text = _text(value)
+    host = text.removeprefix("https://").partition("/")[0]
+    if not text.startswith("https://") or not host or not text.isprintable() or set(text) & set("?# \\"):
+        raise ValueError
+    if "@" in host:
+        raise ValueError("has a login in it: a device is known by its certificate")
+    return text.rstrip("/")
+
+
+def _window(value):
+    """Return (begin, end) in minutes of the day."""
+    begin, dash, end = _text(value).partition("-")
+    found = []
+    for each in (begin, end):
+        hours, colon, minutes = each.strip().partition(":")
+        if not dash or not colon or not (hours + minutes).isdecimal() or len(minutes) != 2 or len(hours) > 2 \
+                or int(hours) > 23 or int(minutes) > 59:
+            raise ValueError
+        found.append(int(hours) * 60 + int(minutes))
+    if found[0] == found[1]:
+        raise ValueError("begins when it ends: leave it out for 'at any time'")
+    return tuple(found)
+
+
 TEXT = Kind("a text", "", _text)
 PATH = Kind("an absolute path", "", _path)
 NAMES = Kind("a text with the names of apps, separated by commas", "", _names)
 WORDS = Kind("a list of words", "", _words)
 SOCKET = Kind("the address of a socket,", "unix:///PATH", _socket)
+FLAG = Kind("true or false", "", _flag)
+TAGS = Kind("a text with tags, separated by commas", "", _tags)
+WORD = Kind("a text", "without commas", _header_word)
+HTTPS = Kind("an address", "https://HOST[:PORT][/PATH]", _https)
+WINDOW = Kind("hours of the day,", "HH:MM-HH:MM", _window)

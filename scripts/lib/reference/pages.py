@@ -84,7 +84,7 @@ def _sections():
 
 
 def _toml(value):
-    return str(value) if isinstance(value, int) else f'"{value}"'
+    return str(value).lower() if isinstance(value, int) else f'"{value}"'
 
 
 def example():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The device's configuration: ``/etc/composeapps/config.toml``.
 
-The section ``[pacman]`` has the names that LmP's users know; ``[composeapps]`` has ours;
-``[registry."HOST"]`` is described in composeapps.registry.settings. Every key is optional, an unknown
-one is an error. What a single device was given has the same form, is read behind that file and wins over it:
+The section ``[pacman]`` has the names that LmP's users know; ``[composeapps]`` has ours, ``[delivery]`` what is said
+of the factory's server; ``[registry."HOST"]`` is described in composeapps.registry.settings. Every key is optional, an
+unknown one is an error. What a single device was given has the same form, is read behind that file and wins over it:
 ``composeapps.toml`` in the directory ``identity_dir``.
 """
 
@@ -15,7 +15,20 @@ from typing import NamedTuple
 
 from composeapps import beneath
 from composeapps.errors import UsageError
-from composeapps.keys import NAMES, PATH, SOCKET, WORDS, Key, checked, number
+from composeapps.keys import (
+    FLAG,
+    HTTPS,
+    NAMES,
+    PATH,
+    SOCKET,
+    TAGS,
+    WINDOW,
+    WORD,
+    WORDS,
+    Key,
+    checked,
+    number,
+)
 
 DEFAULT_FILE = Path("/etc/composeapps/config.toml")
 # Of a single device, in the directory of its identity.
@@ -46,6 +59,16 @@ class Config(NamedTuple):
     max_failures: int = 3
     bandwidth: int = 0
     parallel: int = 3
+    tags: tuple = ()
+    server: str = ""
+    repo_server: str = ""
+    hardware_id: str = ""
+    root_dir: Path = Path("/usr/share/composeapps/tuf")
+    unsigned: bool = False
+    window: tuple | None = None
+    renewal_server: str = ""
+    renewal_days: int = 30
+    renewal_new_key: bool = False
     registries: dict = MappingProxyType({})
 
 
@@ -61,6 +84,8 @@ KEYS = (
         "become by a pull or an update", "90"),
     Key("pacman", "callback_program", "callback_program", PATH, "a program that is run at the steps of an update",
         '"/usr/bin/told-of-updates"', "none"),
+    Key("pacman", "tags", "tags", TAGS, "with [delivery]: Targets with any of these tags are for this device; the "
+        "server is told the first", '"main"', "none: no Target is for it"),
     Key("composeapps", "factory_file", "factory_file", PATH, "the list of the preloaded apps, which the image brings",
         '"/usr/share/composeapps/factory.json"'),
     Key("composeapps", "factory_store", "factory_store", PATH, "a read-only store that has the preloaded apps, too; it "
@@ -83,13 +108,33 @@ KEYS = (
     Key("composeapps", "bandwidth", "bandwidth", number(0, 10**12), "bytes a second that a download may use, 0 for no "
         "limit", "500000"),
     Key("composeapps", "parallel", "parallel", PARALLEL, "how many blobs are fetched at a time", "2"),
+    Key("delivery", "server", "server", HTTPS, "the device gateway that this device checks in with; without it nothing "
+        "of this section counts", '"https://gateway.example.com:8443"', "none"),
+    Key("delivery", "repo_server", "repo_server", HTTPS, "where the signed metadata lies",
+        '"https://tuf.example.com/repo"', "/repo below the server"),
+    Key("delivery", "hardware_id", "hardware_id", WORD, "Targets with this hardware id are for this device",
+        '"qemux86-64"', "none: no Target is for it"),
+    Key("delivery", "root_dir", "root_dir", PATH, "the directory with N.root.json, which the image trusts",
+        '"/usr/share/composeapps/tuf"'),
+    Key("delivery", "unsigned", "unsigned", FLAG, "whether versions may also be named by hand, with no signature of "
+        "the factory's", "true"),
+    Key("delivery", "window", "window", WINDOW, "when an update may begin to replace what runs, by the device's clock; "
+        "it is fetched at any time", '"22:00-04:00"', "at any time"),
+    Key("delivery", "renewal_server", "renewal_server", HTTPS, "the EST server that renews the device's "
+        "certificate (RFC 7030), with the path before /simplereenroll",
+        '"https://est.example.com/.well-known/est"', "none"),
+    Key("delivery", "renewal_days", "renewal_days", number(1, 3650), "the certificate is renewed when it is good for "
+        "no more days than these", "60"),
+    Key("delivery", "renewal_new_key", "renewal_new_key", FLAG, "whether it gets a new key then; a gateway that "
+        "knows devices by their key would refuse it", "true"),
 )
 _BY_NAME = {(key.section, key.name): key for key in KEYS}
 _BY_FIELD = {key.field: key for key in KEYS}
-# Where things lie: a reset goes by it before the data is mounted, and what one device is given is on the data.
+# Where things lie: a reset goes by it before the data is mounted, and what one device is given is on the data. So it
+# is with what is trusted.
 _IMAGES = {"store", "compose_root", "factory_file", "factory_store", "state_dir", "identity_dir", "docker_host",
-           "compose_command"}
-_SECTIONS = '[pacman], [composeapps], [registry."HOST"]'
+           "compose_command", "root_dir", "unsigned"}
+_SECTIONS = '[pacman], [composeapps], [delivery], [registry."HOST"]'
 _LONGEST_FILE, _LONGEST_LINE = 256 * 1024, 4096
 
 

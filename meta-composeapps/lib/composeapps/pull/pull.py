@@ -227,13 +227,14 @@ def _manifests(known, missing, store, client):
     return found
 
 
-def registry_client(config, environ=None, endpoints=None):
+def registry_client(config, environ=None, endpoints=None, place=None):
     """Return a RegistryClient made from a Config and the environment, as patient as a device has to be.
 
     Arguments:
         config: the device's Config.
         environ: the environment; this process's by default.
         endpoints: {registry host: base URL} in place of what the environment says.
+        place: where blobs come from whatever their registry, see composeapps.registry.settings.Registries.
     """
     from composeapps.pull.fetching import chunk_size
     from composeapps.registry.client import RegistryClient
@@ -244,4 +245,4 @@ def registry_client(config, environ=None, endpoints=None):
     return RegistryClient(
         endpoints, credentials=Credentials(environ=environ, settings=config.registries), timeout=SILENCE,
         environ=environ, settings=config.registries, patience=Patience(tries=TRIES, stubborn=True),
-        receive_buffer=chunk_size(config.parallel))
+        receive_buffer=chunk_size(config.parallel), place=place)

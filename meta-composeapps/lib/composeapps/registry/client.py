@@ -77,6 +77,7 @@ class RegistryClient:
         settings: {registry host: RegistrySettings}.
         patience: a Patience.
         receive_buffer: see transport.Transport.
+        place: see settings.Registries.
 
     ``notify`` is called with a line of text when a try failed and another follows.
 
@@ -89,11 +90,11 @@ class RegistryClient:
     is_remote = True
 
     def __init__(self, endpoints=None, credentials=None, timeout=60, context=None, environ=None, settings=None,
-                 patience=None, receive_buffer=None):
+                 patience=None, receive_buffer=None, place=None):
         environ = os.environ if environ is None else environ
         if endpoints is None:
             endpoints = given_endpoints(environ=environ)
-        self._registries = Registries(settings, endpoints, context)
+        self._registries = Registries(settings, endpoints, context, place=place)
         self._known = Known(self._registries, credentials or Credentials(environ=environ))
         self._transport = Transport(timeout, environ, receive_buffer)
         self.patience = patience or Patience()

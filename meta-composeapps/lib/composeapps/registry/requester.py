@@ -71,6 +71,8 @@ class Requester:
         Raises Unavailable when the registry's own failure may pass, else what its answer means.
         """
         registries = self._known.registries
+        if registries.place is not None and not push and (base := registries.place.url(ref.host)):
+            return self._from_place(base, method, ref, target, what, headers)
         if not push and not direct and isinstance(target, str):
             for name, base in registries.mirrors(ref.host):
                 if self._known.resting.get(base, 0) > time.monotonic():
@@ -91,6 +93,28 @@ class Requester:
                               hopeless=is_hopeless(err), reached=ref.host in self._known.reached) from None
         self._known.reached.add(ref.host)
         return self._accept(response, registry, ref, what)
+
+    def _from_place(self, base, method, ref, target, what, headers):
+        """Ask the place that stands for all registries; no login and no certificate of a registry's goes there."""
+        place = self._known.registries.place
+        where, mark, query = base.partition("?")
+        address = addresses.parse(f"{where}/v2/{quote(ref.path)}/{target}{mark}{query}", "the place of the blobs")
+        sent = {"User-Agent": f"composeapps/{__version__}", **(headers or {})}
+        unreachable = f"{what} cannot be had from {addresses.redacted(base)}"
+        try:
+            response = self._transport.send(method, address, sent, None, place.context)
+        except (OSError, *TRANSIENT) as err:
+            raise Unavailable(f"{unreachable}: {reason(err)}", reason(err), permanent=isinstance(err, PERMANENT),
+                              hopeless=is_hopeless(err), reached=True) from None
+        if response.status in _REDIRECTS:
+            response.close()
+            raise RegistryError(f"{unreachable}: it leads elsewhere: refused")
+        if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            text = message(response, [base, query])
+            if place.refused(base):
+                raise Unavailable(f"{unreachable}: {text}", text, reached=True)
+            raise RegistryError(f"{unreachable}: {text}")
+        return self._accept(response, Registry(ref.host, address.origin), ref, what)
 
     def _try_mirror(self, name, base, method, ref, target, headers):
         """Return a mirror's good answer, "" when it lacks what is asked for, or what is wrong with it."""

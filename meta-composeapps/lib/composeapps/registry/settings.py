@@ -121,13 +121,17 @@ class Registries:
         endpoints: {HOST: base URL}, which win over the settings' ``url``.
         context: an ssl.SSLContext for all registries; made for each from its settings by default.
         certificates: directories with a directory of certificates for each HOST.
+        place: where blobs come from whatever registry they are named by, or None. Its ``url(host)`` returns an address,
+            perhaps with a query, which stays behind the path of each request, or "" for the registry itself; its
+            ``context()`` the ssl.SSLContext; its ``refused(url)`` is told that the address is not taken any more, and
+            returns whether another one may be.
     """
 
-    def __init__(self, settings=None, endpoints=None, context=None, certificates=CERTIFICATES):
+    def __init__(self, settings=None, endpoints=None, context=None, certificates=CERTIFICATES, place=None):
         self._settings = dict(settings or {})
         for host, url in (endpoints or {}).items():
             self._settings[host] = self._settings.get(host, RegistrySettings())._replace(url=url)
-        self._context, self._certificates = context, certificates
+        self._context, self._certificates, self.place = context, certificates, place
         self._contexts, self._plain = {}, None
         self._lock = threading.Lock()
 

@@ -135,6 +135,11 @@ class Response:
             self._finished(self._connection, False)
             self._connection = None
 
+    def certificate(self):
+        """Return the peer's certificate as ssl.SSLSocket.getpeercert does, None without TLS or when all was read."""
+        read = getattr(self._connection and self._connection.sock, "getpeercert", None)
+        return read() if read else None
+
     def _check_pace(self, count):
         self._since += count
         if (spent := self._connection.waited - self._pace) > self._timeout:

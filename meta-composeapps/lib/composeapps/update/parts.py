@@ -12,11 +12,12 @@ class Parts:
 
     ``notify`` is called with a line of text at each step that takes time; ``progress`` with the
     pinned Reference of what is fetched, it returns a progress.Progress. None shows none. ``held`` is the
-    records.lock.Held of the state's lock while ``locked`` holds it.
+    records.lock.Held of the state's lock while ``locked`` holds it. ``place`` is where blobs come from whatever their
+    registry (composeapps.registry.settings.Registries), None for the registries themselves.
     """
 
-    def __init__(self, config, notify=lambda text: None, progress=None):
-        self.config, self.notify, self.progress = config, notify, progress
+    def __init__(self, config, notify=lambda text: None, progress=None, place=None):
+        self.config, self.notify, self.progress, self.place = config, notify, progress, place
         self._client, self.held = None, None
         # What was read of the images of apps that a start finds in place: many are based on the same ones.
         self.images = {}
@@ -110,7 +111,7 @@ class Parts:
         from composeapps.pull.pull import registry_client
 
         if self._client is None:
-            self._client = registry_client(self.config)
+            self._client = registry_client(self.config, place=self.place)
             self._client.notify = self.notify
         return self._client
 
