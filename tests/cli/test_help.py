@@ -15,12 +15,15 @@ from composeapps.cli import helptext, main
 from support import helps
 
 LIB = Path(composeapps.__file__).parents[1]
-COMMANDS = ["", *main.COMMANDS]
+COMMANDS = ["", *main.COMMANDS, *(f"target {each}" for each in main.build_parser("target").subcommands()["target"]
+                                 .subcommands())]
 
 
 def parser_of(name):
-    whole = main.build_parser(name or None)
-    return whole._subparsers._group_actions[0].choices[name] if name else whole
+    found = main.build_parser(name.split()[0] if name else None)
+    for word in name.split():
+        found = found.subcommands()[word]
+    return found
 
 
 def run(*words, **environment):
@@ -65,6 +68,13 @@ def test_wrong_usage_leads_to_the_commands_own_help(words):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert done.stderr.endswith(f"; try 'composeapps {words[0]} --help'\n")
+
+
+@pytest.mark.parametrize("words", [("list",), ("list", "repo", "--no-such"), ("create", "repo")])
+def test_wrong_usage_of_a_command_of_a_command_leads_to_its_own_help(words):
+    done = run("target", *words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.endswith(f"; try 'composeapps target {words[0]} --help'\n")
 
 
 def test_wrong_usage_of_the_whole_leads_to_its_help():

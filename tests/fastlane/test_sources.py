@@ -43,6 +43,7 @@ OWNERS = {
 ROOMS = (
     "__main__ bbfetch",
     "cli",
+    "signing",
     "delivery",
     "update status",
     "switching",
@@ -107,6 +108,30 @@ def test_the_package_knows_all_of_its_files():
     assert sources.files() == tree
 
 
+def test_what_signs_for_a_factory_is_not_on_devices():
+    left_out = set(sources.files()) - set(sources.device_files())
+    assert {"composeapps/signing/keys.py", "composeapps/cli/target.py"} <= left_out
+    assert all((PACKAGE / each).exists() for each in sources.FACTORY_SIDE)
+    assert "sources.device_files()" in RECIPE
+    # What stays needs none of it.
+    for path in sources.device_files():
+        assert "signing" not in _rooms_imported(LIB / path), path
+
+
+def test_without_that_room_the_commands_are_not_there(tmp_path):
+    for name in sources.device_files():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(LIB / name)
+    # The links are not followed for the package's own place.
+    code = "from composeapps.cli import main; print(*main.COMMANDS)"
+    told = subprocess.run([sys.executable, "-B", "-c", code], env={"PYTHONPATH": str(tmp_path)}, text=True, check=True,
+                          capture_output=True).stdout.split()
+    assert "pull" in told and "target" not in told
+    told = subprocess.run([sys.executable, "-B", "-c", code], env={"PYTHONPATH": str(LIB)}, text=True, check=True,
+                          capture_output=True).stdout.split()
+    assert "target" in told
+
+
 def test_the_recipe_version_is_that_of_the_package():
     found = re.search(r'^__version__ = "(.*)"', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)
     assert list((LAYER / "recipes-composeapps/composeapps").glob(f"composeapps_{found[1]}.bb"))
@@ -115,7 +140,7 @@ def test_the_recipe_version_is_that_of_the_package():
 def test_the_recipe_depends_on_the_python_packages_that_the_package_imports():
     owner = {module: package for package, modules in OWNERS.items() for module in modules.split()}
     wanted = set()
-    for path in PACKAGE.rglob("*.py"):
+    for path in (LIB / name for name in sources.device_files()):
         for module in _imports(path) - {"composeapps", "bb"}:
             assert module in owner, f"say in OWNERS which package of openembedded-core has {module}"
             assert module == "yaml" or module in sys.stdlib_module_names

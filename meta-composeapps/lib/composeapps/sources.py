@@ -5,6 +5,8 @@ import ast
 import os
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
+# What a factory signs with, and the commands for that. A device has neither: it has no keys of a factory either.
+FACTORY_SIDE = ("signing/", "cli/target.py", "cli/target_actions.py", "cli/target_help.py")
 
 
 def directories():
@@ -17,11 +19,17 @@ def directories():
 
 
 def files():
-    """Return the package's source files, sorted, as paths that begin with the package's name."""
+    """Return all of the package's source files, sorted, as paths that begin with the package's name."""
     top = os.path.dirname(PACKAGE)
     return sorted(
         os.path.relpath(os.path.join(place, name), top)
         for place in directories() for name in os.listdir(place) if name.endswith(".py"))
+
+
+def device_files():
+    """Return those of ``files`` that a device gets."""
+    top = os.path.basename(PACKAGE)
+    return [path for path in files() if not path[len(top) + 1:].startswith(FACTORY_SIDE)]
 
 
 def needed_by(module):

@@ -15,9 +15,9 @@ inherit composeapps-paths features_check python3native systemd
 FILESEXTRAPATHS:prepend := "${THISDIR}/../../lib:"
 
 def composeapps_sources(d):
-    """Return the SRC_URI entries of the package's files."""
+    """Return the SRC_URI entries of the package's files that devices get."""
     import composeapps.sources
-    return " ".join("file://" + path for path in composeapps.sources.files())
+    return " ".join("file://" + path for path in composeapps.sources.device_files())
 
 python () {
     # A file that comes or goes changes its directory, and then this recipe is parsed again.

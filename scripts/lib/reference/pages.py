@@ -28,7 +28,10 @@ def render(top):
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=False,
                             trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     templates.filters["cell"] = cell
-    commands = {name: _parser(name) for name in main.COMMANDS}
+    commands = {}
+    for name in main.COMMANDS:
+        commands[name] = _parser(name)
+        commands.update({f"{name} {below}": each for below, each in commands[name].subcommands().items()})
     scripts = {name: commandlines.parser(name) for name in commandlines.SCRIPTS}
     # The pages are the same, whatever terminal they are made on.
     with mock.patch.dict(os.environ, {"COLUMNS": "80"}):
@@ -63,7 +66,7 @@ def cell(text):
 
 
 def _parser(name):
-    return main.build_parser(name)._subparsers._group_actions[0].choices[name]
+    return main.build_parser(name).subcommands()[name]
 
 
 def _environment(parsers):

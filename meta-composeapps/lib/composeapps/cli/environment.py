@@ -16,6 +16,7 @@ VARIABLES = {
     "https_proxy, http_proxy, all_proxy, no_proxy":
         "the proxy to registries, an http:// one, and hosts without it; also in capitals; 'proxy' in the configuration "
         "wins",
+    "COMPOSEAPPS_PASSPHRASE_FILE": "a file with pass phrases of keys, one a line, where --passphrase-file names none",
     "COLUMNS": "how wide help may become, 80 at most",
     "NO_COLOR": "when it is set, no colours",
     "COMPOSEAPPS_BUILD": "directory for all products instead of build/",

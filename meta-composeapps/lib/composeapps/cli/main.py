@@ -44,6 +44,13 @@ COMMANDS = {
     "version": ("version", "print the versions of this program and of what it works with"),
 }
 
+# Where releases are made; the package on a device has no signing room.
+FACTORY_COMMANDS = {
+    "target": ("target", "sign what devices are to run: Targets, their keys and their repository"),
+}
+if os.path.isdir(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "signing")):
+    COMMANDS.update(FACTORY_COMMANDS)
+
 # New objects after which those are looked for that only hold each other.
 _GARBAGE = 20_000
 

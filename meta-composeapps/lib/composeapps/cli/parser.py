@@ -65,11 +65,17 @@ class Parser(argparse.ArgumentParser):
         self._words = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
+    def subcommands(self):
+        """Return {name: Parser} of the commands that this one has, {} for none."""
+        return {name: each for action in self._actions if isinstance(action, argparse._SubParsersAction)
+                for name, each in action.choices.items()}
+
     def _meant(self, found):
         """Return the parser of the subcommand that was given, this one without any."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                return action.choices.get(getattr(found, action.dest, None), self)
+                meant = action.choices.get(getattr(found, action.dest, None))
+                return meant._meant(found) if meant else self
         return self
 
     def error(self, message):
