@@ -104,8 +104,8 @@ class Device:
         self.config = self.root / "config.toml"
         self.configure(**settings)
 
-    def configure(self, **settings):
-        """Write the configuration."""
+    def configure(self, more="", **settings):
+        """Write the configuration; ``more`` is text at its end, of other sections."""
         values = {"soak_time": 0, "health_timeout": 60, "factory_file": f"{self.root}/factory.json",
                   "factory_store": f"{self.root}/factory",
                   "state_dir": str(self.states.root), "docker_host": self.daemon.host,
@@ -114,7 +114,7 @@ class Device:
         # A disk of the machine that runs the tests may be fuller than a device's should be.
         self.config.write_text(
             f'[pacman]\nreset_apps_root = "{self.store.root}"\ncompose_apps_root = "{self.compose_root}"\n'
-            f"storage_watermark = 95\n[composeapps]\n" + "\n".join(lines) + "\n")
+            f"storage_watermark = 95\n[composeapps]\n" + "\n".join(lines) + f"\n{more}")
 
     def load_config(self):
         """Return the configuration as the agent has it."""

@@ -59,6 +59,11 @@ def _identity(args):
         else:
             print(request, end="")
         return 0
+    return show(args, directory)
+
+
+def show(args, directory):
+    """Print who the device is, by its identity's directory; return the exit status."""
     found = describe(directory)
     if args.json:
         output.print_json(found)
@@ -133,20 +138,21 @@ def _take(args, directory, provision):
     from composeapps.disk import certify
     from composeapps.errors import NotFoundError
 
-    authority = _read(args.authority) if args.authority else ""
+    authority = read_text(args.authority) if args.authority else ""
     if args.authority:
         certify.check_authority(authority)
     if args.certificate:
         if not provision.has(directory, provision.KEY):
             raise NotFoundError("this device has no key that the certificate could be for")
-        certificate = _read(args.certificate)
+        certificate = read_text(args.certificate)
         certify.check_pair(Path(directory, provision.KEY).read_text(), certificate)
         provision.put(directory, provision.CERTIFICATE, certificate)
     if authority:
         provision.put(directory, provision.AUTHORITY, authority)
 
 
-def _read(name):
+def read_text(name):
+    """Return what a file holds, "-" for standard input; raises UsageError for more than a certificate can be."""
     try:
         if name == "-":
             data = sys.stdin.buffer.read(_LARGEST + 1)

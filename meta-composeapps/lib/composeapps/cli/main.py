@@ -35,6 +35,7 @@ COMMANDS = {
     "history": ("status", "list the last updates and what became of them"),
     "selftest": ("selftest", "test at the end of a production line whether this device is good"),
     "identity": ("identity", "show who this device is, make its key, put its certificate in place"),
+    "enroll": ("enroll", "register this device with its factory, and get its certificate"),
     "factory-reset": ("factory_reset", "go back to the preloaded apps: wipe the data at the next start"),
     "fsck": ("fsck", "check and repair dockerd's store while dockerd is down"),
     "convert": ("convert", "make old-style apps (.dockerapp, unpinned compose files) publishable"),

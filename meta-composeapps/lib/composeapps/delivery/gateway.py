@@ -39,27 +39,26 @@ class Answer:
         self.status, self.headers, self.body = status, headers, body
 
 
-class Gateway:
-    """Speaks with the server that the configuration names; a context manager.
+class Service:
+    """A server that is asked over one kept connection; a context manager.
 
     Arguments:
-        config: the Config, with a ``server``.
-        floor: the time, in seconds since 1970, before which no clock is believed (the build's, or what was last seen
-            signed). When the device's clock is behind it, certificates are held against this time.
+        base: its address, a text.
+        what: how errors about the address name it.
+        context: called without arguments for the ssl.SSLContext.
         environ: where a proxy is looked up.
         timeout: seconds of silence.
 
-    ``target`` is the name of the Target that is installed and ``apps`` the names of the apps that run; both go with
-    each request, None for what is not known. ``requests`` counts them.
+    ``base`` is its address.Address; ``requests`` counts what it was asked. No redirection is followed. Every method
+    raises RegistryError: an Unavailable for what may pass, a Refused for a status of 400 or more that will not.
     """
 
-    def __init__(self, config, floor=0, environ=None, timeout=SILENCE):
-        self._config, self._floor = config, floor
-        self.server = addresses.parse(config.server, "the server of [delivery]")
-        self.repo = addresses.parse(config.repo_server or f"{config.server}/repo", "repo_server of [delivery]")
-        self.target, self.apps, self.requests = None, None, 0
+    # How errors name it.
+    kind = "the server"
+
+    def __init__(self, base, what, context, environ=None, timeout=SILENCE):
+        self.base, self.requests, self._context = addresses.parse(base, what), 0, context
         self._transport = Transport(timeout, environ)
-        self._contexts = {}
 
     def __enter__(self):
         return self
@@ -71,38 +70,37 @@ class Gateway:
         """End the connection."""
         self._transport.close()
 
-    def fetch(self, name, limit):
-        """Return a file of the signed metadata (bytes), None when the server has none.
+    def get(self, path, what, limit=ANSWER, good=(200,), headers=None):
+        """Ask for what is below the server; return the Answer.
 
         Arguments:
-            name: "timestamp.json", "2.root.json".
-            limit: bytes; a longer one is an error.
-
-        Raises RegistryError, which is an Unavailable for what may pass.
+            path: below its address.
+            what: how errors name what is asked for.
+            limit: bytes; a longer answer is an error.
+            good: the statuses of HTTP that are none.
+            headers: {name: value}.
         """
-        answer = self._ask("GET", _below(self.repo, name), name, limit=limit, good=(200, 404))
-        return answer.body if answer.status == HTTPStatus.OK else None
-
-    def get(self, path, what, limit=ANSWER, good=(200,), headers=None):
-        """Ask for what is below the server; return the Answer. The errors are those of ``fetch``."""
-        return self._ask("GET", _below(self.server, path), what, headers, limit=limit, good=good)
+        return self._ask("GET", _below(self.base, path), what, headers, limit=limit, good=good)
 
     def send(self, method, path, what, body, kind="application/json", good=(200,), headers=None):
-        """Send bytes, or nothing (None), to what is below the server; return the Answer.
-
-        Raises RegistryError, which is an Unavailable for what may pass, and a Refused for a status of 400 or more that
-        is none of ``good`` and will not pass.
-        """
+        """Send bytes, or nothing (None), to what is below the server; return the Answer."""
         more = {"Content-Type": kind} if body is not None else {"Content-Length": "0"}
-        return self._ask(method, _below(self.server, path), what, {**more, **(headers or {})}, body, good=good)
+        return self._ask(method, _below(self.base, path), what, {**more, **(headers or {})}, body, good=good)
+
+    def headers(self):
+        """Return {name: value} of what each request has."""
+        return {"User-Agent": f"composeapps/{__version__}"}
+
+    def check(self, response):
+        """Look at an answer before it is read."""
 
     def _ask(self, method, address, what, headers=None, body=None, limit=ANSWER, good=(200,)):
-        failed = f"the server {address.origin.url} failed on {what}"
+        failed = f"{self.kind} {address.origin.url} failed on {what}"
         self.requests += 1
         try:
-            response = self._transport.send(method, address, {**self._headers(), **(headers or {})}, body,
-                                            self.context)
-            self._check_time(response)
+            response = self._transport.send(method, address, {**self.headers(), **(headers or {})}, body,
+                                            self._context)
+            self.check(response)
             with contextlib.closing(response):
                 if response.status not in good:
                     self._refuse(response, failed)
@@ -137,13 +135,47 @@ class Gateway:
         if isinstance(err, ssl.SSLError) and not isinstance(err, ssl.SSLCertVerificationError) and (
                 "ALERT" in (err.reason or "")):
             return f"{text}; it does not take this device's certificate: 'composeapps identity' shows it"
-        if isinstance(err, ConnectionError) and not isinstance(err, PERMANENT):
+        if isinstance(err, ConnectionError | ssl.SSLError) and not isinstance(
+                err, (*PERMANENT, ssl.SSLCertVerificationError)):
             # Its alert may be lost with the connection.
             return f"{text}; perhaps it does not take this device's certificate: 'composeapps identity' shows it"
         return text
 
-    def _headers(self):
-        found = {"User-Agent": f"composeapps/{__version__}"}
+
+class Gateway(Service):
+    """The device gateway that the configuration names.
+
+    Arguments:
+        config: the Config, with a ``server``.
+        floor: the time, in seconds since 1970, before which no clock is believed (the build's, or what was last seen
+            signed). When the device's clock is behind it, certificates are held against this time.
+        files: see make_context.
+        environ, timeout: as of a Service.
+
+    ``target`` is the name of the Target that is installed and ``apps`` the names of the apps that run; both go with
+    each request, None for what is not known.
+    """
+
+    def __init__(self, config, floor=0, files=None, environ=None, timeout=SILENCE):
+        super().__init__(config.server, "the server of [delivery]", self.context, environ, timeout)
+        self._config, self._floor, self._files = config, floor, files
+        self._repo = addresses.parse(config.repo_server or f"{config.server}/repo", "repo_server of [delivery]")
+        self.target, self.apps = None, None
+        self._contexts = {}
+
+    def fetch(self, name, limit):
+        """Return a file of the signed metadata (bytes), None when the server has none.
+
+        Arguments:
+            name: "timestamp.json", "2.root.json".
+            limit: bytes; a longer one is an error.
+        """
+        answer = self._ask("GET", _below(self._repo, name), name, limit=limit, good=(200, 404))
+        return answer.body if answer.status == HTTPStatus.OK else None
+
+    def headers(self):
+        """Return the headers that tell the device's state."""
+        found = super().headers()
         if self._config.tags:
             found["x-ats-tags"] = self._config.tags[0]
         if self.target is not None:
@@ -154,29 +186,29 @@ class Gateway:
 
     def context(self):
         """Return the ssl.SSLContext with the device's certificate. Raises UsageError for an identity that is none."""
-        return self._context(True)
-
-    def _context(self, own):
-        if own not in self._contexts:
-            self._contexts[own] = make_context(self._config.identity_dir, own, self.is_behind())
-        return self._contexts[own]
+        return self._made(True)
 
     def anonymous(self):
         """Return the ssl.SSLContext without it, for addresses that have a token in them."""
-        return self._context(False)
+        return self._made(False)
+
+    def _made(self, own):
+        if own not in self._contexts:
+            self._contexts[own] = make_context(self._config.identity_dir, own, self.is_behind(), self._files)
+        return self._contexts[own]
 
     def is_behind(self):
         """Tell whether the device's clock says less than what is known to have been."""
         return time.time() < self._floor
 
-    def _check_time(self, response):
+    def check(self, response):
         """Have a clock that is behind accept no certificate that was out of date at the floor."""
         if not self.is_behind():
             return
         certificate = response.certificate()
         if certificate and ssl.cert_time_to_seconds(certificate["notAfter"]) < self._floor:
             response.close()
-            raise RegistryError(f"the server {self.server.origin.url} shows a certificate that has expired, even by "
+            raise RegistryError(f"the server {self.base.origin.url} shows a certificate that has expired, even by "
                                 "the oldest time that can be: refused")
 
 
@@ -233,7 +265,7 @@ class Blobs:
                 return ""
             raise
         text = answer.body.decode("latin-1").strip()
-        home = self._gateway.server.origin
+        home = self._gateway.base.origin
         try:
             address = addresses.parse(text, what) if text.isprintable() else None
         except RegistryError:
@@ -244,13 +276,14 @@ class Blobs:
         return str(address)
 
 
-def make_context(directory, own=True, timeless=False):
+def make_context(directory, own=True, timeless=False, files=None):
     """Return an ssl.SSLContext of a device's identity: its authority, and its certificate and key where ``own``.
 
     Arguments:
         directory: the identity's.
         own: whether the device shows its certificate.
         timeless: whether certificates are taken whatever the clock says of them.
+        files: {name: path} of files that are used in place of those of these names.
 
     The key may lie elsewhere: pkey.pem then names it ("PKCS#11 PROVIDER URI"), and OpenSSL's provider has it. Raises
     UsageError naming the file at fault.
@@ -259,10 +292,13 @@ def make_context(directory, own=True, timeless=False):
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if timeless:
         context.verify_flags |= _NO_CHECK_TIME
-    authority = Path(directory, provision.AUTHORITY)
+    def place(name):
+        return (files or {}).get(name) or Path(directory, name)
+
+    authority = place(provision.AUTHORITY)
     _load(authority, lambda: context.load_verify_locations(cafile=authority))
     if own:
-        certificate, key = Path(directory, provision.CERTIFICATE), Path(directory, provision.KEY)
+        certificate, key = place(provision.CERTIFICATE), place(provision.KEY)
         _load(certificate, lambda: context.load_cert_chain(certificate, key, password=lambda: ""))
     return context
 

@@ -37,6 +37,19 @@ def request(key, device, unit=""):
                     "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=critical,clientAuth")
 
 
+def certificates(data):
+    """Return the certificates (a list of texts in PEM) of a PKCS #7 container (bytes, DER) without signatures.
+
+    That is what EST servers answer (RFC 7030, 4.2.3). Raises UsageError for what is none, NotFoundError, StorageError.
+    """
+    try:
+        text = _openssl("pkcs7", "-inform", "DER", "-print_certs", given=data)
+    except StorageError as err:
+        raise UsageError(f"the server's answer has no certificates that can be read: {err}") from None
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    return [f"{begin}{each.partition(end)[0]}{end}\n" for each in text.split(begin)[1:]]
+
+
 def check_pair(key, certificate):
     """See that a private key and a certificate (texts in PEM) belong together. Raises UsageError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -63,10 +76,10 @@ def check_authority(text):
                          "have to be PEM") from None
 
 
-def _openssl(*words):
+def _openssl(*words, given=b""):
     try:
-        done = subprocess.run(["openssl", *map(os.fspath, words)], stdin=subprocess.DEVNULL, capture_output=True,
-                              check=False, env=programs.ENVIRONMENT)
+        done = subprocess.run(["openssl", *map(os.fspath, words)], input=given, capture_output=True, check=False,
+                              env=programs.ENVIRONMENT)
     except FileNotFoundError:
         raise NotFoundError("this device has no program openssl: add openssl-bin to its image, or give it a key by "
                             "scripts/provision") from None

@@ -11,16 +11,19 @@ from typing import NamedTuple
 from composeapps.errors import UsageError
 
 _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0xA0, 0x17, 0x18
-# Object identifier 2.5.4.3, commonName.
-_COMMON_NAME = bytes.fromhex("550403")
+# Object identifiers 2.5.4.3, commonName, and 2.5.4.11, organizationalUnitName.
+_COMMON_NAME, _UNIT = bytes.fromhex("550403"), bytes.fromhex("55040b")
 
 
 class Certificate(NamedTuple):
-    """``names``: the common names of the subject; from when and until when it is good, UTC."""
+    """``names``: the common names of the subject, ``units``: its organizational units; from when and until when it is
+    good, UTC.
+    """
 
     names: tuple
     not_before: datetime.datetime
     not_after: datetime.datetime
+    units: tuple = ()
 
 
 def read(pem):
@@ -34,7 +37,8 @@ def read(pem):
             fields = fields[1:]
         # serial number, signature, issuer, validity, subject
         before, after = (_time(*each) for each in _values(fields[3][1]))
-        return Certificate(tuple(_common_names(fields[4][1])), before, after)
+        subject = fields[4][1]
+        return Certificate(tuple(_named(subject, _COMMON_NAME)), before, after, tuple(_named(subject, _UNIT)))
     except (ValueError, IndexError):
         raise UsageError("the certificate cannot be read: it has to be X.509, in PEM") from None
 
@@ -56,11 +60,11 @@ def _values(data):
         yield tag, content
 
 
-def _common_names(subject):
+def _named(subject, wanted):
     for _tag, group in _values(subject):
         for _tag, pair in _values(group):
             (_tag, kind), (_tag, text) = _values(pair)
-            if kind == _COMMON_NAME:
+            if kind == wanted:
                 yield text.decode("utf-8", "replace")
 
 

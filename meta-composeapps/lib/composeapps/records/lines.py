@@ -148,6 +148,11 @@ def mend(root, name, valid=bool):
     return f"{copy} {second.damage}: it is made anew from {path}" if second.damage else ""
 
 
+def replace(root, name, values):
+    """Have a record hold these objects and no others; the caller holds its lock. Raises OSError."""
+    _write(root, name, values)
+
+
 def _write(root, name, values):
     sealed.write(root, name, b"".join(map(encode, values)))
 

@@ -81,8 +81,11 @@ def message(response, secrets=()):
         if (response.headers.get("Content-Type") or "").startswith("text/plain"):
             text = data.decode(errors="replace").strip().partition("\n")[0]
         else:
-            errors = parse_json(data, "answer").get("errors")
-            text = errors[0].get("message") or errors[0].get("code")
+            found = parse_json(data, "answer")
+            # A registry says it in a list, other servers at the top.
+            text = found.get("message")
+            if errors := found.get("errors"):
+                text = errors[0].get("message") or errors[0].get("code")
     except (CorruptError, AttributeError, IndexError, TypeError, KeyError, OSError):
         return status
     finally:

@@ -10,7 +10,7 @@ import contextlib
 from composeapps.app.tree import WHOLE
 from composeapps.errors import ComposeAppsError, LockedError, StorageError, UpdateLockedError
 from composeapps.oci.reference import parse_pinned
-from composeapps.records import journal, lock, preloaded, rejection
+from composeapps.records import journal, lock, preloaded, rejection, reports
 from composeapps.sizes import human_size
 from composeapps.switching import changes as differences
 from composeapps.switching import switch as switching
@@ -72,6 +72,7 @@ def _download(work, target, source):
     parts.look.forget()
     if survey.missing:
         work.tell.call(work.entry, callback.DOWNLOAD_POST, callback.OK)
+        work.tell.report(work.entry, reports.DOWNLOAD_COMPLETED, True, bytes=survey.size)
 
 
 def _keep_way_back(work, source):
@@ -100,8 +101,11 @@ def _announce(work, survey):
     space.check(space.needs(survey.app, survey.missing, parts.store, parts.look, parts.config,
                             survey.documents))
     work.record()
+    work.tell.report(work.entry, reports.INIT_STARTED)
+    work.tell.report(work.entry, reports.INIT_COMPLETED, True, bytes=survey.size, blobs=len(survey.missing))
     if survey.missing:
         work.tell.ask(work.entry, callback.DOWNLOAD_PRE)
+        work.tell.report(work.entry, reports.DOWNLOAD_STARTED, bytes=survey.size)
         _make_way(work, old, survey.app, changes)
         parts.notify(f"{work.name}: fetching {human_size(survey.size)} in {len(survey.missing)} blobs")
     return changes
@@ -148,6 +152,7 @@ def begin(work):
     work.tell.ask(work.entry, callback.INSTALL_PRE)
     if parts.config.callback_program:
         work.checked = None
+    work.tell.report(work.entry, reports.INSTALLATION_STARTED)
     work.record(step=journal.SWITCHING, attempt=1)
 
 
@@ -181,6 +186,7 @@ def switch(work):
             parts.look.forget(images=False)
         switching.apply(old, new, images, changes, parts.states, parts.look, parts.config, parts.store, entry.force,
                         parts.notify, checked=checked or ())
+        work.tell.report(entry, reports.APPLIED)
         work.record(must=False, step=journal.VERIFYING)
 
 
@@ -208,6 +214,7 @@ def commit(work):
         preloaded.note(parts.states, work.name, *filter(None, (entry.source, entry.target)))
     work.tell.note(work.entry, "committed", entry.reason)
     work.tell.call(work.entry, callback.INSTALL_POST, callback.OK)
+    work.tell.report(work.entry, reports.INSTALLATION_COMPLETED, True)
     with still_unfinished(entry, "is in place, but its journal cannot be removed"):
         journal.remove(parts.states, work.name)
     work.over = result(work.name, entry.source, entry.target, UPDATED)

@@ -13,7 +13,8 @@ class Parts:
     ``notify`` is called with a line of text at each step that takes time; ``progress`` with the
     pinned Reference of what is fetched, it returns a progress.Progress. None shows none. ``held`` is the
     records.lock.Held of the state's lock while ``locked`` holds it. ``place`` is where blobs come from whatever their
-    registry (composeapps.registry.settings.Registries), None for the registries themselves.
+    registry (composeapps.registry.settings.Registries), None for the registries themselves. ``reporter`` may be set to
+    None by who reports of several apps as one.
     """
 
     def __init__(self, config, notify=lambda text: None, progress=None, place=None):
@@ -82,6 +83,15 @@ class Parts:
     def states(self):
         """The StateDirectory."""
         return StateDirectory(self.config.state_dir)
+
+    @cached_property
+    def reporter(self):
+        """The records.reports.Reporter, None where no factory is to be told."""
+        if not self.config.server:
+            return None
+        from composeapps.records.reports import Reporter
+
+        return Reporter(self.states.root, self.notify)
 
     @cached_property
     def unmended(self):

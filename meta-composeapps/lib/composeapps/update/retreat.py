@@ -15,7 +15,7 @@ from composeapps.errors import (
     UpdateLockedError,
 )
 from composeapps.oci.reference import parse_pinned
-from composeapps.records import journal, rejection
+from composeapps.records import journal, rejection, reports
 from composeapps.switching import switch as switching
 from composeapps.update import callback, removal
 from composeapps.update.work import reachable, still_unfinished
@@ -102,6 +102,8 @@ def end_back(work):
     refused = rejection.rejected(parts.states, entry.target, parts.config.max_failures)
     if entry.counts and refused:
         work.tell.call(work.entry, callback.REJECTED, reason=entry.reason)
+    work.tell.report(work.entry, reports.INSTALLATION_COMPLETED, False, reason=entry.reason,
+                     rejected=bool(entry.counts and refused) or None)
     with still_unfinished(entry, "was rolled back, but its journal cannot be removed"):
         journal.remove(parts.states, work.name)
     if isinstance(work.cause, UpdateLockedError):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Who is told of an update's steps: the callback program, which may put some off, and the history."""
+"""Who is told of an update's steps: the callback program, which may put some off, the history, the factory."""
 
 import time
 
 from composeapps.errors import UnfinishedError
-from composeapps.records import history, journal
+from composeapps.records import history, journal, reports
 from composeapps.update import callback
 
 
@@ -38,8 +38,18 @@ class Telling:
         history.append(self._parts.states, {key: value for key, value in known.items() if value not in ("", None)},
                        self._parts.notify)
 
+    def report(self, entry, kind, success=None, **details):
+        """Have the factory told of an event, a kind that composeapps.records.reports has."""
+        if self._parts.reporter is not None:
+            known = {"from": entry.source, "to": entry.target, **details}
+            self._parts.reporter.tell(kind, reports.correlation(entry.started, entry.identifier), entry.target, "",
+                                      success, {key: value for key, value in known.items() if value not in ("", None)})
+
     def failed(self, entry, err):
         """Tell of an update that this run leaves before its end."""
+        if not entry.begun and not isinstance(err, UnfinishedError):
+            kind = (reports.DOWNLOAD_COMPLETED if entry.step == journal.FETCHING else reports.INSTALLATION_COMPLETED)
+            self.report(entry, kind, False, reason=str(err))
         if entry.begun:
             self.call(entry, callback.INSTALL_POST, callback.NEEDS_COMPLETION, str(err))
             return
