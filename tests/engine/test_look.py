@@ -3,7 +3,6 @@
 
 import functools
 import threading
-import time
 
 import pytest
 
@@ -149,19 +148,15 @@ def test_of_an_app_that_was_changed_only_its_own_list_is_asked_for(change):
     assert len(look.containers()) == 3
 
 
-def test_a_list_is_asked_for_anew_when_work_has_taken_its_time(monkeypatch):
-    engine, now = _Engine(_of_app(1), _of_app(2)), [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    look, theirs = Look(engine), f"{WORKING_DIR}=/apps/2"
-    assert len(look.containers(theirs)) == 1
-    engine.listed = []
-    now[0] += 60
-    assert len(look.containers(theirs)) == 1, "nothing was done meanwhile"
-    look.load([], [])
-    assert look.containers(theirs) == []
-    engine.listed = [_of_app(2)]
-    look.changed("/apps/1")
-    assert look.containers(theirs) == [], "it is of just now"
+def test_who_comes_to_an_app_after_other_work_asks_for_its_list_anew():
+    engine = _Engine(_of_app(1), _of_app(2), _of_app(3))
+    look, first, second = Look(engine), *(f"{WORKING_DIR}=/apps/{number}" for number in (1, 2))
+    look.doubt("/apps/1")
+    assert len(look.containers(first)) == len(look.containers(second)) == 1 and engine.heard == ["containers"]
+    engine.listed = [_of_app(2), _of_app(3)]
+    look.doubt("/apps/1")
+    assert look.containers(first) == [] and len(look.containers(second)) == 1
+    assert engine.heard == ["containers", f"containers {first}"]
 
 
 def test_what_containers_mount_is_asked_for_again_only_of_an_app_that_may_have_new_ones():
@@ -178,18 +173,6 @@ def test_what_containers_mount_is_asked_for_again_only_of_an_app_that_may_have_n
     seen.changed("/apps/4", "p4")
     assert seen.mounts() == [("/apps/1/conf", False), ("/apps/1/data", True)]
     assert engine.heard.count("containers") == 1 and f"containers {WORKING_DIR}=/apps/4" in engine.heard
-
-
-def test_what_is_older_than_seconds_is_asked_for_anew_when_other_work_begins(monkeypatch):
-    engine, now = _Engine(_of_app(1)), [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    look = Look(engine)
-    for later, times in ((0, 1), (3, 1), (3, 2)):
-        now[0] += later
-        look.refresh()
-        look.containers()
-        look.images()
-        assert engine.heard.count("containers") == engine.heard.count("images") == times
 
 
 def test_what_was_changed_here_is_inspected_though_the_list_shows_it_running():

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from composeapps.engine import client
+from composeapps.engine.look import Look
 from composeapps.errors import EngineError
 from composeapps.installed.install import load_from_store
 from composeapps.oci.reference import parse_pinned
@@ -71,10 +72,11 @@ def test_what_is_as_it_should_be_is_looked_at_once(device, count, counted, name,
     changed["s0"]["environment"] = {"VERSION": "2"}
     version = put(device, f"{name}x0", changed, **_top(kind, services))
     assert count("update", version) <= UPDATE + EACH + REPLACED, counted.own
-    # Each of them is stopped, and started, by one request, and looked at by another one where it does not run.
-    assert count("stop", "--all") <= LOOK + apps * services
+    # Each of them is stopped, and started, by one request, and looked at by another one where it does not run; that it
+    # takes long makes no difference: to these commands each second is half a minute.
+    assert count("stop", "--all", hurry=30) <= LOOK + apps * services
     assert count("ps") <= LOOK + apps * services
-    assert count("run", *[f"{name}x{number}" for number in range(apps)]) <= LOOK + EACH * apps * services
+    assert count("run", *[f"{name}x{number}" for number in range(apps)], hurry=30) <= LOOK + EACH * apps * services
     assert all(each[0]["State"]["Running"] for number in range(apps)
                for each in device.containers(f"{name}x{number}").values())
 
@@ -164,6 +166,28 @@ def test_what_was_stopped_runs_again_though_the_list_still_shows_it_running(devi
     assert count("run", name) == LOOK - 1 + EACH * 4
     monkeypatch.undo()
     assert all(each[0]["State"]["Running"] for each in device.containers(name).values())
+
+
+@pytest.mark.parametrize("meanwhile", ["gone", "running", "made anew"])
+def test_what_was_to_be_started_may_have_changed_until_its_turn(device, count, name, meanwhile):
+    uri = put(device, name, {"web": service(), "db": service()})
+    count("run", uri)
+    before = device.containers(name)
+    for found in before.values():
+        device.engine.stop(found[0]["Id"])
+    app, state = load_from_store(device.store, parse_pinned(uri)), device.states.get(name)
+    begun = runtime.begin(app, state, device.states, device.load_config(), Look(device.engine))
+    if meanwhile == "running":
+        device.engine.start(before["web"][0]["Id"])
+    else:
+        device.engine.remove("containers", before["web"][0]["Id"])
+    if meanwhile == "made anew":
+        count("run", name)
+    started = device.started(name)
+    begun()
+    after = device.containers(name)
+    assert all(len(found) == 1 and found[0]["State"]["Running"] for found in after.values()) and len(after) == 2
+    assert meanwhile == "gone" or device.started(name)["web"] == started["web"]
 
 
 @pytest.mark.parametrize("change", ["missing", "hook"])

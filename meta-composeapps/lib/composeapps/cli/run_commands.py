@@ -192,6 +192,9 @@ def _bring_up(args, parts, then):
         for note in repair.repair(parts.states):
             output.notify(note)
         wishes, problem = _wishes(args, parts)
+        # Before anything takes its time, what is installed is judged by what dockerd tells now.
+        known = set(parts.states.names())
+        wishes.sort(key=lambda wish: wish.name not in known)
         between = {entry.app for entry in journal.pending(parts.states) if entry.begun}
         with _beside(len(wishes) > 1) as begin:
             steps = []
@@ -216,8 +219,6 @@ def _bring_up(args, parts, then):
             for name, finish in steps:
                 results.add(name, finish)
         for name, task in later:
-            # These take their time.
-            parts.look.refresh()
             results.add(name, lambda task=task: then(*task())[0]())
         if problem:
             results.tell(problem)

@@ -17,13 +17,12 @@ change does not wait by a Look.
 A Look knows what goes through it: of the app whose container was changed it asks dockerd anew, by a list of that
 app's alone, and inspects the container. Who changes dockerd on another way, by docker compose above all, says so
 with ``changed``, or with ``forget`` when it may be anything. While a command works on one app others may change by
-themselves, so lists of some seconds ago are then asked for anew.
+themselves: who comes to an app after such work says so with ``doubt``. How long anything took decides nothing.
 """
 
 import bisect
 import contextlib
 import posixpath
-import time
 from _thread import allocate_lock, start_new_thread  # threading takes time to load
 
 from composeapps.engine import client
@@ -33,10 +32,10 @@ from composeapps.patterns import Pattern
 
 # For so many seconds the list is not believed of what ended.
 _LATELY = 60
-# For so many seconds a list is good enough for the other apps while this command works on one.
-_OLD = 5
 # What no change of containers makes untrue.
 _OF_IMAGES = ("images", "images by name", "image ids", "image", "data root")
+# What is asked about all apps at once.
+_OF_ALL = {("containers", None), ("networks", None), ("ended", None)}
 # dockerd's text on a container that runs.
 _UP = Pattern(r"Up [^()]*(?: \((?:health: )?(starting|healthy|unhealthy)\))?")
 
@@ -70,8 +69,6 @@ class Look:
         self._of_label, self._entries = {}, {}
         # Directories of the apps that may have containers which the answer of ``mounts`` lacks.
         self._made = set()
-        # When the first thing was asked for, and whether this command has worked on something since.
-        self._asked, self._worked = None, False
         self.kept = {}
 
     def __getattr__(self, name):
@@ -91,26 +88,22 @@ class Look:
         with self._lock:
             # An answer that is under way goes where nobody looks any more.
             self._known = {} if images else {key: slot for key, slot in self._known.items() if key[0] in _OF_IMAGES}
-            self._apart, self._asked, self._worked = set(), None, False
-            self._of_label, self._entries, self._made = {}, {}, set()
+            self._apart, self._of_label, self._entries, self._made = set(), {}, {}, set()
             if images:
                 self._told, self._learned = {}, set()
-
-    def refresh(self, images=True):
-        """Do what ``forget`` does unless all that is known is of the last seconds."""
-        if self._asked is not None and time.monotonic() - self._asked > _OLD:
-            self.forget(images)
 
     def changed(self, directory, project=""):
         """Take note that containers of the app in a directory were made, or it or its compose project was changed."""
         with self._lock:
             self._made.add(f"{WORKING_DIR}={directory}")
-        self._outdate(directory, project)
+        self.doubt(directory, project)
 
-    def _outdate(self, directory, project):
+    def doubt(self, directory, project=""):
         """Let the next question about an app's containers, or its project's networks, be put to dockerd."""
         with self._lock:
-            self._worked = True
+            # What was not asked for yet is as it is when it is.
+            if not self._known.keys() & _OF_ALL:
+                return
             for label in filter(None, (directory and f"{WORKING_DIR}={directory}",
                                        project and f"{PROJECT}={project}")):
                 self._apart.add(label)
@@ -137,8 +130,6 @@ class Look:
 
     def containers(self, label=None):
         """Return what Engine.containers does; a ``label`` is the app's directory or its project (``key=value``)."""
-        if self._worked:
-            self.refresh(images=False)
         if label is None and self._apart:
             self.forget(images=False)
         return self._labelled("containers", self._listed, label)
@@ -148,12 +139,10 @@ class Look:
         return self._labelled("networks", self._listed_networks, label)
 
     def first_list(self):
-        """Return what dockerd listed of all containers when it was asked first, if that was not long ago.
+        """Return what dockerd listed of all containers when it was asked first.
 
         Of those that were changed since ``containers`` tells by their labels.
         """
-        if self._worked:
-            self.refresh(images=False)
         return self._once(("containers", None), self._listed)
 
     def mounts(self):
@@ -266,11 +255,6 @@ class Look:
             if kind == "images":
                 self.forget()
 
-    def load(self, manifest, blobs):
-        """Do what Engine.load does; ``learn`` tells what came of it."""
-        self._worked = True
-        self.engine.load(manifest, blobs)
-
     def _change(self, action, container, *arguments, of=None, **options):
         of = of or container
         self._touched.add(of)
@@ -279,7 +263,7 @@ class Look:
         finally:
             entry = self._entries.get(of)
             if entry and (_label(entry, WORKING_DIR) or _label(entry, PROJECT)):
-                self._outdate(_label(entry, WORKING_DIR), _label(entry, PROJECT))
+                self.doubt(_label(entry, WORKING_DIR), _label(entry, PROJECT))
             else:
                 self.forget()
 
@@ -296,8 +280,6 @@ class Look:
 
     def _once(self, key, ask):
         with self._lock:
-            if self._asked is None:
-                self._asked = time.monotonic()
             slot = self._known.get(key)
             if slot is None:
                 slot = self._known[key] = _Slot()

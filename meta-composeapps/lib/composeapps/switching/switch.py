@@ -19,6 +19,7 @@ import contextlib
 import functools
 import itertools
 import time
+from typing import NamedTuple
 
 from composeapps.engine import client, look
 from composeapps.errors import EngineError
@@ -143,13 +144,14 @@ def apply(old, new, images, changes, states, engine, config, store, force=False,
             work.run()
 
 
-def start(project, rested=None, notify=lambda text: None):
+def start(project, rested=None, notify=lambda text: None, begun=None):
     """Start an installed app's services: those that do not run, are missing, or are of another version.
 
     Arguments:
         project: the Project, with its definition.
         rested: of an app that was stopped the IDs of the containers that had done their work; else None.
         notify: called with a line of text at each step that takes time.
+        begun: what ``begin`` found out, maybe a while ago.
 
     Locks are not looked at, and nothing is handed over. Raises EngineError, NotRunningError.
     """
@@ -157,9 +159,12 @@ def start(project, rested=None, notify=lambda text: None):
     project.claim()
     with _telling(project):
         work = _Work(project, None, True, False, notify, rested)
-        found = work.to_start()
+        found = begun.to_start if begun else work.to_start()
+        # To start what runs meanwhile is harmless, and what has gone since is found out by that.
         if found is not None and work.start(*found):
             return
+        if begun and begun.had_containers:
+            project.engine.changed(project.directory, project.name)
         work.tidy()
         check_names(project)
         work.run()
@@ -174,7 +179,16 @@ def begin(project, rested=None, notify=lambda text: None):
     project.claim()
     found = _Work(project, None, True, False, notify, rested).to_start()
     project.engine = seen
-    return None if found is not None and not found[0] else functools.partial(start, project, rested, notify)
+    if found is not None and not found[0]:
+        return None
+    return functools.partial(start, project, rested, notify, _Begun(found, found is None or any(found[1].values())))
+
+
+class _Begun(NamedTuple):
+    """What ``begin`` found out: what ``_Work.to_start`` returned, and whether the app may have containers."""
+
+    to_start: tuple | None
+    had_containers: bool
 
 
 @contextlib.contextmanager

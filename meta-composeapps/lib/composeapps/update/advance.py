@@ -145,7 +145,7 @@ def begin(work):
     new, old = work.read(entry.target, heal=True), work.readable(entry.source)
     changes = work.between(old, new)
     # Loading may have taken its time.
-    parts.look.refresh(images=False)
+    work.doubt()
     parts.look.ahead(parts.look.first_list, parts.look.ended, parts.look.networks)
     work.checked = switching.check_locks(old, new, changes, parts.states, parts.look, parts.config, entry.force,
                                          parts.notify)

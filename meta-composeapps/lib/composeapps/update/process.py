@@ -195,7 +195,8 @@ def run(parts, entry):
             advance.take_up(work)
         while work.over is None and not work.entry.waits:
             _STEPS[work.entry.step](work)
-        renew = parts.look.refresh
+        # Others have had their time to change it, and the health gate goes by what it hears.
+        renew = work.doubt
         if work.over is None:
             # What was held elsewhere before waits here from now on.
             work.record(must=False)

@@ -50,6 +50,10 @@ class Work:
             self.parts.notify(f"{self.name}: {err}; going on without it")
             self.entry = self.entry._replace(**changes)
 
+    def doubt(self):
+        """Have dockerd asked anew about the app's containers: what was known of them is of before other work."""
+        self.parts.look.doubt(self.name.below(self.parts.config.compose_root))
+
     def keep(self, app):
         """Keep a version that was read, with its bundle's contents, for ``read``."""
         self._apps[str(app.ref)] = app
