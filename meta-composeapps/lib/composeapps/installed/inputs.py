@@ -169,7 +169,7 @@ class Plan:
 
     def missing(self):
         """Return the names below FILES of what is not there as it should be. Raises OSError."""
-        return {key for key in self.inputs.files if not _is_whole(self._root, self._placed, key)}
+        return set(self.inputs.files) - _whole(self._root, self._placed, self.inputs.files)
 
     def write_own(self, missing):
         """Write those of the missing ones that the bundle does not have. Raises OSError."""
@@ -220,7 +220,7 @@ def of(config, ref):
     try:
         with beneath.opened(placed.root) as root:
             found = _noted(root, placed, ref)
-            return placed, found if found and all(_is_whole(root, placed, key) for key in found.files) else None
+            return placed, found if found and _whole(root, placed, found.files) == set(found.files) else None
     except OSError:
         return placed, None
 
@@ -349,11 +349,21 @@ def _read(root, path):
         return None
 
 
-def _is_whole(root, placed, key):
-    mode, _, digest = str(key).partition("-")
+def _whole(root, placed, keys):
+    """Return those of some names below FILES, a set, that are there with the mode and content that they tell."""
     try:
-        with root.parent(f"{placed.private}/{FILES}/{key}") as (directory, name), \
-                open(beneath.open_file(directory, name), "rb") as stream:
+        with root.directory(f"{placed.private}/{FILES}") as directory:
+            return {key for key in keys if _is_whole(directory, str(key))}
+    except OSError:
+        return set()
+
+
+def _is_whole(directory, key):
+    mode, _, digest = key.partition("-")
+    try:
+        if "/" in key:
+            raise ValueError(key)
+        with open(beneath.open_file(directory, key), "rb") as stream:
             return os.fstat(stream.fileno()).st_mode & 0o7777 == int(mode, 8) \
                 and stream_sha256(stream) == f"sha256:{digest}"
     except (OSError, ValueError):

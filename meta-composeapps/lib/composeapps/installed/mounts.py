@@ -9,7 +9,6 @@ import bisect
 import os
 import posixpath
 import re
-from pathlib import PurePosixPath
 
 from composeapps import programs
 from composeapps.app import interpolation
@@ -112,8 +111,10 @@ def written_now(engine, directory):
         return set()
     mounts, directory = look.at(engine).mounts(), str(directory)
     found = mounted_below(mounts, directory)
-    for path in (directory, *map(str, PurePosixPath(directory).parents)):
+    path, above = directory, None
+    while path != above:
         found += _between(mounts, path, f"{path}\0")
+        path, above = posixpath.dirname(path), path
     return {place_of(path, directory) for path, writes in found if writes}
 
 

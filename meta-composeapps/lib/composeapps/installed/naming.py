@@ -126,7 +126,7 @@ def _stamps(states):
     found = []
     for place in ("projects", f"{sealed.COPIES}/projects"):
         with contextlib.suppress(OSError):
-            status = os.stat(states.root / place)
+            status = os.stat(f"{states.root}/{place}")
             found.append((place, status.st_ino, status.st_mtime_ns))
     return found
 

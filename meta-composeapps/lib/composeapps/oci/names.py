@@ -19,6 +19,7 @@ COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = Pattern(f"{COMPONENT}(?:/{COMPONENT})*")
 # In the store, such a directory is a version of the app whose name leads there.
 _DIGEST = Pattern("[0-9a-f]{64}")
+# A command asks for the few names that a device has again and again: what is found out about them is kept.
 
 
 class AppName(str):
@@ -50,17 +51,28 @@ class AppName(str):
     @property
     def file_stem(self):
         """One component that stands for the whole name, for files that the agent keeps of the app."""
-        return quote(self, safe="")
+        return _quoted(self)
 
     def below(self, root):
         """Return the Path of the app's directory below ``root`` (a Path)."""
-        return root.joinpath(*self.components)
+        return _below(root, self)
 
     def holds(self, other):
         """Tell whether the directory of the app ``other`` lies in this one's."""
         return other != self and other.startswith(f"{self}/")
 
 
+@functools.lru_cache(maxsize=512)
+def _below(root, name):
+    return root.joinpath(*name.components)
+
+
+@functools.lru_cache(maxsize=512)
+def _quoted(name):
+    return quote(name, safe="")
+
+
+@functools.lru_cache(maxsize=512)
 def from_file_stem(text):
     """Return the AppName that a file's name stands for, None for a file of another kind."""
     try:
@@ -81,7 +93,6 @@ def _problem(text):
     return _problem_of(str(text))
 
 
-# A command asks for the few names that a device has again and again.
 @functools.lru_cache(maxsize=512)
 def _problem_of(text):
     if len(quote(text[:MAX_NAME + 1], safe="", errors="replace")) > MAX_NAME:

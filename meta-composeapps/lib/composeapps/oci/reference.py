@@ -55,8 +55,7 @@ class Reference(NamedTuple):
 
         Raises UsageError for a path that gives none, one that is too long for example.
         """
-        factory, slash, name = self.path.partition("/")
-        return AppName(name if slash else factory, what=f"app of {self.repository}:")
+        return _app_name(self.host, self.path)
 
     def pinned(self, digest):
         """Return this reference by ``digest`` alone, without the tag."""
@@ -69,6 +68,12 @@ class Reference(NamedTuple):
         if self.digest:
             text += f"@{self.digest}"
         return text
+
+
+@functools.lru_cache(maxsize=512)
+def _app_name(host, path):
+    factory, slash, name = path.partition("/")
+    return AppName(name if slash else factory, what=f"app of {host}/{path}:")
 
 
 def parse(text, *, what="reference"):

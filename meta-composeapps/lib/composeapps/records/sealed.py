@@ -64,7 +64,11 @@ def _checksum(value):
 
 def copy_of(root, name):
     """Return the place of a record's second copy."""
-    return Path(root, COPIES, name)
+    return Path(root, _copy_of(name))
+
+
+def _copy_of(name):
+    return f"{COPIES}/{name}"
 
 
 def read(root, name, parse=parse):
@@ -77,11 +81,12 @@ def read(root, name, parse=parse):
 
     Returns a Found. Raises nothing.
     """
-    path = Path(root, name)
+    # Of texts: a boot reads some records of each app.
+    path = f"{root}/{name}"
     value, damage = _read(path, parse)
     if value is not None:
         return Found(value)
-    other, copy_damage = _read(copy_of(root, name), parse)
+    other, copy_damage = _read(f"{root}/{_copy_of(name)}", parse)
     if other is not None and not damage:
         # A first writer may just have been between the two.
         value, damage = _read(path, parse)
@@ -96,6 +101,12 @@ def read(root, name, parse=parse):
 
 def _read(path, parse):
     """Return (value, "") of a file, (None, "") when there is none, (None, what is wrong with it)."""
+    data, damage = _content(path)
+    return (None, damage) if data is None else _parsed(data, parse)
+
+
+def _content(path):
+    """Return (bytes, "") of a file, (None, "") when there is none, (None, what is wrong with it)."""
     try:
         # A pipe in its place must not be waited for.
         descriptor = beneath.unnoted(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -103,13 +114,16 @@ def _read(path, parse):
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 return None, "is no file"
-            data = beneath.read_all(descriptor, min(found.st_size, MAX_SIZE + 1))
+            return beneath.read_all(descriptor, min(found.st_size, MAX_SIZE + 1)), ""
         finally:
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return None, ""
     except OSError as err:
         return None, f"cannot be read ({err.strerror})"
+
+
+def _parsed(data, parse):
     try:
         if len(data) > MAX_SIZE:
             raise ValueError(len(data))
@@ -158,17 +172,19 @@ def mend(root, name, parse=parse):
 
     Returns the sentence about damage that was found, "" for none; a file system that refuses leaves it as it is.
     """
-    path, copy = Path(root, name), copy_of(root, name)
-    value, damage = _read(path, parse)
-    other, copy_damage = _read(copy, parse)
+    path, copy = f"{root}/{name}", f"{root}/{_copy_of(name)}"
+    (data, damage), (other_data, copy_damage) = _content(path), _content(copy)
+    value, damage = (None, damage) if data is None else _parsed(data, parse)
+    if value is not None and data == other_data:
+        return ""
+    other, copy_damage = (None, copy_damage) if other_data is None else _parsed(other_data, parse)
     if value is None and other is None:
         return read(root, name, parse).problem
+    path, copy = Path(path), Path(copy)
     source, target = (path, copy) if value is not None else (copy, path)
     problem = f"{path} {damage or 'was missing'}: it is made anew from its second copy" if value is None else (
         f"{copy} {copy_damage}: it is made anew from {path}" if copy_damage else "")
     with contextlib.suppress(OSError):
-        data = beneath.read_regular(source)
-        if value is None or other is None or data != beneath.read_regular(target):
-            durable.make_directories(target.parent)
-            durable.write_file(target, data)
+        durable.make_directories(target.parent)
+        durable.write_file(target, data if value is not None else other_data)
     return problem

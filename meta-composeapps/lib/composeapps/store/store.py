@@ -19,6 +19,7 @@ next writer takes over.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import stat
@@ -53,9 +54,21 @@ class Store:
 
     def __init__(self, root):
         self.root = Path(root)
-        self.blobs = self.root / "blobs" / "sha256"
-        self.ingest = self.root / "ingest"
-        self.apps = self.root / "apps"
+
+    @functools.cached_property
+    def blobs(self):
+        """The directory of the blobs."""
+        return self.root / "blobs" / "sha256"
+
+    @functools.cached_property
+    def ingest(self):
+        """The directory of what is being downloaded."""
+        return self.root / "ingest"
+
+    @functools.cached_property
+    def apps(self):
+        """The directory of the apps' directories."""
+        return self.root / "apps"
 
     def blob_path(self, digest):
         """Return where a blob lives; raises CorruptError for what is no sha256 digest."""
@@ -386,10 +399,9 @@ class Store:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if is_digest(f"sha256:{entry.name}"):
-                    path = Path(entry.path)
-                    name = path.parent.relative_to(self.apps).as_posix()
+                    name = os.path.dirname(entry.path)[len(str(self.apps)) + 1:]
                     if is_name(name):
-                        yield AppName(name), entry.name, path
+                        yield AppName(name), entry.name, Path(entry.path)
                 elif deeper:
                     yield from self.app_directories(entry.path)
 

@@ -147,16 +147,15 @@ class Definition(NamedTuple):
 
     def fingerprint(self, service):
         """Return what identifies a service's definition and all that it refers to: 64 hex digits."""
-        parts = [
+        parts = (
             [(name, self.environment.get(name)) for name in sorted(service.variables)],
             [(key, self.networks.get(key)) for key in sorted(service.networks)],
             [(kind, key, self.resources.get((kind, key))) for kind, key in sorted(service.resources)],
             *([key, self.volume_names[key]] for key in sorted(service.volumes & self.volume_names.keys())),
-        ]
+        )
         # As json.dumps has it of a list with all of them; services that mount the same have its text made once.
-        texts = [*map(json.dumps, (service.image, service.config_hash, service.text)), self._listed(service),
-                 *map(json.dumps, parts)]
-        return hashlib.sha256(f"[{', '.join(texts)}]".encode()).hexdigest()
+        own, referred = json.dumps((service.image, service.config_hash, service.text)), json.dumps(parts)
+        return hashlib.sha256(f"{own[:-1]}, {self._listed(service)}, {referred[1:]}".encode()).hexdigest()
 
     def _listed(self, service):
         """Return the JSON text of what a service uses of the bundle."""
