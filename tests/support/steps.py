@@ -171,10 +171,6 @@ def _command(request, report, out, err):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     before, used = _read(), resource.getrusage(resource.RUSAGE_SELF)
     if counting:
-        from composeapps.engine import look
-
-        # However slow the machine is that counts.
-        look._OLD = 3600
         counting.begin()
     try:
         status = main(request["words"])
@@ -207,6 +203,8 @@ class _Counting:
 
     def __init__(self):
         self._lines, self._calls, self._events, self._on = Counter(), Counter(), Counter(), False
+        # Bound once: it is what each line comes to.
+        self._count = self._line
 
     def audit(self, event, _arguments):
         if self._on and event in _OPENING:
@@ -225,16 +223,12 @@ class _Counting:
     def _call(self, frame, _event, _argument):
         code = frame.f_code
         self._calls[code] += 1
-        if "/composeapps/" not in code.co_filename:
-            return None
-        lines = self._lines
+        return self._count if "/composeapps/" in code.co_filename else None
 
-        def count(_frame, event, _argument):
-            if event == "line":
-                lines[code] += 1
-            return count
-
-        return count
+    def _line(self, frame, event, _argument):
+        if event == "line":
+            self._lines[frame.f_code] += 1
+        return self._count
 
     def result(self):
         return {"lines": _named(self._lines), "calls": _named(self._calls), "events": dict(self._events)}

@@ -12,6 +12,7 @@ from composeapps.errors import (
     UnfinishedError,
 )
 from composeapps.installed import install
+from composeapps.oci.names import AppName
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal
 from composeapps.records.state import AppState
@@ -52,7 +53,7 @@ class Work:
 
     def doubt(self):
         """Have dockerd asked anew about the app's containers: what was known of them is of before other work."""
-        self.parts.look.doubt(self.name.below(self.parts.config.compose_root))
+        self.parts.look.doubt(AppName(self.name).below(self.parts.config.compose_root))
 
     def keep(self, app):
         """Keep a version that was read, with its bundle's contents, for ``read``."""
