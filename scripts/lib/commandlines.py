@@ -14,6 +14,7 @@ SCRIPTS = {
     "crash-test": "crash.command",
     "demo": "demonstration.command",
     "docs": "reference.command",
+    "factory": "gate.command",
     "first-hour": "firsthour.command",
     "flash": "flashing.command",
     "fuzz": "fuzz.command",

@@ -46,6 +46,8 @@ FEATURES = {
     "provision": {"openssl": "openssl", "sfdisk": "fdisk"},
     # The registry itself is taken out of a Debian package, whose lists other distributions do not trust by themselves.
     "registry": {"/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"},
+    # Keys are encrypted by openssl; nginx is taken out of its package as the registry is.
+    "gate": {"openssl": "openssl", "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring"},
     # What runs BitBake or kas; see install_locale.
     "locale": {},
     # openembedded-core's HOSTTOOLS, and those that it wants for testimage.
@@ -72,7 +74,8 @@ FEATURES = {
 # installed: the package of a server would start it, and whether busybox is static is Debian's choice.
 EXTRACTED = {
     "registry": {"docker-registry": "docker-registry"},
-    "tests": {"docker-registry": "docker-registry", "busybox": "busybox-static"},
+    "gate": {"nginx": "nginx"},
+    "tests": {"docker-registry": "docker-registry", "busybox": "busybox-static", "nginx": "nginx"},
 }
 
 

@@ -183,8 +183,11 @@ def _agents(arguments):
         return f"composeapps has no command {name}"
     # What a reader fills in is no number, but every option that there is may be given.
     filled = [{"N": "1", "SHELL": "bash"}.get(word, re.sub("…", "x", word)) for word in rest]
-    if any(word.startswith("-") for word in filled) or not filled:
-        sub = next(each for each in build_parser(name)._actions if each.dest == "command").choices[name]
+    sub = build_parser(name).subcommands()[name]
+    words = filled
+    while sub.subcommands() and words and words[0] in sub.subcommands():
+        name, sub, words = f"{name} {words[0]}", sub.subcommands()[words[0]], words[1:]
+    if any(word.startswith("-") for word in filled) or not words:
         known = set(sub._option_string_actions)
         for word in filled:
             if word.startswith("-") and word.split("=")[0] not in known:
@@ -193,7 +196,7 @@ def _agents(arguments):
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            build_parser(name).parse_args([name, *filled])
+            build_parser(arguments[0]).parse_args([arguments[0], *filled])
     except SystemExit as err:
         if err.code:
             return said.getvalue().strip()

@@ -80,7 +80,7 @@ class KeptRegistry:
                     raise UsageError(f"the registry listens on port {state.port}: end it with 'scripts/registry down' "
                                      f"before it can listen on port {port}")
                 return state
-            self._start(self._choose(port, state.port))
+            self._start(choose_port(port, state.port, DEFAULT_PORT, "registry"))
             return self.state()
 
     def down(self):
@@ -103,22 +103,8 @@ class KeptRegistry:
                     registry.start()
                 except RegistryError as err:
                     if "address already in use" in str(err):
-                        raise self._taken(port) from None
+                        raise _taken(port, "registry") from None
                     raise
-
-    def _choose(self, wanted, before):
-        if wanted == 0:
-            return _free_port()
-        if wanted or before:
-            port = wanted or before
-            if not _is_free(port):
-                raise self._taken(port)
-            return port
-        return DEFAULT_PORT if _is_free(DEFAULT_PORT) else _free_port()
-
-    def _taken(self, port):
-        return RegistryError(f"port {port} of 127.0.0.1 is taken by another program: end that, or choose another "
-                             "port, 'scripts/registry up --port 0' for any free one")
 
     def _port(self):
         try:
@@ -147,6 +133,31 @@ class KeptRegistry:
                                 "or with sudo") from None
         except OSError as err:
             raise RegistryError(f"{err.filename or self.directory}: {err.strerror or err}") from None
+
+
+def choose_port(wanted, before, usual, command):
+    """Return the port of 127.0.0.1 at which something is to listen.
+
+    Arguments:
+        wanted: the one that is asked for, 0 for any free one, None for ``before``, else ``usual`` or a free one.
+        before: the one that it had, None for none.
+        command: of scripts/, for the error.
+
+    Raises RegistryError when it is taken.
+    """
+    if wanted == 0:
+        return _free_port()
+    if wanted or before:
+        port = wanted or before
+        if not _is_free(port):
+            raise _taken(port, command)
+        return port
+    return usual if _is_free(usual) else _free_port()
+
+
+def _taken(port, command):
+    return RegistryError(f"port {port} of 127.0.0.1 is taken by another program: end that, or choose another "
+                         f"port, 'scripts/{command} up --port 0' for any free one")
 
 
 def _is_free(port):

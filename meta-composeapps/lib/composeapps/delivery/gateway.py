@@ -104,7 +104,8 @@ class Service:
             with contextlib.closing(response):
                 if response.status not in good:
                     self._refuse(response, failed)
-                if is_page(response):
+                # What web servers say of a file that they do not have is a page, too.
+                if response.status != HTTPStatus.NOT_FOUND and is_page(response):
                     raise Unavailable(f"{failed}: it sent a web page instead, so something else answers in its place",
                                       "a web page", reached=True)
                 if response.length is not None and response.length > limit:
