@@ -26,6 +26,7 @@ SCRIPTS = {
     "run-qemu": "emulator.cli",
     "sbom": "sbom.command",
     "test": "suite",
+    "tuf-conformance": "conformance.command",
 }
 
 

@@ -63,6 +63,7 @@ FEATURES = {
         "apt-ftparchive": "apt-utils", "debugfs": "e2fsprogs", "dpkg-split": "dpkg", "mkfs.ext4": "e2fsprogs",
         "pseudo": "pseudo", "/usr/lib/rpm/rpmdeps": "rpm", "systemctl": "systemd",
     },
+    "conformance": {"faketime": "faketime"},
     "bench": {"skopeo": "skopeo", "ip": "iproute2", "nsenter": "util-linux"},
     "tests": {
         "openssl": "openssl", "unshare": "util-linux", "pivot_root": "util-linux-extra", "depmod": "kmod",

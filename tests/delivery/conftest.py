@@ -2,6 +2,7 @@
 """A device's metadata and the factory that it trusts, in both dialects."""
 
 import pytest
+
 from composeapps.delivery import refresh
 from composeapps.delivery.stored import Stored
 from support.metadata import NOW, Repository

@@ -6,6 +6,7 @@ import datetime
 import json
 
 import pytest
+
 from composeapps.delivery import rules
 from composeapps.delivery.trust import TrustError
 from support.metadata import NOW, text

@@ -2,6 +2,7 @@
 """Which Target a device takes."""
 
 import pytest
+
 from composeapps.delivery import selection
 
 DIGEST = "sha256:" + "a" * 64

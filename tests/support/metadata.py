@@ -62,8 +62,8 @@ class Key:
 class Repository:
     """A factory's metadata: ``files`` is {name: bytes} of what a server gives; ``requests`` the names it was asked for.
 
-    ``keys`` is {role: [Key]}; ``roots``, ``timestamp``, ``snapshot``, ``targets`` are what is signed next, to be changed
-    by a test before it calls ``publish``, ``sign`` or ``put``.
+    ``keys`` is {role: [Key]}; ``root``, ``timestamp``, ``snapshot`` and ``targets`` are what is signed next, to be
+    changed by a test before it calls ``publish``, ``sign`` or ``put``.
     """
 
     def __init__(self, dialect="standard", now=NOW, name="", threshold=1):

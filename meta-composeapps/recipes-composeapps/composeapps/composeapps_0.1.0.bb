@@ -114,3 +114,14 @@ RDEPENDS:${PN} = "\
     python3-threading \
     python3-tomllib \
 "
+
+# What verifies signatures, for images that take signed delivery; the others are spared it.
+PACKAGES =+ "${PN}-delivery"
+SUMMARY:${PN}-delivery = "What composeapps verifies signed delivery with"
+ALLOW_EMPTY:${PN}-delivery = "1"
+RDEPENDS:${PN}-delivery = "\
+    ${PN} \
+    python3-cryptography \
+    python3-securesystemslib \
+    python3-tuf \
+"

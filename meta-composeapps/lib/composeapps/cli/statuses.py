@@ -19,6 +19,7 @@ STATUSES = {
     14: "the update failed and the version before it runs again",
     15: "the version failed too often and is rejected",
     16: "the update is unfinished; the next run goes on with it",
+    17: "what the factory's server gives is not believed",
     130: "interrupted",
 }
 # Any of the agent's commands may end with these: 7 comes from whatever the system says of a file.

@@ -23,7 +23,7 @@ from composeapps.delivery.trust import (
     from_text,
     to_text,
 )
-from composeapps.errors import ComposeAppsError, CorruptError
+from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError
 
 # Roots that a device may be behind; roles that may be delegated to.
 MOST_ROOTS, MOST_ROLES = 256, 32
@@ -99,6 +99,16 @@ def _digest(data):
     return hashlib.sha256(data).hexdigest()
 
 
+def _verifier():
+    """Return the modules that look at signatures: they load what a check-in without news does not need."""
+    try:
+        from composeapps.delivery import dialects, rules
+    except ImportError as err:
+        raise NotFoundError(f"signatures cannot be verified here ({err}): add the package composeapps-delivery to this "
+                            "device's image, or install tuf and cryptography") from None
+    return dialects, rules
+
+
 class Roots:
     """The way from the root that is trusted to the newest one."""
 
@@ -112,8 +122,7 @@ class Roots:
             following = fetch(f"{version}.root.json", LIMITS[ROOT])
             if following is None:
                 break
-            from composeapps.delivery import dialects, rules
-
+            dialects, rules = _verifier()
             document = document or trusted_root(data, self._now)
             candidate = dialects.read(following, ROOT)
             rules.believe(rules.Case(candidate, ROOT, ROOT, document, self._now))
@@ -124,8 +133,7 @@ class Roots:
 
 def trusted_root(data, now):
     """Return the Document of a root that is trusted because of where it was; it has to be signed by itself."""
-    from composeapps.delivery import dialects, rules
-
+    dialects, rules = _verifier()
     document = dialects.read(data, ROOT)
     rules.believe(rules.Case(document, ROOT, ROOT, document, now))
     return document
@@ -135,13 +143,11 @@ class Chain:
     """From the last root to the targets; ``root`` are its bytes. The others are as for ``refresh``."""
 
     def __init__(self, stored, root, fetch, now, notify):
-        from composeapps.delivery import dialects, rules
-
-        self._dialects, self._rules = dialects, rules
+        self._dialects, self._rules = _verifier()
         self._stored, self._fetch, self._now, self._notify = stored, fetch, now, notify
         self._root = trusted_root(root, now)
         self._root_data = root
-        if rules.expired(self._root, now):
+        if self._rules.expired(self._root, now):
             raise TrustError("root-alive", f"the factory's root {self._root.signed.version} ended at "
                              f"{to_text(self._root.signed.expires)}: the factory has to publish a newer one")
         self._timestamp, self._snapshot, self._believed = None, None, {}

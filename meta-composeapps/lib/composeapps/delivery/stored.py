@@ -4,9 +4,11 @@
 ``root.json`` is the last root that was believed, with a copy (composeapps.records.sealed); of the roots that come with
 the image the newest counts where that is newer. There is one chain of roots; the rest is kept for each tag, since
 servers count versions by tags: ``tags/<quoted tag>/`` has a record of what was believed last of each role,
-``seen.json`` with a copy, and the documents themselves. The record decides: a document that is not the one in the record is fetched
-again, and what the record says may not be undercut, whether its document is still there or not. When both copies of
-it are lost it is made from the documents; were they lost too, versions begin anew, which is told.
+``seen.json`` with a copy, and the documents themselves.
+
+The record decides: a document that is not the one in the record is fetched again, and what the record says may not be
+undercut, whether its document is still there or not. When both copies of it are lost it is made from the documents;
+were they lost too, versions begin anew, which is told.
 """
 
 import hashlib
