@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """BitBake's library runs recipes: what is built, what is built again, and what is refused."""
 
+import json
 from pathlib import Path
 
 APP = """\
@@ -147,3 +148,31 @@ def test_an_image_feature_that_the_fast_lane_lacks_is_refused(refused):
 def test_a_value_that_would_be_read_as_metadata_is_refused(refused):
     assert "MOOD" in refused("--set", "MOOD=a\"b'c")
     assert "'do it()'" in refused("--set", "do it()=x")
+
+
+def _root(path, version=1, kind="root", **more):
+    path.write_text(json.dumps({"signed": {"_type": kind, "version": version, **more}, "signatures": []}))
+    return str(path)
+
+
+def test_the_roots_that_devices_trust_are_named_by_their_version(layer, tmp_path):
+    def run(*paths):
+        return layer.run("composeapps-config", options=("--set", f"COMPOSEAPPS_TUF_ROOT={' '.join(paths)}"))
+
+    first, later = _root(tmp_path / "first.json"), _root(tmp_path / "other", 12, "Root")
+    result, message = run(first, later)
+    assert message == ""
+    place = Path(result["D"]["composeapps-config"], "usr/share/composeapps/tuf")
+    assert {path.name: path.read_text() for path in place.iterdir()} == {
+        "1.root.json": Path(first).read_text(), "12.root.json": Path(later).read_text()}
+    assert run(first, later)[0]["unchanged"] == ["composeapps-config"]
+    _root(tmp_path / "first.json", more="x")
+    assert run(first, later)[0]["built"] == ["composeapps-config"]
+    assert not Path(run()[0]["D"]["composeapps-config"], "usr/share/composeapps/tuf").exists()
+    (tmp_path / "text").write_text("hello")
+    for paths, said in (([_root(tmp_path / "targets", 1, "targets")], "no root of signed metadata"),
+                        ([str(tmp_path / "text")], "no root of signed metadata"), (["1.root.json"], "no absolute path"),
+                        ([str(tmp_path / "none")], "cannot be read: No such file"),
+                        ([first, _root(tmp_path / "again")], "two roots of version 1")):
+        result, message = run(*paths)
+        assert said in message, message

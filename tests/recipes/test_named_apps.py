@@ -69,7 +69,7 @@ def test_files_and_references_go_together(generate, shop, tmp_path):
     (["--app", "h.test/f/a_b:1"], 2, "'a_b' cannot be part of a recipe's name"),
     (["--app", "h.test/f/shop:1", "--app", "h.test/g/shop:1"], 2,
      "h.test/g/shop:1: name: 'shop' is the app of h.test/f/shop:1 already: give it another, NAME=REF"),
-    (["--app", "h.test/f/shop:1", "--python"], 2, "--app names a compose app: it does not go with --python"),
+    (["--app", "h.test/f/shop:1", "--python"], 2, "--app and --target name compose apps: they do not go with --python"),
 ])
 def test_what_cannot_be_is_one_sentence(generate, tmp_path, arguments, status, said):
     done = generate(*arguments)

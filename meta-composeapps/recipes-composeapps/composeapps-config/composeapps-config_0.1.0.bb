@@ -8,6 +8,9 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda
 
 inherit allarch composeapps-paths
 
+# What devices trust the factory's signatures by: see docs/delivery.md.
+COMPOSEAPPS_TUF_ROOT ?= ""
+
 S = "${UNPACKDIR}"
 
 do_configure[noexec] = "1"
@@ -37,5 +40,35 @@ EOF
     chmod 0644 ${D}${sysconfdir}/composeapps/config.toml ${D}${nonarch_libdir}/tmpfiles.d/composeapps.conf
 }
 
-FILES:${PN} += "${nonarch_libdir}/tmpfiles.d/composeapps.conf"
+# A root that changes, appears or goes makes another package.
+do_install[file-checksums] += "${@' '.join(path + ':True' for path in d.getVar('COMPOSEAPPS_TUF_ROOT').split())}"
+do_install[postfuncs] += "composeapps_trust"
+
+python composeapps_trust() {
+    import json
+    import os
+    import shutil
+    place = os.path.join(d.getVar("D") + d.getVar("datadir"), "composeapps", "tuf")
+    for path in d.getVar("COMPOSEAPPS_TUF_ROOT").split():
+        if not os.path.isabs(path):
+            bb.fatal("COMPOSEAPPS_TUF_ROOT: %s is no absolute path: begin it with ${LAYERDIR} or ${TOPDIR}" % path)
+        try:
+            with open(path, encoding="utf-8") as stream:
+                signed = json.load(stream)["signed"]
+            kind, version = signed["_type"], signed["version"]
+            if kind.lower() != "root" or type(version) is not int or version < 1:
+                raise ValueError("it is metadata of the kind %s" % kind)
+        except OSError as err:
+            bb.fatal("COMPOSEAPPS_TUF_ROOT: %s cannot be read: %s" % (path, err.strerror))
+        except (ValueError, KeyError, TypeError, AttributeError) as err:
+            bb.fatal("COMPOSEAPPS_TUF_ROOT: %s is no root of signed metadata, as 1.root.json of a repository: %s" % (path, err))
+        target = os.path.join(place, "%d.root.json" % version)
+        if os.path.exists(target):
+            bb.fatal("COMPOSEAPPS_TUF_ROOT names two roots of version %d: leave one out" % version)
+        bb.utils.mkdirhier(place)
+        shutil.copyfile(path, target)
+        os.chmod(target, 0o644)
+}
+
+FILES:${PN} += "${nonarch_libdir}/tmpfiles.d/composeapps.conf ${datadir}/composeapps/tuf"
 CONFFILES:${PN} = "${sysconfdir}/composeapps/config.toml"

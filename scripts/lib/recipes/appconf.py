@@ -21,7 +21,8 @@ class AppConf:
 
     ``path`` is the file, or of an app without one the reference (a str); ``platforms`` is None for
     all that every image has; ``license`` is in Yocto's notation, or None for what the images' labels
-    say; ``lines`` maps a field to its line, and is empty without a file.
+    say; ``lines`` maps a field to its line, and is empty without a file; ``target`` is the Target that the app is of,
+    "" for none.
     """
 
     path: Path | str
@@ -34,11 +35,13 @@ class AppConf:
     license: str | None
     platforms: tuple | None
     lines: dict
+    target: str = ""
 
 
-def of_reference(text):
+def of_reference(text, target=""):
     """Return the AppConf of ``[NAME=]REF``, an app that has no file.
 
+    :param target: the Target that it is of
     :raises UsageError: it is not of that form
     """
     before, equals, after = text.partition("=")
@@ -48,7 +51,7 @@ def of_reference(text):
     if not re.fullmatch(yamlconf.pattern("app-schema.json", "name"), name):
         raise UsageError(f"'{name}' cannot be part of a recipe's name: lower-case letters, digits, '.', '+' and '-' "
                          f"can, as in --app shop={uri}")
-    return AppConf(uri, ref, name, DEFAULT_VERSION, None, None, None, None, None, {})
+    return AppConf(uri, ref, name, DEFAULT_VERSION, None, None, None, None, None, {}, target)
 
 
 def load(path):

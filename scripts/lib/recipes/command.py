@@ -10,7 +10,7 @@ from pathlib import Path
 import hostsetup
 from composeapps.cli import output as command_options
 from composeapps.cli.parser import Parser
-from composeapps.errors import ComposeAppsError
+from composeapps.errors import ComposeAppsError, NotFoundError, UsageError
 from hub import kept
 from recipes import kinds, output, yamlconf
 
@@ -18,6 +18,8 @@ HELP = {
     "examples": (
         ("scripts/gen-recipes --app hub.demo.test/factory/shop:v1",
          "an app without a file -> build/recipes, where scripts/build-image looks"),
+        ("scripts/gen-recipes --target https://factory.example.com/repo/shop-3 --root 1.root.json",
+         "the apps that a factory signed, so that the first image has what devices would take"),
         ("scripts/gen-recipes", "conf/apps/*.yml, the demo's apps -> build/recipes"),
         ("scripts/gen-recipes --output ../meta-product/recipes-apps ../product/apps",
          "another directory of app files, another layer"),
@@ -83,6 +85,11 @@ def make_parser():
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where the recipes go, made when missing (default: build/recipes, or "
                         "meta-composeapps/recipes-python with --python)")
+    parser.add_argument("--target", metavar="REPO/NAME-VERSION",
+                        help="all apps of a signed Target, in the versions that it names: REPO is the repository's "
+                        "address or directory; takes --root")
+    parser.add_argument("--root", type=Path, metavar="FILE",
+                        help="with --target: the root that its signatures are checked by, as 1.root.json")
     command_options.add_endpoint(parser)
     parser.add_argument("--index", metavar="URL", help="the index of Python packages (default: PyPI)")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 when something would change")
@@ -94,7 +101,11 @@ def make_parser():
 
 def parse(argv):
     """Return the parsed arguments; ends the process with status 2 for bad ones."""
-    return make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if (arguments.target is None) != (arguments.root is None):
+        parser.error("--target and --root go together")
+    return arguments
 
 
 def main(argv, top):
@@ -115,7 +126,7 @@ def _run(arguments, top):
     directory = arguments.output or kind.output(top)
     entries, warnings = _gather(kind, arguments, top)
     # With --app the rest of the directory is others', unless it is to go.
-    complete = arguments.prune if arguments.app else all(path.is_dir() for path in arguments.files)
+    complete = arguments.prune if arguments.app or arguments.target else all(path.is_dir() for path in arguments.files)
     changes = output.plan(
         directory, {entry.path: entry.text for entry in entries}, kind.pattern, complete, arguments.prune)
     states = {change.path.relative_to(directory): change.state for change in changes}
@@ -135,15 +146,32 @@ def _gather(kind, arguments, top):
         if not arguments.quiet:
             print(text, file=sys.stderr, flush=True)
 
-    default = [] if arguments.app else [_shown(top.joinpath(*kind.inputs))]
+    named = [*arguments.app, *_signed(arguments)]
+    default = [] if named else [_shown(top.joinpath(*kind.inputs))]
     paths = yamlconf.find_files(arguments.files or default, kind.what)
     entries, warnings = [], []
-    for entry, found in kind.entries(kind.load(paths, arguments.app), arguments, top, say):
+    for entry, found in kind.entries(kind.load(paths, named), arguments, top, say):
         for warning in found:
             print(f"gen-recipes: warning: {warning}", file=sys.stderr, flush=True)
         entries.append(entry)
         warnings += found
     return entries, warnings
+
+
+def _signed(arguments):
+    """Return (reference, Target) of each app of the Target that is asked for."""
+    if not arguments.target:
+        return []
+    # What verifies takes a second to be imported.
+    from composeapps.signing import client
+
+    repository, slash, name = arguments.target.rpartition("/")
+    if not slash or not repository or not name:
+        raise UsageError(f"--target {ascii(arguments.target)} is not REPO/NAME-VERSION: /srv/tuf/shop-3 for example")
+    target = client.find(repository, name, arguments.root, hostsetup.BUILD / "tuf")
+    if not target.apps:
+        raise NotFoundError(f"Target {name} has no app")
+    return [(uri, target.path) for _app, uri in sorted(target.apps.items())]
 
 
 def _uri(recipe):

@@ -48,6 +48,8 @@ class Apps:
 
     @staticmethod
     def _conf(item):
+        if isinstance(item, tuple):
+            return appconf.of_reference(*item)
         return appconf.load(item) if isinstance(item, Path) else appconf.of_reference(item)
 
     def entries(self, confs, arguments, top, say):
@@ -83,7 +85,7 @@ class PythonPackages:
     def load(self, paths, named=()):
         """Return the conf of each file. Raises UsageError with a line for each complaint."""
         if named:
-            raise UsageError("--app names a compose app: it does not go with --python")
+            raise UsageError("--app and --target name compose apps: they do not go with --python")
         return yamlconf.load_all(paths, pyconf.load, "recipe", self.what)
 
     def entries(self, confs, arguments, top, say):

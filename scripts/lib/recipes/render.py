@@ -33,6 +33,7 @@ def render_app(app, top):
     return _template("composeapp.bb.j2").render(
         origin=_origin(conf.path, top),
         named=isinstance(conf.path, str),
+        target=conf.target,
         name=conf.name,
         summary=conf.summary or f"Compose app {conf.name}",
         description=conf.description or f"{conf.summary or f'The compose app {conf.name}'}, as a restorable app.",
