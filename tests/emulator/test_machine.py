@@ -50,6 +50,14 @@ def test_shutdown_is_clean_and_reset_boots_again(new_machine, disk):
         assert machine.run("cat /mnt/unsynced").stdout == "written\n"
 
 
+def test_a_restart_is_waited_for_when_the_command_that_asks_for_it_gives_no_answer(new_machine, disk):
+    with new_machine(disk=disk) as machine:
+        machine.run("echo kept >/mnt/kept; sync")
+        # As systemd does: it ends the console's shell first.
+        machine.restart_by("kill -9 $PPID; reboot -f")
+        assert machine.run("cat /mnt/kept").stdout == "kept\n"
+
+
 def test_the_overlay_is_kept_when_a_test_fails(new_machine, disk):
     with pytest.raises(ZeroDivisionError), new_machine(disk=disk) as machine:
         raise ZeroDivisionError

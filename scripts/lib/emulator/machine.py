@@ -206,10 +206,18 @@ class Machine:
 
     def reboot(self, timeout=60):
         """Have the guest reboot cleanly and log in again; ``timeout`` seconds (scaled) are for going down."""
+        self.restart_by(_REBOOT, timeout)
+
+    def restart_by(self, command, timeout=60):
+        """Run a command after which the guest restarts, and log in again; ``timeout`` seconds (scaled) are for the
+        command and for going down.
+
+        Raises EmulatorError when no restart follows.
+        """
         self._need_login()
         self._qmp.forget_events()
-        with contextlib.suppress(ConsoleError):
-            self._shell.run(_REBOOT, timeout, check=False)
+        # systemd ends the console's shell before the command is answered, or after it.
+        self._shell.give_up(command)
         self._after_reset(timeout)
 
     def _after_reset(self, timeout):

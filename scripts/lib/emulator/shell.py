@@ -148,19 +148,12 @@ class Shell:
         console with it, until the machine is reset or started again. Raises CommandError for a status other than 0
         when ``check``, ConsoleError when it does not end in time or the guest is gone.
         """
-        if not self.ready:
-            raise ConsoleError("nobody is logged in on the guest's console")
-        encoded = encode(command)
+        self._need_ready()
+        deadline = time.monotonic() + timeout * self._scale
         self._count += 1
         number = str(self._count).encode()
-        deadline = time.monotonic() + timeout * self._scale
         try:
-            for start in range(0, len(encoded), _LINE):
-                piece = encoded[start:start + _LINE]
-                self._console.send(b"+" + piece.encode() + b"\n")
-                self._answer(b"more\n", deadline)
-            self._console.send(b"." + number + b"\n")
-            self._answer(b"start " + number + b"\n", deadline)
+            self._begin(command, number, deadline)
             result = self._finish(number, deadline)
         except TIMEOUT:
             self._interrupt(number)
@@ -175,6 +168,35 @@ class Shell:
         if check and result.exit_status:
             raise CommandError(command, result)
         return result
+
+    def give_up(self, command, timeout=30):
+        """Have the guest begin a command that ends the console, and do not wait for an answer, which may never come.
+
+        ``login`` is needed after it. Raises ConsoleError when the command does not begin within ``timeout`` seconds
+        (scaled).
+        """
+        self._need_ready()
+        self._count += 1
+        try:
+            self._begin(command, str(self._count).encode(), time.monotonic() + timeout * self._scale)
+        except (TIMEOUT, EOF):
+            raise ConsoleError(f"'{command[:200]}' did not begin in the guest; the console's last lines:\n"
+                               + self._console.tail()) from None
+        finally:
+            self._nonce = None
+
+    def _need_ready(self):
+        if not self.ready:
+            raise ConsoleError("nobody is logged in on the guest's console")
+
+    def _begin(self, command, number, deadline):
+        encoded = encode(command)
+        for start in range(0, len(encoded), _LINE):
+            piece = encoded[start:start + _LINE]
+            self._console.send(b"+" + piece.encode() + b"\n")
+            self._answer(b"more\n", deadline)
+        self._console.send(b"." + number + b"\n")
+        self._answer(b"start " + number + b"\n", deadline)
 
     def _answer(self, what, deadline):
         self._console.expect_exact(b"\n" + self._nonce + b" " + what, timeout=max(0, deadline - time.monotonic()))
