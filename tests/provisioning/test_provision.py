@@ -2,9 +2,11 @@
 """scripts/provision: what it writes, that it writes nothing else, what it refuses, lists of devices."""
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
+import struct
 import subprocess
 
 import pytest
@@ -86,6 +88,7 @@ def test_nothing_of_a_key_is_told(provision, make_image, authority):
     (("--device", "a", "--setting", "parallel=1\nsoak_time = 2"), "'parallel' is not a number"),
     (("--device", "a", "--cert", "/nonexistent"), "/nonexistent cannot be read"),
     (("--device", "a", "--key", "/dev/null"), "no private key in PEM"),
+    (("--device", "a", "--key", "/dev/zero"), "no private key in PEM"),
     (("--new-key",), "needs a name"), ((), "nothing to give"),
 ])
 def test_what_is_refused_leaves_the_image_as_it_is(provision, make_image, words, said):
@@ -117,12 +120,14 @@ def test_keys_and_certificates_have_to_belong_together(provision, make_image, au
 
 def test_what_is_no_image_is_named(provision, make_image, tmp_path):
     (tmp_path / "text").write_text("no image")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "x.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
     old = make_image(name="old.wic", partitions=("boot", "root", "data"))
     short = make_image(name="short.wic")
     os.truncate(short, PLACE + 1000)
     for path, status, said in ((tmp_path / "text", 2, "no disk"), (tmp_path / "x.zst", 2, "zstd"),
                                (tmp_path / "none", 2, "does not exist"), (tmp_path, 2, "directory"),
+                               (tmp_path / "pipe", 2, "neither an image nor a disk"),
                                (old, 3, "no partition 'provision'"), (short, 3, "not whole")):
         found, _out, err = provision(path, "--device", "a", "--in-place")
         assert (found, err.count("\n")) == (status, 1) and said in err
@@ -198,13 +203,62 @@ def test_images_of_another_build_are_made_anew(provision, make_image, listed):
     ("serial\nA1\n", "'device' is needed"), ("device,no\nshop-1,x\n", "not no"), ("", "'device' is needed"),
     ("device,serial\nshop-1\n", "another number of columns"), ("device\nshop-1,x\n", "another number of columns"),
     ("device\nshop-1\nSHOP-1\n", "stands in line 2, too"), ('device\n"shop\n', "no CSV"),
-    ("device,device\na,b\n", "each once"),
+    ("device,device\na,b\n", "each once"), ("device,serial\n", "names no device"),
+    ("device\nshop-1\nshop-1 \n", "stands in line 2, too"),
     ("device,serial\na,1\nb,\nc,\nd,1\n", ":5: the serial number '1' stands in line 2, too"),
 ])
 def test_a_list_that_cannot_be_read_makes_nothing(provision, make_image, listed, text, said):
     listed.write(text)
     status, _out, err = provision(make_image(), "--csv", listed.path, "--output", listed.made)
     assert status == 2 and said in err and not listed.made.exists()
+
+
+def test_a_list_of_a_spreadsheet_is_read(provision, make_image, listed):
+    listed.path.write_bytes('\ufeff"device",serial\r\n"shop-1"," A1 "\r\n'.encode())
+    assert provision(make_image(), "--csv", listed.path, "--output", listed.made)[0] == 0
+    assert [(each["device"], each["serial"], each["result"]) for each in listed.report()] == [("shop-1", "A1", "made")]
+
+
+def test_what_another_release_has_written_is_nobodys_to_overwrite(provision, make_image, tmp_path):
+    image = make_image()
+    content = b'{"device":"shop-9","later":1}'
+    with open(image, "r+b") as stream:
+        stream.seek(PLACE)
+        stream.write(struct.pack("<16sII32s8x", b"composeapps-prov", 2, len(content), hashlib.sha256(content).digest())
+                     + content)
+    before = digest(image)
+    for words in (("--show",), ("--in-place", "--device", "a"), ("--output", tmp_path / "x", "--device", "a")):
+        status, _out, err = provision(image, *words)
+        assert (status, err.count("\n")) == (4, 1) and "format 2" in err and digest(image) == before
+    assert provision(image, "--in-place", "--device", "a", "--replace")[0] == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--area-only",)])
+def test_what_is_no_file_is_not_replaced_by_one(provision, make_image, tmp_path, more):
+    os.mkfifo(tmp_path / "pipe")
+    status, _out, err = provision(make_image(), "--device", "a", "--output", tmp_path / "pipe", *more)
+    assert status == 2 and "is no file" in err and (tmp_path / "pipe").is_fifo()
+
+
+def test_one_at_a_time_writes_to_an_image(provision, make_image):
+    image = make_image()
+    before = digest(image)
+    with open(image, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        status, _out, err = provision(image, "--device", "a", "--in-place")
+    assert status == 2 and "by somebody else" in err and digest(image) == before
+
+
+def test_what_a_killed_run_left_is_gone_after_the_next(provision, make_image, tmp_path):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    left, living = (tmp_path / f".tmp-a.wic-{process}" for process in (child, os.getppid()))
+    left.touch()
+    living.touch()
+    assert provision(make_image(), "--device", "a", "--output", tmp_path / "a.wic")[0] == 0
+    assert not left.exists() and living.exists()
 
 
 def test_files_of_a_list_are_relative_to_it(provision, make_image, authority, listed):

@@ -36,7 +36,7 @@ HELP = {
         "A list is gone on with after a device that fails; what is there and right is left as it is.",
     ),
     "exits": {0: "done", 1: "a device of the list failed; the report says which", 2: None,
-              3: "there is no provisioning area", 7: None, 130: None},
+              3: "there is no provisioning area", 4: "what is in it is of another release", 7: None, 130: None},
     "environment": ("COMPOSEAPPS_BUILD",),
 }
 
@@ -140,16 +140,13 @@ def _single(arguments):
             raise UsageError(f"{path} would be overwritten by its own copy: give another name, or --in-place")
         fleet.refuse_given(path, place)
         if arguments.area_only:
+            target.usable(arguments.output)
             with durable.storage_errors(f"writing {arguments.output}"):
                 durable.write_file(arguments.output, data, mode=0o600)
         else:
             shared = target.copy(path, arguments.output, place, data)
     else:
-        there = target.held(path, place)
-        if there is not None and there.waits and there.device != device.device and not arguments.replace:
-            raise UsageError(f"{path} is that of the device {there.device or there.serial}: give --replace where that "
-                             "is to be no more")
-        target.write(path, place, data)
+        target.write(path, place, data, lambda: _refuse_others(arguments, path, place, device))
     result = {"device": device.device, "serial": device.serial, "file": arguments.output or path,
               "offset": place.offset, "sha256": hashlib.sha256(data).hexdigest(), "result": "made"}
     if shared is not None:
@@ -159,6 +156,16 @@ def _single(arguments):
     else:
         print(f"{result['file']} is that of {device.device or device.serial or 'a device without a name'}")
     return 0
+
+
+def _refuse_others(arguments, path, place, device):
+    """Refuse to overwrite what another device was given and has not taken over yet. Raises UsageError, CorruptError."""
+    if arguments.replace:
+        return
+    there = target.held(path, place)
+    if there is not None and there.waits and there.device != device.device:
+        raise UsageError(f"{path} is that of the device {there.device or there.serial}: give --replace where that is "
+                         "to be no more")
 
 
 def _show(arguments):

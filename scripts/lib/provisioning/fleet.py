@@ -22,7 +22,8 @@ _FIELDS = ("device", "serial", "file", "offset", "sha256", "result", "problem")
 def rows(path):
     """Return the lines of a list as [(its number, {column: value})].
 
-    Raises UsageError for columns that are not known, a device that stands twice, and what is no CSV.
+    Blanks around names and values do not count. Raises UsageError for columns that are not known, a device that
+    stands twice, a list of none, and what is no CSV.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -30,7 +31,7 @@ def rows(path):
         raise UsageError(f"{path} cannot be read: {getattr(err, 'strerror', None) or 'it is not UTF-8 text'}") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        found = [(reader.line_num, row) for row in reader if any(row.values())]
+        found = [(reader.line_num, _stripped(row)) for row in reader if any(row.values())]
         columns = reader.fieldnames or []
     except csv.Error as err:
         raise UsageError(f"{path}:{reader.line_num}: this is no CSV: {err}") from None
@@ -49,7 +50,13 @@ def rows(path):
                 raise UsageError(f"{path}:{number}: the {what} '{row[column]}' stands in line "
                                  f"{seen[column, value]}, too")
             seen[column, value] = number
+    if not found:
+        raise UsageError(f"{path} names no device")
     return found
+
+
+def _stripped(row):
+    return {column: value.strip() if isinstance(value, str) else value for column, value in row.items()}
 
 
 def provision(image, listed, directory, common, area_only, report, notify):
@@ -99,13 +106,13 @@ def refuse_given(image, place):
 def _one(image, place, row, beside, directory, common, area_only, result):
     arguments = dict(common)
     for column, argument in COLUMNS.items():
-        value = row.get(column, "").strip()
+        value = row.get(column, "")
         if value:
             arguments[argument] = beside / value if argument in _FILES else value
     own = [f"{column.removeprefix(_SETTING)}={value}" for column, value in row.items()
            if column.startswith(_SETTING) and value]
     arguments["words"] = [*_without(common.get("words", ()), own), *own]
-    name = area.name(row["device"].strip(), "the device's name")
+    name = area.name(row["device"], "the device's name")
     data = area.pack(given.gather(**arguments))
     path = directory / f"{name}{'.area' if area_only else '.wic'}"
     result |= {"file": str(path), "sha256": hashlib.sha256(data).hexdigest()}
@@ -113,6 +120,7 @@ def _one(image, place, row, beside, directory, common, area_only, result):
         result["result"] = "there"
         return
     if area_only:
+        target.usable(path)
         with durable.storage_errors(f"writing {path}"):
             durable.write_file(path, data, mode=0o600)
     else:

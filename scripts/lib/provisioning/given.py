@@ -3,7 +3,6 @@
 
 import json
 import tomllib
-from pathlib import Path
 
 from composeapps.cli import config
 from composeapps.disk import area, certify, x509
@@ -83,7 +82,9 @@ def _pem(path, kind):
     if path is None:
         return ""
     try:
-        data = Path(path).read_bytes()[:area.SIZE + 1]
+        # It may be a pipe out of which a key comes that is in no file; and what has no end is not read to it.
+        with open(path, "rb") as stream:
+            data = stream.read(area.SIZE + 1)
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror}") from None
     if kind.encode() not in data or b"-----BEGIN " not in data:

@@ -4,6 +4,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import stat
@@ -37,6 +38,9 @@ def find(path):
     Raises NotFoundError where there is none, UsageError for what is no image, StorageError.
     """
     try:
+        kind = os.stat(path).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind) or stat.S_ISDIR(kind)):
+            raise UsageError(f"{path} is neither an image nor a disk")
         with open(path, "rb") as stream:
             begin, size = stream.read(4), stream.seek(0, os.SEEK_END)
     except FileNotFoundError:
@@ -60,23 +64,39 @@ def find(path):
 
 
 def held(path, place):
-    """Return the area.Provision that an image or disk holds; None for none. Raises StorageError.
+    """Return the area.Provision that an image or disk holds; None for none.
 
-    What is there and is damaged is none: it may be of whatever was on the disk before.
+    What is there and is damaged is none: it may be of whatever was on the disk before. Raises CorruptError for what
+    another version of this program has written, StorageError.
     """
     with durable.storage_errors("reading the provisioning area"), open(path, "rb") as stream:
         stream.seek(place.offset)
         try:
             return area.parse(area.read(stream))
+        except area.OtherFormatError as err:
+            raise CorruptError(f"{path}: {err}") from None
         except CorruptError:
             return None
 
 
-def write(path, place, data):
-    """Write an area and read it back. Raises StorageError."""
+def write(path, place, data, check=lambda: None):
+    """Write an area and read it back.
+
+    Arguments:
+        path, place: the image or disk, and where its area is.
+        data: the area's bytes.
+        check: called before anything is written, while nobody else writes to it; raises what is against it.
+
+    Raises UsageError while another process does this to the same image or disk, StorageError.
+    """
     with durable.storage_errors("writing the provisioning area"):
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"{path} is being written to by somebody else: wait for that to end") from None
+            check()
             # The content before the head, which tells whether it is whole.
             for begin, end in ((area.SECTOR, len(data)), (0, area.SECTOR)):
                 if os.pwrite(descriptor, data[begin:end], place.offset + begin) != end - begin:
@@ -96,9 +116,11 @@ def copy(image, target, place, data):
     """Make a copy of an image with an area of its own, under its name only when it is whole, and for its owner only.
 
     Where the file system can share blocks the copy takes none, else it is a sparse one. Returns whether it is shared.
-    Raises StorageError.
+    Raises UsageError for a target that is something else than a file, StorageError.
     """
     target = Path(target)
+    usable(target)
+    _forget_killed(target)
     temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
     try:
         with durable.storage_errors(f"writing {target}"):
@@ -110,6 +132,22 @@ def copy(image, target, place, data):
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return shared
+
+
+def usable(target):
+    """See that a file can be made here, or replaced. Raises UsageError: a disk's name would become a file's."""
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise UsageError(f"{target} is there already, and is no file: give another name"
+                         + (", or the disk by --to" if Path(target).is_block_device() else ""))
+
+
+def _forget_killed(target):
+    """Remove what processes have left that were killed while they made this very file."""
+    for path in target.parent.glob(f".tmp-{glob.escape(target.name)}-*"):
+        number = path.name.rpartition("-")[2]
+        if number.isdecimal() and not os.path.exists(f"/proc/{number}"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _share(source, stream):

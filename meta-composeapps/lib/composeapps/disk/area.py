@@ -33,6 +33,10 @@ _HEADER = struct.Struct("<16sII32s8x")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+class OtherFormatError(CorruptError):
+    """The area is of another version of the format: whole, perhaps, and somebody's."""
+
+
 class Provision(NamedTuple):
     """What a device is given; empty is what it is not given.
 
@@ -93,14 +97,14 @@ def checksum(data):
 def parse(data):
     """Return the Provision of an area's bytes; None for one that was never written.
 
-    Raises CorruptError for one that is torn, damaged or of another version.
+    Raises CorruptError for one that is torn or damaged, and its subclass OtherFormatError for one of another version.
     """
     if not checksum(data):
         return None
     _magic, version, length, expected = _HEADER.unpack_from(data)
     if version != _VERSION:
-        raise CorruptError(f"the provisioning area has format {version}, and this program knows format {_VERSION}: "
-                           "provision the device by a program of the same release")
+        raise OtherFormatError(f"the provisioning area has format {version}, and this program knows format {_VERSION}: "
+                               "provision the device by a program of the same release")
     content = data[_HEADER.size:_HEADER.size + length]
     if len(content) < length or hashlib.sha256(content).digest() != expected:
         raise CorruptError("the provisioning area is damaged, or was not written to its end: provision the device anew")
