@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -152,6 +153,55 @@ def test_an_image_that_is_damaged_is_not_taken_for_whole(flash, image, disk):
         stream.write(b"damage")
     status, _out, err = flash(image, disk())
     assert status == 1 and "checksum" in err.lower() and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_an_image_that_ends_too_early_is_told(flash, image, disk, compressed):
+    if compressed:
+        run("zstd", "-q", image)
+    path = image.with_name("shop.wic.zst") if compressed else image
+    os.truncate(path, path.stat().st_size // 2)
+    status, _out, err = flash(path, disk())
+    assert status == 1 and err.count("\n") == 1 and "\x1b" not in err
+
+
+def test_a_map_that_names_no_block_is_none(flash, image, disk):
+    path, device = image.with_name("shop.wic.bmap"), disk()
+    path.write_text(re.sub("<Range.*?</Range>", "", path.read_text()))
+    assert flash(image, device)[0] == 4 and Path(device).read_bytes()[:4] == b"\xa5" * 4
+
+
+@pytest.mark.parametrize("text, said", [
+    ("[" * 200_000, "no manifest"), ("{}", "no manifest"), ('{"files": {"x": 1}}', "no manifest"), ("", "no manifest"),
+    ('{"format": 2, "files": {}}', "has format 2"), ('{"format": 1, "files": {}}', "not the file"),
+    (None, "cannot be read"),
+])
+def test_a_manifest_that_is_none_is_told_before_anything_is_written(flash, image, disk, tmp_path, text, said):
+    manifest, device = tmp_path / "shop.release.json", disk()
+    if text is not None:
+        manifest.write_text(text)
+    (tmp_path / "signers").touch()
+    for more in ((), ("--signers", tmp_path / "signers", "--signer", "me")):
+        status, _out, err = flash(image, device, "--release", manifest, *more)
+        assert status == 4 and err.count("\n") == 1 and "nothing is written" in err and (more or said in err)
+    assert Path(device).read_bytes()[:4] == b"\xa5" * 4
+
+
+@pytest.mark.parametrize("option", ["--area", "--bmap", "--release"])
+def test_a_pipe_in_place_of_a_file_is_waited_for_by_nobody(flash, image, disk, tmp_path, option):
+    os.mkfifo(tmp_path / "pipe")
+    status, _out, err = flash(image, disk(), option, tmp_path / "pipe")
+    assert status in (2, 4) and "not a regular file" in err
+
+
+def test_one_at_a_time_writes_to_a_disk(flash, image, disk):
+    device = disk()
+    other = os.open(device, os.O_RDONLY | os.O_EXCL)
+    try:
+        status, _out, err = flash(image, device)
+    finally:
+        os.close(other)
+    assert status == 1 and "exclusive" in err and Path(device).read_bytes()[:4] == b"\xa5" * 4
 
 
 @pytest.mark.parametrize("change", [("sha256", "md5"), ("<ImageSize>", "<Other>"), ("0-", "5-"),

@@ -14,11 +14,13 @@ import os
 import subprocess
 from pathlib import Path
 
-from composeapps import durable
+from composeapps import beneath, durable
 from fastlane import filesystems
 from fastlane.errors import BuildError
 
 NAMESPACE = "composeapps-release"
+FORMAT = 1
+_LONGEST = 16 << 20
 
 
 def make(description, layers, key=None, more=()):
@@ -51,7 +53,7 @@ def _make(told, directory, name, disk, layers, key, more):
                        "".join(f"{found['sha256']}  {file}\n" for file, found in sums.items()).encode())
     sbom = [each.name for each in more if each.name.endswith(".spdx.json")]
     manifest = {
-        "format": 1, "image": name, "machine": told["machine"], "files": sums,
+        "format": FORMAT, "image": name, "machine": told["machine"], "files": sums,
         "layers": {layer: revision(place) for layer, place in sorted(layers.items())},
         "apps": told["apps"], "contents": told["contents"], **({"sbom": sbom[0]} if sbom else {}),
     }
@@ -104,8 +106,7 @@ def sign(path, key):
     """Return the signature of a file's bytes. Raises BuildError."""
     if not Path(key).is_file():
         raise BuildError(f"the key {key} is no file: 'ssh-keygen -t ed25519 -f FILE' makes one")
-    with open(path, "rb") as stream:
-        done = _ssh_keygen("sign", "-f", str(key), stdin=stream)
+    done = _ssh_keygen("sign", "-f", str(key), data=_read(path))
     if done.returncode:
         raise BuildError(f"the manifest cannot be signed: {_last(done)}")
     return done.stdout
@@ -114,15 +115,34 @@ def sign(path, key):
 def check(path, files):
     """See that files are those of a manifest, by name and sum. Raises BuildError naming the first that is not."""
     try:
-        listed = json.loads(Path(path).read_text())["files"]
-        sums = {name: each["sha256"] for name, each in listed.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        manifest = json.loads(_read(path))
+        sums = {name: each["sha256"] for name, each in manifest["files"].items()}
+        known = manifest["format"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BuildError(f"{path} is no manifest of a release") from None
+    if known != FORMAT:
+        raise BuildError(f"{path} has format {known}, and this program knows format {FORMAT}: use that of the release")
     for each in map(Path, files):
         # Plain names are links to the files of one build.
         name = os.path.basename(os.path.realpath(each))
-        if sums.get(name, sums.get(each.name)) != digest(each):
+        try:
+            found = digest(each)
+        except OSError as err:
+            raise BuildError(f"{each} cannot be read: {err.strerror}") from None
+        if sums.get(name, sums.get(each.name)) != found:
             raise BuildError(f"{each} is not the file that {path} names")
+
+
+def _read(path):
+    """Return the bytes of a manifest. Raises BuildError for what is too long for one, or no file."""
+    try:
+        with beneath.open_regular(path) as stream:
+            data = stream.read(_LONGEST + 1)
+    except OSError as err:
+        raise BuildError(f"{path} cannot be read: {err.strerror}") from None
+    if len(data) > _LONGEST:
+        raise BuildError(f"{path} is no manifest of a release")
+    return data
 
 
 def verify(path, signers, who):
@@ -135,15 +155,14 @@ def verify(path, signers, who):
 
     Raises BuildError.
     """
-    with open(path, "rb") as stream:
-        done = _ssh_keygen("verify", "-f", str(signers), "-I", who, "-s", f"{path}.sig", stdin=stream)
+    done = _ssh_keygen("verify", "-f", str(signers), "-I", who, "-s", f"{path}.sig", data=_read(path))
     if done.returncode:
         raise BuildError(f"{path} is not signed by {who}: {_last(done)}")
 
 
-def _ssh_keygen(what, *words, stdin):
+def _ssh_keygen(what, *words, data):
     try:
-        return subprocess.run(["ssh-keygen", "-Y", what, "-n", NAMESPACE, *words], stdin=stdin, capture_output=True,
+        return subprocess.run(["ssh-keygen", "-Y", what, "-n", NAMESPACE, *words], input=data, capture_output=True,
                               check=False)
     except FileNotFoundError:
         raise BuildError("ssh-keygen is not installed: install Debian's package openssh-client") from None

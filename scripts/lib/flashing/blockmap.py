@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
 
+from composeapps import beneath
 from composeapps.errors import CorruptError, StorageError, UsageError
 
 _LARGEST = 64 << 20
@@ -32,7 +33,7 @@ class BlockMap(NamedTuple):
 def read(path):
     """Return the BlockMap of a file. Raises UsageError, CorruptError."""
     try:
-        with open(path, "rb") as stream:
+        with beneath.open_regular(path) as stream:
             data = stream.read(_LARGEST + 1)
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror}") from None
@@ -44,7 +45,7 @@ def read(path):
         size, block = (int(tree.findtext(name)) for name in ("ImageSize", "BlockSize"))
         kind = (tree.findtext("ChecksumType") or "").strip()
         ranges = tuple(_range(each, block, size) for each in tree.iterfind("BlockMap/Range"))
-        if kind != "sha256" or size <= 0 or block <= 0:
+        if kind != "sha256" or size <= 0 or block <= 0 or not ranges:
             raise ValueError
     except (ElementTree.ParseError, ValueError, TypeError, AttributeError):
         raise CorruptError(f"{path} is no map of blocks with SHA-256 sums: make it anew by 'bmaptool create'") from None

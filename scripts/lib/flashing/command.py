@@ -3,11 +3,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 
+from composeapps import beneath
 from composeapps.cli.parser import Parser
 from composeapps.disk import area
 from composeapps.errors import ComposeAppsError, CorruptError, StorageError, UsageError
@@ -31,10 +33,15 @@ HELP = {
     ),
     "exits": {0: "the disk has the image, read back", 1: "bmaptool failed",
               2: "wrong usage, or a disk that may not be overwritten",
+              3: "with --area: the image, which is written, has no provisioning area",
               4: "what was read back is not what was written, or image, map or manifest are not what they have to be",
               7: None, 130: "interrupted; the disk is not whole"},
     "environment": ("COMPOSEAPPS_BUILD",),
 }
+
+
+# bmaptool's errors are coloured, whoever reads them.
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 class FlashError(ComposeAppsError):
@@ -136,7 +143,7 @@ def _speed(count, seconds):
 
 def _area(path):
     try:
-        with open(path, "rb") as stream:
+        with beneath.open_regular(path) as stream:
             data = stream.read(area.SIZE + 1)
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror}") from None
@@ -168,8 +175,10 @@ def _copy(image, path, device):
     except OSError as err:
         raise StorageError(f"bmaptool cannot be run: {err.strerror}: install Debian's package bmap-tools") from None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.strip().splitlines()
-        raise FlashError(f"the image was not written: {(lines or ['bmaptool gave no reason'])[-1]}")
+        said = _COLOURS.sub("", done.stderr)
+        lines = [line.partition("ERROR: ")[2] for line in said.splitlines() if "ERROR: " in line]
+        reason = (lines or said.strip().splitlines() or ["it gave no reason"])[-1]
+        raise FlashError(f"the image was not written, or not all of it: bmaptool: {reason}")
 
 
 def _confirm(device, size):

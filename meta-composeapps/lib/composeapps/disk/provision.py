@@ -39,7 +39,7 @@ def known(directory):
     try:
         value = json.loads(beneath.read_regular(Path(directory, DEVICE)))
         return Known(*(str(value.get(field, "")) for field in Known._fields))
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return Known()
 
 

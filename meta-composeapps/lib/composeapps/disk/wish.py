@@ -51,7 +51,7 @@ def parse(data):
         value = json.loads(data)
         checksum = value.pop("sha256")
         wish = Wish(**value)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CorruptError(f"{NAME} on the boot partition is not whole") from None
     if checksum != _checksum(wish._asdict()):
         raise CorruptError(f"{NAME} on the boot partition is damaged")
