@@ -171,7 +171,7 @@ def _signed(arguments):
     target = client.find(repository, name, arguments.root, hostsetup.BUILD / "tuf")
     if not target.apps:
         raise NotFoundError(f"Target {name} has no app")
-    return [(uri, target.path) for _app, uri in sorted(target.apps.items())]
+    return [(uri, target.name) for _app, uri in sorted(target.apps.items())]
 
 
 def _uri(recipe):

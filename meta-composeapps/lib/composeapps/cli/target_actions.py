@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from composeapps.cli import output, target
+from composeapps.delivery.trust import TAGS
 from composeapps.errors import NotFoundError, UsageError
 from composeapps.signing import change as changes
 from composeapps.signing import documents as docs
@@ -143,7 +144,7 @@ def _create(args):
     def make(state, now):
         tags = args.tag
         if args.wave and not tags and args.wave in state.waves:
-            tags = docs.waves_of(state.targets.signed)[args.wave].unrecognized_fields.get(docs.TAGS) or []
+            tags = docs.waves_of(state.targets.signed)[args.wave].unrecognized_fields.get(TAGS) or []
         if not tags:
             raise UsageError("no tag: say with --tag which devices it is for")
         version = args.number if args.number is not None else customs.next_version(state, args.name)

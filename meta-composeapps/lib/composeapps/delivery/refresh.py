@@ -16,6 +16,7 @@ from composeapps.delivery.trust import (
     LIMITS,
     ROOT,
     SNAPSHOT,
+    TAGS,
     TARGETS,
     TIMESTAMP,
     NothingHereError,
@@ -263,11 +264,11 @@ class Chain:
         """Yield (role, Document, names of its targets that count), each role once, in the order of their precedence."""
         taken, ended, visited = set(), [], set()
 
-        def visit(role, document, allowed):
+        def visit(role, document, allowed, tags):
             visited.add(role)
-            names = [name for name in document.signed.targets
+            names = [name for name, entry in document.signed.targets.items()
                      if name not in taken and all(may(name) for may in allowed)
-                     and not any(over(name) for over in ended)]
+                     and not any(over(name) for over in ended) and _is_for(entry.custom, tags)]
             taken.update(names)
             yield role, document, names
             delegations = document.signed.delegations
@@ -280,11 +281,11 @@ class Chain:
                 except (TrustError, CorruptError) as err:
                     self._notify(f"{err}; its targets are passed over")
                 else:
-                    yield from visit(child.name, below, may)
+                    yield from visit(child.name, below, may, [*tags, *child.tags])
                 if child.terminating:
                     ended.append(lambda name, may=may: all(each(name) for each in may))
 
-        yield from visit(TARGETS, top, [])
+        yield from visit(TARGETS, top, [], [])
 
     def find(self, path):
         """Return python-tuf's TargetFile of a path, of the role that is to be believed first; None for none."""
@@ -311,6 +312,8 @@ class _Child(NamedTuple):
     name: str
     covers: object
     terminating: bool
+    # Lists of tags, to each of which its Targets are bound.
+    tags: tuple = ()
 
 
 def _children(delegations, path=None):
@@ -318,13 +321,21 @@ def _children(delegations, path=None):
     if delegations is None:
         return []
     if delegations.roles is not None:
-        return [_Child(role.name, role.is_delegated_path, role.terminating) for role in delegations.roles.values()
-                if path is None or role.is_delegated_path(path)]
+        return [_Child(role.name, role.is_delegated_path, role.terminating,
+                       (role.unrecognized_fields[TAGS],) if TAGS in role.unrecognized_fields else ())
+                for role in delegations.roles.values() if path is None or role.is_delegated_path(path)]
     succinct = delegations.succinct_roles
     if path is not None:
         return [_Child(succinct.get_role_for_target(path), None, True)]
     return [_Child(name, lambda each, name=name: succinct.get_role_for_target(each) == name, True)
             for name in succinct.get_roles()]
+
+
+def _is_for(custom, bounds):
+    """Tell whether a Target's tags are among those that each role on the way to it may sign for."""
+    tags = custom.get("tags") if isinstance(custom, dict) else None
+    return all(isinstance(bound, list) and isinstance(tags, list) and all(tag in bound for tag in tags)
+               for bound in bounds)
 
 
 def _is_time(text):

@@ -9,6 +9,8 @@ from composeapps.errors import ComposeAppsError, NotFoundError
 ROOT, TIMESTAMP, SNAPSHOT, TARGETS = "root", "timestamp", "snapshot", "targets"
 # Bytes that a document of a role, or of one that targets delegate to, may have.
 LIMITS = {ROOT: 512_000, TIMESTAMP: 64_000, SNAPSHOT: 2_000_000, TARGETS: 4_000_000}
+# Of a delegation, beside TUF's own fields: the only tags that its Targets may have.
+TAGS = "x-composeapps-tags"
 
 
 class TrustError(ComposeAppsError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps import durable
+from composeapps.delivery.trust import TAGS
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 from composeapps.oci.parsing import parse_json
 from composeapps.signing import documents as docs
@@ -149,7 +150,7 @@ def _target_lines(before, after):
             yield f"  - wave {name}"
             continue
         if name not in roles:
-            tags = waves[name].unrecognized_fields.get(docs.TAGS) or ["any"]
+            tags = waves[name].unrecognized_fields.get(TAGS) or ["any"]
             yield f"  + wave {name} for the tags {', '.join(map(str, tags))}"
         yield from _key_lines(name, roles.get(name), waves[name])
 

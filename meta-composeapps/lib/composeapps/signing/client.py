@@ -1,83 +1,117 @@
 # SPDX-License-Identifier: MIT
 """What a build host takes from a repository: one Target, by its name, verified from a root that is given.
 
-By python-tuf's own client, since nothing here has to last over a power cut, and no clock of a device is involved.
+By the same rules as a device's, in both dialects.
 """
 
 import hashlib
+import http.client
+import urllib.error
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from securesystemslib.exceptions import Error as SigningError
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
-from tuf.ngclient import FetcherInterface, Updater
-
+from composeapps import durable
+from composeapps.delivery import refresh
+from composeapps.delivery.stored import Stored, version_of
+from composeapps.delivery.trust import LIMITS, ROOT, TrustError
 from composeapps.errors import CorruptError, NotFoundError, RegistryError, UsageError
-from composeapps.signing import targets as customs
 
-_LARGEST = 512_000
-
-
-class _Files(FetcherInterface):
-    """Gives the files of a directory, whose "address" is ``file:``."""
-
-    def __init__(self, directory):
-        self._directory = directory
-
-    def _fetch(self, url):
-        try:
-            return iter([(self._directory / url.rpartition("/")[2]).read_bytes()])
-        except FileNotFoundError:
-            raise DownloadHTTPError("there is no such file", 404) from None
-        except OSError as err:
-            raise DownloadError(f"{err.filename}: {err.strerror}") from None
+_TIMEOUT = 60
 
 
-def find(repository, name, root, cache):
-    """Return the Target (composeapps.signing.targets) of a repository that is verified and not expired.
+def find(repository, name, root, cache, notify=lambda text: None):
+    """Return the Target (composeapps.delivery.selection) of a repository that is verified and not expired.
 
     Arguments:
         repository: its address, https:// or http://, or a directory.
         name: NAME-VERSION.
         root: the file with a root that is trusted.
         cache: a directory where what was seen is kept, so that a repository that goes back is noticed.
+        notify: called with sentences about what is passed over.
 
-    Raises NotFoundError, CorruptError, UsageError, RegistryError.
+    Raises NotFoundError, CorruptError, UsageError, RegistryError, StorageError.
     """
+    fetch, trusted = source(repository), read_root(root)
     try:
-        trusted = Path(root).read_bytes()
+        found = refresh.refresh(remembered(cache, repository, trusted, notify), fetch, notify)
+    except TrustError as err:
+        raise CorruptError(f"repository {repository}: {err}") from None
+    for target in found.targets:
+        if target.name == name:
+            if target.problem:
+                raise CorruptError(f"Target {name} of {repository}: {target.problem}")
+            return target
+    raise NotFoundError(f"repository {repository} has no Target {ascii(name[:120])}")
+
+
+def read_root(path):
+    """Return the bytes of a file with a root. Raises NotFoundError, CorruptError."""
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(LIMITS[ROOT] + 1)
+        version_of(data)
     except OSError as err:
-        raise NotFoundError(f"root {root} cannot be read: {err.strerror}") from None
-    if len(trusted) > _LARGEST:
-        raise CorruptError(f"root {root} has more than {_LARGEST} bytes")
+        raise NotFoundError(f"root {path} cannot be read: {err.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise CorruptError(f"{path} is no root of signed metadata, as 1.root.json of a repository") from None
+    return data
+
+
+def remembered(cache, repository, trusted, notify):
+    """Return the Stored of a repository on this machine, which begins with the bytes of a root. Raises StorageError."""
+    place = Path(cache) / hashlib.sha256(repository.encode() + b"\0" + trusted).hexdigest()[:32]
+    with durable.storage_errors("keeping what was seen of a repository"):
+        durable.make_directories(place / "seeds")
+        durable.write_file(place / "seeds" / f"{version_of(trusted)}.root.json", trusted)
+    return Stored(place / "seen", place / "seeds", "", notify)
+
+
+def source(repository):
+    """Return what gives a repository's files, as composeapps.delivery.refresh asks for them.
+
+    Arguments:
+        repository: an address, or a directory.
+
+    Raises NotFoundError.
+    """
     try:
         scheme = urlsplit(repository).scheme
     except ValueError:
         scheme = "?"
     if scheme in ("http", "https"):
-        address, fetcher = repository.rstrip("/") + "/", None
-    elif "://" in repository or not Path(repository).is_dir():
+        return lambda name, limit: _download(f"{repository.rstrip('/')}/{name}", limit)
+    if "://" in repository or not Path(repository).is_dir():
         raise NotFoundError(f"{repository} is no directory with a repository, and no http or https address of one")
-    else:
-        address, fetcher = "file:/", _Files(Path(repository))
-    seen = Path(cache) / hashlib.sha256(repository.encode() + b"\0" + trusted).hexdigest()[:32]
+    return lambda name, limit: _file(Path(repository), name, limit)
+
+
+def _file(directory, name, limit):
+    # Names of roles are quoted, so none of them leads elsewhere.
+    path = directory / name
     try:
-        seen.mkdir(parents=True, exist_ok=True)
-        updater = Updater(str(seen), address, fetcher=fetcher, bootstrap=trusted)
-        updater.refresh()
-        found = updater.get_targetinfo(name)
-    except DownloadError as err:
-        raise RegistryError(f"repository {repository}: {err}") from None
-    except ExpiredMetadataError as err:
-        raise CorruptError(f"repository {repository}: {err}: have it renewed, 'composeapps target renew'") from None
-    except (RepositoryError, SigningError, ValueError) as err:
-        raise CorruptError(f"repository {repository} is not what the root {root} vouches for: "
-                           f"{str(err).splitlines()[0]}") from None
+        with open(path, "rb") as stream:
+            return _bounded(stream.read(limit + 1), limit, path)
+    except FileNotFoundError:
+        return None
     except OSError as err:
-        raise UsageError(f"{err.filename or seen}: {err.strerror}") from None
-    if found is None:
-        raise NotFoundError(f"repository {repository} has no Target {ascii(name[:120])}")
-    target = customs.read(name, found, "the repository")
-    if target.path != name:
-        raise CorruptError(f"Target {name} calls itself {target.path}: refused")
-    return target
+        raise UsageError(f"{path} cannot be read: {err.strerror}") from None
+
+
+def _download(url, limit):
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+            return _bounded(answer.read(limit + 1), limit, url)
+    except urllib.error.HTTPError as err:
+        if err.code in (403, 404):
+            # Object stores that may not be listed say 403 of what they do not have.
+            return None
+        raise RegistryError(f"{url}: the server answers {err.code} {err.reason}") from None
+    except (OSError, http.client.HTTPException, ValueError) as err:
+        raise RegistryError(f"{url} cannot be fetched: {getattr(err, 'reason', None) or err}") from None
+
+
+def _bounded(data, limit, what):
+    if len(data) > limit:
+        raise CorruptError(f"{what} has more than the {limit} bytes allowed")
+    return data

@@ -15,7 +15,7 @@ from tuf.api.serialization import DeserializationError, SerializationError
 
 from composeapps.errors import CorruptError, UsageError
 
-DAYS, REVOKED, TAGS = "x-composeapps-days", "x-composeapps-revoked", "x-composeapps-tags"
+DAYS, REVOKED = "x-composeapps-days", "x-composeapps-revoked"
 ONLINE = ("snapshot", "timestamp")
 TOP = ("root", "targets", *ONLINE)
 # How long what is signed is good for, unless the root says otherwise.

@@ -6,6 +6,7 @@ They change nothing and need no key: which may come later, on another machine.
 
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetFile, Targets
 
+from composeapps.delivery.trust import TAGS
 from composeapps.errors import NotFoundError, UsageError
 from composeapps.patterns import Pattern
 from composeapps.signing import documents as docs
@@ -94,7 +95,7 @@ def _check_fitting(target):
 
 def _check_wave(state, wave, target):
     delegated = docs.waves_of(state.targets.signed)[wave]
-    allowed = delegated.unrecognized_fields.get(docs.TAGS)
+    allowed = delegated.unrecognized_fields.get(TAGS)
     if allowed is not None and not set(target.tags) <= set(allowed):
         raise UsageError(f"the wave {wave} may sign for the tags {', '.join(allowed)} only, not "
                          f"{', '.join(sorted(set(target.tags) - set(allowed)))}")
@@ -232,7 +233,7 @@ def add_wave(state, name, keys, now, threshold=1, tags=(), paths=("*",)):
         document.signed.delegations = Delegations({}, {})
     document.signed.delegations.roles[name] = DelegatedRole(
         name, [], 1, False, list(paths),
-        unrecognized_fields={docs.TAGS: [customs.check_tag(tag) for tag in dict.fromkeys(tags)]})
+        unrecognized_fields={TAGS: [customs.check_tag(tag) for tag in dict.fromkeys(tags)]})
     for key in keys:
         document.signed.add_key(key.public, name)
     role = document.signed.delegations.roles[name]
