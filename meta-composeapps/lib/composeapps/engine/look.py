@@ -96,14 +96,16 @@ class Look:
         """Take note that containers of the app in a directory were made, or it or its compose project was changed."""
         with self._lock:
             self._made.add(f"{WORKING_DIR}={directory}")
-        self.doubt(directory, project)
+        self._outdate(directory, project)
 
-    def doubt(self, directory, project=""):
+    def doubt(self, directory):
+        """Let the next question about an app's containers be put to dockerd, unless none was yet."""
+        if self._known.keys() & _OF_ALL:
+            self._outdate(directory, "")
+
+    def _outdate(self, directory, project):
         """Let the next question about an app's containers, or its project's networks, be put to dockerd."""
         with self._lock:
-            # What was not asked for yet is as it is when it is.
-            if not self._known.keys() & _OF_ALL:
-                return
             for label in filter(None, (directory and f"{WORKING_DIR}={directory}",
                                        project and f"{PROJECT}={project}")):
                 self._apart.add(label)
@@ -263,7 +265,7 @@ class Look:
         finally:
             entry = self._entries.get(of)
             if entry and (_label(entry, WORKING_DIR) or _label(entry, PROJECT)):
-                self.doubt(_label(entry, WORKING_DIR), _label(entry, PROJECT))
+                self._outdate(_label(entry, WORKING_DIR), _label(entry, PROJECT))
             else:
                 self.forget()
 
