@@ -54,6 +54,8 @@ class Store:
 
     def __init__(self, root):
         self.root = Path(root)
+        # What the apps' directories have of blobs: {hex digits of the digest: [path, …]}, None until that is asked for.
+        self._beside = None
 
     @functools.cached_property
     def blobs(self):
@@ -120,13 +122,34 @@ class Store:
     def _open(self, digest, near=None):
         with self._reading(digest), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return beneath.open_regular(self.blob_path(digest))
-        # skopeo leaves an app's manifest and bundle in the app's directory alone.
-        number = digest.partition(":")[2]
-        for _name, found, directory in self._directories(near):
-            for path in (directory / f"{number}.tgz", *([directory / "manifest.json"] if found == number else ())):
-                with contextlib.suppress(OSError):
-                    return beneath.open_regular(path)
+        for path in self._elsewhere(digest.partition(":")[2], near):
+            with contextlib.suppress(OSError):
+                return beneath.open_regular(path)
         raise NotFoundError(f"blob {digest} is not in the store {self.root}")
+
+    def _elsewhere(self, number, near):
+        """Yield the paths in apps' directories, that of the app ``near`` first, at which a blob may be.
+
+        skopeo leaves an app's manifest and bundle there alone. All directories are gone through once: a fetch asks for
+        each blob that is missing. What comes to be there later is found only ``near``; elsewhere it is fetched.
+        """
+        if near is not None:
+            with contextlib.suppress(UsageError):
+                directory = self.app_dir(near)
+                yield directory / f"{number}.tgz"
+                if near.hex == number:
+                    yield directory / "manifest.json"
+        if self._beside is None:
+            found = {}
+            for _name, own, directory in self.app_directories():
+                names = set()
+                with contextlib.suppress(OSError):
+                    names.update(os.listdir(directory))
+                for name in names:
+                    if name == "manifest.json" or name.endswith(".tgz"):
+                        found.setdefault(own if name == "manifest.json" else name[:-4], []).append(directory / name)
+            self._beside = found
+        yield from self._beside.get(number, ())
 
     @contextlib.contextmanager
     def _reading(self, digest):
