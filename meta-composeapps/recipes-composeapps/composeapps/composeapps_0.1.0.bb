@@ -26,7 +26,12 @@ python () {
         bb.parse.mark_dependency(d, directory)
 }
 
-COMPOSEAPPS_UNITS = "composeapps-start.service composeapps-update.service"
+COMPOSEAPPS_UNITS = "\
+    composeapps-checkin.service \
+    composeapps-checkin.timer \
+    composeapps-start.service \
+    composeapps-update.service \
+"
 SRC_URI = "\
     ${@composeapps_sources(d)} \
     ${@' '.join('file://' + unit for unit in d.getVar('COMPOSEAPPS_UNITS').split())} \
@@ -63,6 +68,7 @@ EOF
 
     for unit in ${COMPOSEAPPS_UNITS}; do
         sed -e 's|@bindir@|${bindir}|g' \
+            -e 's|@localstatedir@|${localstatedir}|g' \
             -e 's|@COMPOSEAPPS_STORE@|${COMPOSEAPPS_STORE}|g' \
             -e 's|@COMPOSEAPPS_ROOT@|${COMPOSEAPPS_ROOT}|g' \
             -e 's|@COMPOSEAPPS_STATE_DIR@|${COMPOSEAPPS_STATE_DIR}|g' \
@@ -85,7 +91,8 @@ do_install() {
     done
 }
 
-SYSTEMD_SERVICE:${PN} = "${COMPOSEAPPS_UNITS}"
+# The timer starts the check-in.
+SYSTEMD_SERVICE:${PN} = "composeapps-start.service composeapps-update.service composeapps-checkin.timer"
 
 FILES:${PN} += "\
     ${PYTHON_SITEPACKAGES_DIR}/composeapps \

@@ -33,6 +33,7 @@ COMMANDS = {
     "uninstall": ("housekeeping", "remove apps from dockerd and the disk; the store keeps them"),
     "status": ("status", "show how the apps are: version, health, updates, the last error"),
     "history": ("status", "list the last updates and what became of them"),
+    "metrics": ("metrics", "print figures about this device, as Prometheus reads them"),
     "selftest": ("selftest", "test at the end of a production line whether this device is good"),
     "identity": ("identity", "show who this device is, make its key, put its certificate in place"),
     "enroll": ("enroll", "register this device with its factory, and get its certificate"),

@@ -13,7 +13,8 @@ HELP = {
         "examples": (
             ("composeapps update hub.example.com/factory/shop@sha256:…", ""),
             ("composeapps update --plan hub.example.com/factory/shop@sha256:…", ""),
-            ("composeapps update", "go on with what was cut off"),
+            ("composeapps update", "go on with what was cut off; then ask the factory, where one is configured"),
+            ("composeapps update --now", "ask it at once, and install outside of the maintenance window, too"),
             ("composeapps update --force", "the same, whatever containers hold their update lock"),
             ("composeapps update fetch hub.example.com/factory/shop@sha256:…", ""),
             ("composeapps update install", ""),
@@ -25,6 +26,9 @@ HELP = {
             "touched. It is committed when all services were well for the soak time. If they were not, the version "
             "before it is brought back from the store. What was cut off goes on with the next 'composeapps update'. An "
             "app that the user stopped gets the new version and stays stopped.",
+            "With a server in [delivery] of the configuration, 'composeapps update' without REF checks in with it, as "
+            "composeapps-checkin.timer does: what the factory signed for this device is fetched and installed, and "
+            "what came of it is reported.",
             "In steps: 'fetch' only fetches, 'install' fetches and loads into dockerd, 'start' goes on to the end. "
             "What waits between steps waits for these words, over reboots, too. Without REF each goes on with what "
             "there is. 'cancel' gives up what has not begun to switch, and 'status' tells of what is under way.",
@@ -65,6 +69,12 @@ def configure(name, parser):
             "HOST/PATH@sha256:…" if name == "update" else "an app's version, HOST/PATH@sha256:…"))
         refs.completes = tuple(_HOLDS) + ("cancel", "status") if name == "update" else "other"
     if name == "update":
+        parser.add_argument("--now", action="store_true", help="check in at once, whatever failed before, and pass the "
+                            "maintenance window by")
+        parser.add_argument("--target", metavar="NAME", default="", help="install this Target of the factory's, also "
+                            "an older one")
+        parser.add_argument("--unfinished", action="store_true", help="only go on with what was cut off: do not check "
+                            "in")
         parser.add_argument("--plan", action="store_true", help="print what would be done, and do nothing")
         parser.add_argument("--limit", metavar="RATE", help="bytes a second that may be used: 500k, 2M (0: no limit)")
     if name in ("update", "rollback"):
@@ -123,6 +133,7 @@ def _step(words):
 
 
 def _update(args):
+    from composeapps.delivery import record
     from composeapps.records import journal
 
     step, words = _step(args.refs)
@@ -130,23 +141,38 @@ def _update(args):
         raise UsageError(f"--plan is for all of an update: leave '{step}' out")
     if step in ("cancel", "status"):
         return (_cancel if step == "cancel" else _pending)(args, words)
+    if (args.now or args.target) and (step or words or args.plan or args.unfinished):
+        raise UsageError("--now and --target are for a check-in: leave steps, versions, --unfinished and --plan out")
     refs = [_reference(text) for text in words]
     names = [ref.app_name for ref in refs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"app {twice} was named with two versions; name one")
-    parts = _parts(args)
+    parts, nothing = _parts(args), ["no update is unfinished"]
+    if (args.now or args.target) and not parts.config.server:
+        raise UsageError("there is no server to check in with: set 'server' in [delivery] of the configuration")
     if args.plan:
         return _plan(args, parts, refs)
 
     def action():
-        if not refs and not journal.anything(parts.states):
+        asks = not refs and not step and not args.unfinished and parts.config.server
+        if not refs:
+            # A check-in that finds nothing does without the modules of an update.
+            if record.read(parts.states).rollout:
+                from composeapps.delivery import rollout
+
+                yield from rollout.resume(parts, args.force, args.soak)
+            if journal.anything(parts.states):
+                from composeapps.update import process
+
+                yield from process.resume(parts, force=args.force, soak=args.soak, hold=_HOLDS.get(step))
+            if asks:
+                from composeapps.cli import checkins
+
+                yield from checkins.run(args, parts, lambda text: nothing.insert(0, text))
             return
         from composeapps.update import process
 
-        if not refs:
-            yield from process.resume(parts, force=args.force, soak=args.soak, hold=_HOLDS.get(step))
-            return
         # First the others': an app between two versions waits for nobody.
         yield from process.resume(parts, begun=True, but=names)
         for ref in refs:
@@ -155,7 +181,7 @@ def _update(args):
             except ComposeAppsError as err:
                 yield ref.app_name, err
 
-    return _run(args, parts, action, "no update is unfinished" if not refs else None)
+    return _run(args, parts, action, nothing if not refs else ())
 
 
 def _named(words, parts):
@@ -190,7 +216,7 @@ def _cancel(args, words):
             except ComposeAppsError as err:
                 yield entry.app, err
 
-    return _run(args, parts, action, "no update is unfinished")
+    return _run(args, parts, action, ["no update is unfinished"])
 
 
 def _pending(args, words):
@@ -229,8 +255,11 @@ def _rollback(args):
     return _run(args, parts, action)
 
 
-def _run(args, parts, action, nothing=None):
-    """Do it under the lock; print what came of each app; return the exit status."""
+def _run(args, parts, action, nothing=()):
+    """Do it under the lock; print what came of each app; return the exit status.
+
+    The first sentence in ``nothing``, which the action may put there, is printed when nothing came.
+    """
     import signal
 
     results, first = [], None
@@ -251,7 +280,7 @@ def _run(args, parts, action, nothing=None):
     if args.json:
         output.print_json(results)
     elif not results and nothing:
-        print(nothing)
+        print(nothing[0])
     return first.exit_code if first else 0
 
 

@@ -198,6 +198,10 @@ class Gateway(Service):
             self._contexts[own] = make_context(self._config.identity_dir, own, self.is_behind(), self._files)
         return self._contexts[own]
 
+    def renewed(self):
+        """Have the next request show the certificate that is there now."""
+        self._contexts.clear()
+
     def is_behind(self):
         """Tell whether the device's clock says less than what is known to have been."""
         return time.time() < self._floor

@@ -79,7 +79,8 @@ class States:
     def tell(self, gateway):
         """Tell it; return whether the server takes it. Raises RegistryError."""
         seen = self._seen()
-        if seen is not None and seen == self._memory.get("containers"):
+        # Without dockerd nothing is known of them: that is not what they are.
+        if seen is None or seen == self._memory.get("containers"):
             return True
         found = self._collect()
         told = _digest([[name, app["uri"], app["state"], [[each["name"], each["state"], each["health"], each["image"]]

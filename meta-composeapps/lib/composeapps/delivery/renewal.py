@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 
 from composeapps import beneath, durable
-from composeapps.delivery import enrolling
 from composeapps.delivery.gateway import Gateway, Refused, Service, make_context
 from composeapps.disk import certify, provision, x509
 from composeapps.errors import ComposeAppsError, RegistryError, UsageError
@@ -114,6 +113,8 @@ def renew(config, floor, reporter, notify, environ=None):
 
 def _ask(config, directory, floor, environ):
     """Get the new certificate, for a new key where there is to be one, and the server's authorities."""
+    from composeapps.delivery import enrolling
+
     who, key = provision.known(directory), directory / provision.KEY
     if config.renewal_new_key:
         key = directory / NEW_KEY

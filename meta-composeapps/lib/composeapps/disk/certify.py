@@ -8,8 +8,6 @@ it reads from a file of the agent's.
 import functools
 import os
 import ssl
-import subprocess
-import tempfile
 
 from composeapps import programs
 from composeapps.errors import NotFoundError, StorageError, UsageError
@@ -52,6 +50,8 @@ def certificates(data):
 
 def check_pair(key, certificate):
     """See that a private key and a certificate (texts in PEM) belong together. Raises UsageError."""
+    import tempfile
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # OpenSSL takes files only. This one is the process's own, and in memory.
     with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as stream:
@@ -77,6 +77,8 @@ def check_authority(text):
 
 
 def _openssl(*words, given=b""):
+    import subprocess
+
     try:
         done = subprocess.run(["openssl", *map(os.fspath, words)], input=given, capture_output=True, check=False,
                               env=programs.ENVIRONMENT)

@@ -113,6 +113,19 @@ class Reporter:
 
     def __init__(self, root, notify):
         self._root, self._notify = root, notify
+        self._subject, self._told = None, set()
+
+    def about(self, correlation_id, target, version):
+        """Have what is told of single apps from now on be about a Target, each kind once.
+
+        How its installation ended, ``tell`` says of all apps at once.
+        """
+        self._subject, self._told = (correlation_id, target, str(version)), set()
+
+    @property
+    def has_failed(self):
+        """Whether a step of single apps was told to have failed, before anything was installed."""
+        return any(success is False for _kind, success in self._told)
 
     def tell(self, *args, **options):
         """Keep the event that ``event`` makes of the arguments."""
@@ -120,6 +133,14 @@ class Reporter:
             append(self._root, event(*args, **options))
         except StorageError as err:
             self._notify(str(err))
+
+    def tell_of_app(self, kind, correlation_id, uri, success=None, details=None):
+        """Keep an event about the version ``uri`` of one app, or about the Target that it is a part of."""
+        if self._subject is None:
+            self.tell(kind, correlation_id, uri, "", success, details)
+        elif kind != INSTALLATION_COMPLETED and (kind, success) not in self._told:
+            self._told.add((kind, success))
+            self.tell(kind, *self._subject, success, details)
 
 
 def _same(value):

@@ -139,8 +139,8 @@ def install(work):
     work.record(must=False, step=journal.INSTALLED)
 
 
-def begin(work):
-    """Ask those who may put the switch off: containers by their locks, and the callback program."""
+def check_locks(work):
+    """Look whether the containers that a switch would touch let it; raises UpdateLockedError. Nothing is changed."""
     parts, entry = work.parts, work.entry
     new, old = work.read(entry.target, heal=True), work.readable(entry.source)
     changes = work.between(old, new)
@@ -149,8 +149,13 @@ def begin(work):
     parts.look.ahead(parts.look.first_list, parts.look.ended, parts.look.networks)
     work.checked = switching.check_locks(old, new, changes, parts.states, parts.look, parts.config, entry.force,
                                          parts.notify)
+
+
+def begin(work):
+    """Ask those who may put the switch off: containers by their locks, and the callback program."""
+    check_locks(work)
     work.tell.ask(work.entry, callback.INSTALL_PRE)
-    if parts.config.callback_program:
+    if work.parts.config.callback_program:
         work.checked = None
     work.tell.report(work.entry, reports.INSTALLATION_STARTED)
     work.record(step=journal.SWITCHING, attempt=1)

@@ -42,8 +42,9 @@ class Telling:
         """Have the factory told of an event, a kind that composeapps.records.reports has."""
         if self._parts.reporter is not None:
             known = {"from": entry.source, "to": entry.target, **details}
-            self._parts.reporter.tell(kind, reports.correlation(entry.started, entry.identifier), entry.target, "",
-                                      success, {key: value for key, value in known.items() if value not in ("", None)})
+            details = {key: value for key, value in known.items() if value not in ("", None)}
+            self._parts.reporter.tell_of_app(kind, reports.correlation(entry.started, entry.identifier), entry.target,
+                                             success, details)
 
     def failed(self, entry, err):
         """Tell of an update that this run leaves before its end."""

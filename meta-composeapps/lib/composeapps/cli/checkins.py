@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""The check-in of ``composeapps update`` without a version: what the factory signed is asked for and installed."""
+
+from composeapps.errors import ComposeAppsError
+
+
+def run(args, parts, say):
+    """Check in, and install what there is; yield (app, what came of it or an error) of each app.
+
+    Arguments:
+        args: the command's, with ``now``, ``target``, ``force`` and ``soak``.
+        parts: the Parts; their lock is held.
+        say: called with the sentence that says what was found, when nothing is to be done.
+    """
+    from composeapps.delivery.checkin import CheckIn
+
+    try:
+        check = CheckIn(parts, args.now, args.target)
+        if waits := check.waits():
+            say(waits)
+            return
+        with check:
+            found = check.look()
+            if found.target is None:
+                say(found.sentence)
+                return
+            from composeapps.delivery import rollout
+
+            # What failed too often, or somebody went back from, comes only when it is asked for by its name.
+            if not args.target and (why := rollout.refused(parts, found.target)):
+                say(why)
+                return
+            yield from rollout.install(parts, found.target, force=args.force, soak=args.soak, hold=check.hold())
+            check.after()
+    except ComposeAppsError as err:
+        yield "", err

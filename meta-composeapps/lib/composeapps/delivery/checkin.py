@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""One check-in: ask the factory's server what it signed, take the Target that is for this device, tell what was done.
+
+In this order, and what fails ends it, but for reports, which wait:
+
+1. a renewal of the certificate that was begun, or is due
+2. the metadata, verified; the Target for this device is chosen
+3. what waits to be told: events, states of the apps, the device's hardware and network
+4. the Target is installed, in a maintenance window; outside of it, it is fetched
+5. what came of it is told
+
+One connection serves all. When the metadata is what it was and nothing waits, that is two requests, nothing is verified
+anew, and nothing is written. While the server is spoken with, the lock of the apps is free. A server that hangs, or
+whatever else does, is ended by a watchdog.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+
+from composeapps.delivery import clock, posting, record, renewal, window
+from composeapps.delivery.gateway import Blobs, Gateway
+from composeapps.delivery.memory import Memory
+from composeapps.delivery.refresh import refresh
+from composeapps.delivery.selection import choose, shortlist
+from composeapps.delivery.stored import Stored
+from composeapps.delivery.trust import NothingHereError, TrustError
+from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, RegistryError, UnfinishedError, UsageError
+from composeapps.records import journal, reports
+from composeapps.update import callback
+
+# Seconds that the talk with the server may take, without the download of apps.
+WATCHDOG = 900
+CHECK_PRE, CHECK_POST = "check-for-update-pre", "check-for-update-post"
+
+
+class Found:
+    """What a check-in found: the ``target`` (selection.Target) to install, None for nothing, and a ``sentence``."""
+
+    def __init__(self, sentence, target=None):
+        self.sentence, self.target = sentence, target
+
+
+class CheckIn:
+    """A check-in of the device that has ``parts``.
+
+    Arguments:
+        parts: the update.parts.Parts.
+        now: ask at once, and install outside of a maintenance window, too.
+        target: the name of a Target that is wanted, "" for the one that is newest.
+        environ: where a proxy is looked up.
+
+    A context manager, within which the ``gateway`` and ``parts.place`` are of use; raises LockedError when another
+    check-in is under way.
+    """
+
+    def __init__(self, parts, now=False, target="", environ=None):
+        self.parts, self.config, self.notify = parts, parts.config, parts.notify
+        self._current, self._now, self._wanted = record.read(parts.states).current, now, target
+        self._root = parts.states.root
+        self.memory = Memory(self._root)
+        tag = self.config.tags[0] if self.config.tags else ""
+        self.stored = Stored(self._root / "delivery", self.config.root_dir, tag, self.notify)
+        self._floor = clock.now(self.stored.signed()).timestamp()
+        self.gateway = Gateway(self.config, self._floor, environ=environ)
+        self._tell_state()
+        self._end = contextlib.ExitStack()
+        self._reporter = reports.Reporter(self._root, self.notify)
+
+    def __enter__(self):
+        self._end.enter_context(self.memory.alone())
+        self._end.callback(self.memory.save)
+        self._end.enter_context(self.gateway)
+        self.parts.place = Blobs(self.gateway)
+        return self
+
+    def __exit__(self, *_error):
+        self.parts.place = None
+        self._end.close()
+
+    def _tell_state(self):
+        """Have all requests from now on tell which Target is installed and which apps run."""
+        states = self.parts.states
+        self.gateway.target = self._current.name if self._current else None
+        self.gateway.apps = tuple(name for name in states.names() if (state := states.get(name)) and not state.stopped)
+
+    def waits(self):
+        """Return the sentence that says why it is not time for a check-in, "" when it is."""
+        seconds = 0 if self._now or self._wanted else self.memory.wait()
+        if not seconds:
+            return ""
+        return (f"the last {self.memory.get('failures', 1)} check-ins failed, the next one is due in {seconds:.0f} s; "
+                "'composeapps update --now' asks at once")
+
+    def look(self):
+        """Ask the server, and tell it what waits; return what was Found.
+
+        Raises RegistryError when it cannot be asked, TrustError or CorruptError for what is not believed, StorageError.
+        """
+        self._callback(CHECK_PRE)
+        try:
+            with self.parts.unlocked(), watched(WATCHDOG):
+                found = self._look()
+        except ComposeAppsError as err:
+            self.memory.failed(getattr(err, "after", None))
+            self._callback(CHECK_POST, f"{callback.FAILED}: {err}")
+            raise
+        self.memory.succeeded()
+        self.memory["reached"] = int(time.time())
+        self._callback(CHECK_POST, callback.OK, found.target.name if found.target else "")
+        return found
+
+    def _look(self):
+        self._renew()
+        before = self._version()
+        try:
+            refreshed = refresh(self.stored, self.gateway.fetch, self.notify)
+        except NothingHereError:
+            found = Found("the factory has nothing for this device")
+        except (TrustError, CorruptError) as err:
+            self._metadata(False, before, str(err))
+            with contextlib.suppress(RegistryError):
+                self.tell()
+            raise
+        else:
+            self.memory.pop("metadata", None)
+            if self._version() != before:
+                self._metadata(True, before)
+            found = self._choose(refreshed.targets)
+        self.tell(quietly=True)
+        return found
+
+    def _version(self):
+        seen = self.stored.seen("targets")
+        return seen.version if seen else -1
+
+    def _metadata(self, success, before, reason=""):
+        """Have the factory told of the metadata; a failure once."""
+        if reason and self.memory.get("metadata") == reason:
+            return
+        self.memory["metadata"] = reason
+        identifier = reports.correlation(time.time(), os.urandom(8).hex())
+        details = {"from_version": before, "to_version": self._version(), **({"reason": reason} if reason else {})}
+        name, version = (self._current.name, self._current.version) if self._current else ("", "")
+        self._reporter.tell(reports.METADATA, f"meta-{identifier}", name, version, success, details)
+
+    def _choose(self, targets):
+        """Return what is Found among the Targets that are signed. Raises NotFoundError for one that is not."""
+        config, current = self.config, self._current
+        if self._wanted:
+            chosen = next((each for each in targets if each.name == self._wanted), None)
+            if chosen is None:
+                raise NotFoundError(f"the factory has signed no Target '{self._wanted}' for this device's tag")
+            if chosen.problem:
+                raise UsageError(f"Target {chosen.name} cannot be installed: {chosen.problem}")
+            if not chosen.fits(config.hardware_id, config.tags):
+                raise UsageError(f"Target {chosen.name} is for other devices: hardware "
+                                 f"{', '.join(chosen.hardware_ids)}, tags {', '.join(chosen.tags)}")
+            return Found("", chosen)
+        chosen = choose(targets, config.hardware_id, config.tags)
+        if chosen is None:
+            return Found("of what the factory has signed nothing is for this device's hardware id and tags")
+        if current and chosen.version < current.version and current.tag in chosen.tags:
+            return Found(f"Target {current.name} is installed, and what the factory offers now, {chosen.name}, is "
+                         "older: it is not installed by itself")
+        if current and chosen.name == current.name and shortlist(chosen, config.apps) == current.apps:
+            return Found(f"nothing new: Target {current.name} is installed")
+        return Found("", chosen)
+
+    def _renew(self):
+        now = clock.now(self.stored.signed())
+        if not renewal.is_due(self.config, now):
+            return
+        try:
+            if renewal.renew(self.config, self._floor, self._reporter, self.notify):
+                self.gateway.renewed()
+        except RegistryError as err:
+            self.notify(f"the device's certificate cannot be renewed now: {err}")
+
+    def tell(self, quietly=False):
+        """Tell the server what waits and what has changed; ``quietly`` have what fails wait for the next check-in."""
+        try:
+            self._tell()
+        except RegistryError as err:
+            if not quietly:
+                raise
+            self.notify(f"the factory is told at the next check-in: {err}")
+
+    def _tell(self):
+        if self.memory.get("deaf"):
+            return
+        takes = True
+        if reports.are_waiting(self._root):
+            takes = posting.events(self.gateway, self._root, self.notify)
+        takes = takes and posting.States(self.config, self.memory).tell(self.gateway)
+        if takes:
+            posting.device(self.gateway, self.memory)
+        else:
+            # A server of static files is not asked again before the next boot.
+            self.memory["deaf"] = True
+
+    def after(self):
+        """Tell what came of an installation."""
+        self._current = record.read(self.parts.states).current
+        self._tell_state()
+        with self.parts.unlocked(), watched(WATCHDOG):
+            self.tell(quietly=True)
+
+    def hold(self):
+        """Return the step of the journal at which an update waits for the maintenance window, "" for none."""
+        allowed = self.config.window
+        if self._now or allowed is None or not self.gateway.is_behind() and window.is_open(allowed):
+            return ""
+        return journal.FETCHED
+
+    def _callback(self, message, result="", target=""):
+        source = self._current.name if self._current else ""
+        callback.call(self.config, message, result, source=source, target=target, notify=self.notify)
+
+
+@contextlib.contextmanager
+def watched(seconds):
+    """End the process when what is in the block takes longer: what it has made durable is what the next run finds."""
+    def end():
+        sys.stderr.write(f"composeapps: the check-in took longer than {seconds} s, and is ended; the next one begins "
+                         "anew\n")
+        sys.stderr.flush()
+        os._exit(UnfinishedError.exit_code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

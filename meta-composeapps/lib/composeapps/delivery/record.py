@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Which Target is installed, which was before it, and how far the installation of another one has come.
+
+One record, ``<state_dir>/delivery/target.json`` with a copy (composeapps.records.sealed);
+composeapps.delivery.rollout says what its steps mean. A check-in that finds nothing new loads no more than this.
+"""
+
+from typing import NamedTuple
+
+from composeapps import durable
+from composeapps.oci.reference import parse_pinned
+from composeapps.records import journal, sealed
+
+RECORD = "delivery/target.json"
+FETCHING, SWITCHING, GOING_BACK, REMOVING = "fetching", "switching", "going-back", "removing"
+STEPS = (FETCHING, SWITCHING, GOING_BACK, REMOVING)
+
+
+class Installed(NamedTuple):
+    """A Target that is installed, or was: ``apps`` is {name: pinned reference} of this device's apps of it.
+
+    ``tag`` is the tag of the device's by which it was taken.
+    """
+
+    name: str
+    version: int
+    tag: str
+    apps: dict
+
+
+class Rollout(NamedTuple):
+    """An installation that is under way: of ``target`` (an Installed), at ``step``, one of STEPS.
+
+    ``source`` is {app: pinned reference} of what each app was at when it began, "" for one that was not there;
+    ``removed`` are the apps that go; ``reason`` says in a sentence why it goes back; ``kind`` is journal.UPDATE or
+    journal.ROLLBACK. ``started`` and ``identifier`` tell it from every other one.
+    """
+
+    target: Installed
+    source: dict
+    step: str = FETCHING
+    reason: str = ""
+    removed: tuple = ()
+    kind: str = journal.UPDATE
+    started: float = 0.0
+    identifier: str = ""
+
+
+class Record(NamedTuple):
+    """The record: ``current`` and ``previous`` are Installed, ``rollout`` a Rollout, each None for none.
+
+    ``declined`` are the names of Targets that somebody went back from: they do not come by themselves.
+    """
+
+    current: Installed | None = None
+    previous: Installed | None = None
+    rollout: Rollout | None = None
+    declined: tuple = ()
+
+
+def find(states):
+    """Return the sealed.Found of the Record. Takes no lock."""
+    return sealed.read(states.root, RECORD, _parse)
+
+
+def read(states):
+    """Return the Record, an empty one where there is none that can be read. Takes no lock."""
+    return find(states).value or Record()
+
+
+def installed(states):
+    """Return the name, version and tag of the Target that is installed, ("", None, "") for none. Takes no lock."""
+    current = read(states).current
+    return (current.name, current.version, current.tag) if current else ("", None, "")
+
+
+def write(parts, record):
+    """Make a Record durable; the caller holds the lock of ``parts``. Raises StorageError."""
+    value = {
+        "current": record.current and record.current._asdict(), "previous": record.previous
+        and record.previous._asdict(), "declined": list(record.declined),
+        "rollout": record.rollout and {**record.rollout._asdict(), "target": record.rollout.target._asdict()}}
+    with durable.storage_errors("writing down which Target is installed"):
+        sealed.write(parts.states.root, RECORD, sealed.dump(value))
+
+
+def _parse(data):
+    value = sealed.parse(data)
+    rollout = value["rollout"]
+    if rollout is not None:
+        fields = {key: entry for key, entry in rollout.items() if key in Rollout._fields}
+        rollout = Rollout(**{**fields, "target": _installed(fields["target"]), "removed": tuple(fields["removed"])})
+        if rollout.step not in STEPS or not isinstance(rollout.source, dict):
+            raise ValueError("no installation")
+    return Record(_installed(value["current"]), _installed(value["previous"]), rollout, tuple(value["declined"]))
+
+
+def _installed(value):
+    if value is None:
+        return None
+    found = Installed(str(value["name"]), value["version"], str(value["tag"]), dict(value["apps"]))
+    if type(found.version) is not int:
+        raise ValueError("no version")
+    for uri in found.apps.values():
+        parse_pinned(uri)
+    return found

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""The whole way on a real dockerd: a check-in finds a signed Target, its blobs come from the factory's server, its apps
+run, and the factory is told.
+"""
+
+import json
+import shutil
+
+import pytest
+
+from composeapps.cli.main import main
+from composeapps.records import lock, reports
+from support import pki
+from support.metadata import Repository
+from support.updateserver import UpdateServer, status
+from support.updating import SICK, WELL, service
+
+pytestmark = pytest.mark.root
+INSTALLED = [reports.INIT_STARTED, reports.INIT_COMPLETED, reports.DOWNLOAD_STARTED, reports.DOWNLOAD_COMPLETED,
+             reports.INSTALLATION_STARTED, reports.APPLIED, reports.INSTALLATION_COMPLETED]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with UpdateServer(pki.Factory()) as running:
+        yield running
+
+
+class Factory:
+    """Signs Targets for one device and gives out what they need."""
+
+    def __init__(self, device, server, publisher, place):
+        self.device, self.server, self.publisher, self.place = device, server, publisher, place
+        self.name = f"device-{place.name}"
+        server.factory.identity(place / "identity", self.name)
+        self.repository = Repository("ats", pki.now())
+        (place / "tuf").mkdir()
+        (place / "tuf/1.root.json").write_bytes(self.repository.files["1.root.json"])
+        server.stores.append(place / "served")
+
+    def configure(self, **more):
+        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items())
+        self.device.configure(
+            f'[delivery]\nserver = "{self.server.url}"\nhardware_id = "intel"\nroot_dir = "{self.place}/tuf"\n{lines}',
+            identity_dir=str(self.place / "identity"))
+        text = self.device.config.read_text()
+        self.device.config.write_text(text.replace("[pacman]\n", '[pacman]\ntags = "main"\n', 1))
+
+    def publish(self, version, apps):
+        """Sign a Target of {app: services}; its blobs are the server's alone. Returns {app: pinned reference}."""
+        uris = {app: self.publisher.version(app, services) for app, services in apps.items()}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COMPOSEAPPS_ENDPOINTS", self.device.endpoint)
+            for uri in uris.values():
+                assert main(["pull", uri, "--store", str(self.place / "served"), "--state-dir",
+                             str(self.place / "other")]) == 0
+        self.repository.add(version, uris, hardware=("intel",))
+        self.repository.publish()
+        self.server.roll_out(self.name, "main", "update", self.repository.files)
+        return uris
+
+    def events(self):
+        """Return (kind, Target, success) of what was told since it was asked last, but for the metadata."""
+        return [(each["eventType"]["id"], each["event"]["targetName"], each["event"].get("success"))
+                for each in self.server.events.pop(self.name, []) if each["eventType"]["id"] != reports.METADATA]
+
+
+@pytest.fixture
+def factory(device, server, publisher, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "RUNTIME", tmp_path / "run")
+    found = Factory(device, server, publisher, tmp_path)
+    found.configure()
+    yield found
+    for name in device.states.names():
+        assert main(device.argv("rm", name)) == 0
+    # Each factory counts its versions from the beginning.
+    for place in ("delivery", "copies/delivery"):
+        shutil.rmtree(device.states.root / place, ignore_errors=True)
+
+
+def test_signed_apps_come_from_the_server_and_go_back_when_they_are_not_well(factory, device, run, name, no_registry,
+                                                                             server):
+    apps = (f"{name}a", f"{name}b")
+    first = factory.publish(1, {app: {"web": service(f"{app} 1", healthcheck=WELL)} for app in apps})
+    no_registry()
+    status_, out, err = run("update", "--json")
+    assert status_ == 0, err
+    assert {each["app"]: each["target"] for each in json.loads(out)} == first
+    assert all(device.problems(app, first[app]) == [] for app in apps)
+    events = factory.events()
+    assert [kind for kind, _target, _success in events] == INSTALLED and events[-1][2] is True
+    assert {target for _kind, target, _success in events} == {"device-1"}
+    # The last event comes under the state that it tells of.
+    told = [each for each in server.requests if each.path == "/events"][-1]
+    assert told.headers["x-ats-target"] == "device-1"
+    assert set(told.headers["x-ats-dockerapps"].split(",")) == set(apps)
+    states = server.states[factory.name][-1]["apps"]
+    assert {app: states[app]["uri"] for app in apps} == first
+    assert states[apps[0]]["state"] == "healthy" and states[apps[0]]["services"][0]["name"] == "web"
+    before = len(server.requests)
+    assert run("update")[:2] == (0, "nothing new: Target device-1 is installed\n")
+    assert len(server.requests) == before + 2
+
+    # A release of which one app is not well.
+    factory.publish(2, {apps[0]: {"web": service("good 2", healthcheck=WELL)},
+                        apps[1]: {"web": service("bad 2", healthcheck=SICK)}})
+    no_registry()
+    status_, _out, err = run("update")
+    assert status_ == 14, err
+    events = factory.events()
+    assert events[-1] == (reports.INSTALLATION_COMPLETED, "device-2", False)
+    assert len({kind for kind, _target, _success in events}) == len(events)
+    assert server.requests[-1].headers["x-ats-target"] == "device-1"
+
+
+def test_what_is_fetched_outside_of_the_window_is_installed_in_it(factory, device, run, name, no_registry, monkeypatch):
+    from composeapps.delivery import window
+
+    factory.configure(window="01:00-02:00")
+    uris = factory.publish(1, {name: {"web": service("1", healthcheck=WELL)}})
+    no_registry()
+    monkeypatch.setattr(window, "is_open", lambda allowed: False)
+    assert run("update")[0] == 0
+    assert device.installed(name) is None and str(next(iter(device.store.list_apps()))) == uris[name]
+    assert factory.events()[-1][:2] == (reports.DOWNLOAD_COMPLETED, "device-1")
+    assert run("update")[0] == 0 and device.installed(name) is None
+    monkeypatch.setattr(window, "is_open", lambda allowed: True)
+    assert run("update")[0] == 0
+    assert device.problems(name, uris[name]) == []
+    assert factory.events()[-1] == (reports.INSTALLATION_COMPLETED, "device-1", True)
+
+
+def test_blobs_that_the_server_takes_away_leave_the_app_and_come_later(factory, device, run, name, no_registry, server):
+    factory.publish(1, {name: {"web": service("1", healthcheck=WELL)}})
+    no_registry()
+    server.misbehave("/registry/v2/.*/blobs", status(404, "no such blob"))
+    status_, _out, err = run("update")
+    assert status_ == 3 and "Traceback" not in err
+    assert factory.events()[-1] == (reports.DOWNLOAD_COMPLETED, "device-1", False)
+    server.behave()
+    assert run("update", "--now")[0] == 0
+    assert device.installed(name)
+    text = run("metrics")[1]
+    assert 'composeapps_target_version{target="device-1"} 1\n' in text and "composeapps_checkin_failures 0\n" in text
