@@ -245,12 +245,12 @@ def test_stock_dockerd_loses_contents_silently():
 def test_agent_leaves_old_or_new():
     """Needs no dockerd: what the agent writes by itself."""
     words = [word for name in ("bundle", "states", "records", "restore") for word in ("--workload", name)]
-    status, counted, _ = _crash_test("--engine", "stock", "--no-fsck", *words, "--states", "60", "--seed", "agent")
-    assert (status, counted) == (0, {"states": 60, "unhealed": 0, "silent": 0})
+    status, counted, _ = _crash_test("--engine", "stock", "--no-fsck", *words, "--states", "40", "--seed", "agent")
+    assert (status, counted) == (0, {"states": 40, "unhealed": 0, "silent": 0})
 
 
 @pytest.mark.root
 @pytest.mark.slow
 def test_patched_dockerd_and_fsck_heal_each_state():
-    status, counted, _ = _crash_test("--states", "60", "--seed", "sample")
-    assert (status, counted) == (0, {"states": 60, "unhealed": 0, "silent": 0})
+    status, counted, _ = _crash_test("--states", "40", "--seed", "sample")
+    assert (status, counted) == (0, {"states": 40, "unhealed": 0, "silent": 0})

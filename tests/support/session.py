@@ -11,8 +11,9 @@ import pytest
 
 # Rooms whose files share what takes long to make, or a place on the disk.
 TOGETHER = ("crash", "device", "emulator", "factory", "fsck", "moby")
-# What takes longest starts first, so that no worker is left with it alone at the end.
-FIRST = ("device", "fsck", "crash", "emulator", "moby", "update")
+# Rooms and files of which a group takes minutes, the longest first: no worker is left with one alone at the end.
+FIRST = ("device", "fsck", "crash", "scale", "moby", "firsthour", "fastlane/test_image.py", "emulator", "switching",
+         "update", "disk", "factory", "space", "status", "pull", "kills")
 
 
 def pytest_addoption(parser):
@@ -57,8 +58,9 @@ def pytest_collection_modifyitems(config, items):
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if item not in set(left_out)]
     if getattr(config.option, "dist", "no") != "no" or hasattr(config, "workerinput"):
-        order = {room: place for place, room in enumerate(FIRST)}
-        items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+        order = {name: place for place, name in enumerate(FIRST)}
+        items.sort(key=lambda item: min(order.get(name, len(order)) for name in (
+            item.path.parent.name, f"{item.path.parent.name}/{item.path.name}")))
 
 
 def pytest_terminal_summary(terminalreporter, config):
