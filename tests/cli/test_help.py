@@ -15,8 +15,8 @@ from composeapps.cli import helptext, main
 from support import helps
 
 LIB = Path(composeapps.__file__).parents[1]
-COMMANDS = ["", *main.COMMANDS, *(f"target {each}" for each in main.build_parser("target").subcommands()["target"]
-                                 .subcommands())]
+COMMANDS = ["", *main.COMMANDS, *(f"{name} {each}" for name in ("target", "bundle")
+                                 for each in main.build_parser(name).subcommands()[name].subcommands())]
 
 
 def parser_of(name):

@@ -30,14 +30,14 @@ def make_key(path):
     return path
 
 
-def command(*words):
-    """Run ``composeapps target``; return its status, output and errors."""
+def command(*words, of="target"):
+    """Run ``composeapps target``, or bundle; return its status, output and errors."""
     out, err = io.StringIO(), io.StringIO()
     # The program reconfigures its output, which a StringIO does not have.
     out.reconfigure = lambda **_settings: None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = main.main(["target", *map(str, words)])
+            status = main.main([of, *map(str, words)])
         except SystemExit as end:
             status = end.code
     assert "Traceback" not in err.getvalue()
@@ -112,7 +112,8 @@ class Factory:
 
 
 @pytest.fixture(scope="session")
-def _first(tmp_path_factory):
+def first_factory(tmp_path_factory):
+    """The directory of a Factory whose repository has no Target yet; copied, never changed."""
     place = tmp_path_factory.mktemp("factory")
     factory = Factory(place)
     factory.keys.mkdir()
@@ -123,7 +124,7 @@ def _first(tmp_path_factory):
 
 
 @pytest.fixture
-def factory(_first, tmp_path):
+def factory(first_factory, tmp_path):
     """A Factory whose repository has no Target yet."""
-    shutil.copytree(_first, tmp_path / "factory")
+    shutil.copytree(first_factory, tmp_path / "factory")
     return Factory(tmp_path / "factory")

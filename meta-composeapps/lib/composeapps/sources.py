@@ -6,7 +6,7 @@ import os
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # What a factory signs with, and the commands for that. A device has neither: it has no keys of a factory either.
-FACTORY_SIDE = ("signing/", "cli/target.py", "cli/target_actions.py", "cli/target_help.py")
+FACTORY_SIDE = ("signing/", "cli/bundle.py", "cli/target.py", "cli/target_actions.py", "cli/target_help.py")
 
 
 def directories():

@@ -49,6 +49,7 @@ COMMANDS = {
 # Where releases are made; the package on a device has no signing room.
 FACTORY_COMMANDS = {
     "target": ("target", "sign what devices are to run: Targets, their keys and their repository"),
+    "bundle": ("bundle", "make a bundle of signed Targets and their apps for devices without a network, or verify one"),
 }
 if os.path.isdir(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "signing")):
     COMMANDS.update(FACTORY_COMMANDS)

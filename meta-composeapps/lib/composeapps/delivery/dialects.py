@@ -98,6 +98,9 @@ def _ats(value, data):
         plain["keys"] = {key_id: _key(key_id, key) for key_id, key in signed["keys"].items()}
         plain["roles"] = {name: dict(role) for name, role in signed["roles"].items()
                           if name in (ROOT, TIMESTAMP, SNAPSHOT, TARGETS)}
+    if plain["_type"] == TARGETS:
+        # What is said of an offline bundle lists none.
+        plain.setdefault("targets", {})
     if plain["_type"] == TARGETS and signed.get("delegations"):
         plain["delegations"] = {**signed["delegations"], "keys": {
             key_id: _key(key_id, key) for key_id, key in signed["delegations"]["keys"].items()}}

@@ -171,7 +171,8 @@ class _Source:
         return self.documents[digest]
 
 
-def fetch(survey, store, client, progress, parallel=3, bandwidth=0, settling=contextlib.nullcontext):
+def fetch(survey, store, client, progress, parallel=3, bandwidth=0, settling=contextlib.nullcontext,
+          without=frozenset()):
     """Get what a Survey found missing, then make the app visible in the store.
 
     Arguments:
@@ -182,6 +183,7 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0, settling=con
         parallel: how many blobs are fetched at a time.
         bandwidth: bytes a second that all of them may take together, 0 for no limit.
         settling: called without arguments for a context in which nobody removes blobs from the store.
+        without: digests of layers that the store is not to have: whoever takes the app from there has them.
 
     Returns the App. What was fetched before it failed is used by the next call. Raises RegistryError,
     CorruptError, NotFoundError, StorageError.
@@ -189,7 +191,7 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0, settling=con
     from composeapps.pull.fetching import fetch_blobs
 
     store.remove_stale()
-    missing = survey.missing
+    missing = tuple(blob for blob in survey.missing if blob.descriptor.digest not in without)
     while True:
         digests = [blob.descriptor.digest for blob in missing]
         partial.collect(store, digests, survey.ref.app_name)
@@ -203,7 +205,8 @@ def fetch(survey, store, client, progress, parallel=3, bandwidth=0, settling=con
                         parallel=parallel, bandwidth=bandwidth, received=received)
         with settling():
             # What was there when it was surveyed may have been removed since.
-            missing = _missing(store, [blob for blob in survey.app.blobs() if not blob.optional], (), verify=False)
+            missing = _missing(store, [blob for blob in survey.app.blobs() if not blob.optional
+                                       and blob.descriptor.digest not in without], (), verify=False)
             if not missing:
                 store.add_app(survey.app)
                 for blob in survey.app.blobs():
