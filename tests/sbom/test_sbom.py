@@ -7,6 +7,8 @@ import subprocess
 import pytest
 
 from composeapps.errors import CorruptError, NotFoundError
+from fastlane import command as build_image
+from fastlane import release
 from sbom import command, packages
 from support import apps, stores
 from support.images import make_image, tar
@@ -120,6 +122,17 @@ def test_the_sbom_names_app_images_and_packages_and_is_the_same_each_time(store,
     assert unknown == {"hub.demo.test/factory/tool"}
     assert {named[each["relatedSpdxElement"]]["name"] for each in value["relationships"]
             if each["spdxElementId"] in images} == {"musl", "busybox"}
+
+
+def test_a_release_names_the_sbom_of_its_apps(store, tmp_path):
+    image = tmp_path / "image-machine.json"
+    (tmp_path / "disk.wic").write_bytes(b"data" * 1000)
+    image.write_text(json.dumps({"machine": "machine", "disk": "disk.wic", "apps": {}, "contents": {}}))
+    made = build_image.sbom({"image": str(image), "stores": [str(store)]})
+    manifest = json.loads(release.make(image, {}, None, made).read_text())
+    assert manifest["sbom"] == "image-machine.spdx.json" in manifest["files"]
+    assert "musl" in (tmp_path / "image-machine.spdx.json").read_text()
+    assert build_image.sbom({"image": str(image), "stores": []}) == []
 
 
 def test_a_store_without_apps_or_with_damage_makes_no_sbom(store, tmp_path, capsys):

@@ -97,7 +97,11 @@ class Build:
             for recipe in plan.order[:-1]:
                 self.build_recipe(recipe, plan.base)
             path = self._image(plan)
-            result |= {"image": str(path), "apps": json.loads(path.read_text())["apps"]}
+            apps = json.loads(path.read_text())["apps"]
+            deployed = Path(plan.image.d.getVar("DEPLOY_DIR_IMAGE"), "composeapps")
+            # Where the recipes of the apps have put a store for each.
+            stores = [str(deployed / app) for app in (plan.image.d.getVar("COMPOSEAPPS_PRELOAD") or "").split()]
+            result |= {"image": str(path), "apps": apps, "stores": stores}
         return {**result, "built": self.built, "unchanged": self.unchanged}
 
     def _plan(self, base_only):

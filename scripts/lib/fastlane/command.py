@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from composeapps.cli.parser import Parser
+from composeapps.errors import ComposeAppsError
+from composeapps.store.store import Store
 from fastlane import privilege, release
 from fastlane.builder import Options, build
 from fastlane.errors import BuildError
@@ -93,8 +95,8 @@ def main(argv, top, directory):
         result = build(options, progress, arguments.base_only)
         if arguments.release:
             with progress.step("making the release"):
-                result["release"] = str(release.make(result["image"], _layers(options), arguments.sign))
-    except BuildError as err:
+                result["release"] = str(release.make(result["image"], _layers(options), arguments.sign, sbom(result)))
+    except (BuildError, ComposeAppsError) as err:
         # What is wrong with a recipe is not the registry's doing.
         unreachable = "cannot be reached" in str(err)
         for line in filter(None, [str(err), kept.hint(directory, str(err)) if unreachable else None]):
@@ -111,6 +113,23 @@ def main(argv, top, directory):
             if what in result:
                 print(result[what])
     return 0
+
+
+def sbom(result):
+    """Write down beside an image what is in its apps' images.
+
+    Arguments:
+        result: what ``builder.build`` returns.
+
+    Returns a list of the files, an empty one for an image without apps. Raises CorruptError, StorageError.
+    """
+    from sbom import command
+
+    if not result["stores"]:
+        return []
+    path = Path(result["image"]).with_suffix(".spdx.json")
+    command.write(path, [app for store in result["stores"] for app in command.collect(Store(store))])
+    return [path]
 
 
 def _layers(options):

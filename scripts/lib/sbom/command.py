@@ -92,12 +92,17 @@ def collect(store):
     return found
 
 
+def write(path, apps):
+    """Write the SBOM of what ``collect`` returns, SPDX 2.3. Raises StorageError."""
+    value = spdx.document(os.path.basename(path), apps, int(os.environ.get("SOURCE_DATE_EPOCH", 0)))
+    with durable.storage_errors(f"writing {path}"):
+        durable.write_file(path, json.dumps(value, indent=1).encode() + b"\n")
+
+
 def _list(arguments):
     apps = collect(Store(arguments.store))
     if arguments.output:
-        value = spdx.document(os.path.basename(arguments.output), apps, int(os.environ.get("SOURCE_DATE_EPOCH", 0)))
-        with durable.storage_errors(f"writing {arguments.output}"):
-            durable.write_file(arguments.output, json.dumps(value, indent=1).encode() + b"\n")
+        write(arguments.output, apps)
     if arguments.json:
         print(json.dumps({app: {image: {**found._asdict(), "packages": [each._asdict() for each in found.packages]}
                                 for image, found in images.items()} for app, images in apps}, indent=2))
