@@ -61,6 +61,16 @@ def test_what_does_not_fit_is_told(identity, tmp_path):
     assert "cannot be read" in json.loads(identity("--json")[1])["problem"]
 
 
+def test_damage_to_what_the_device_has_is_told(identity, tmp_path):
+    identity("--new-key", "--device", "shop-1")
+    answer = sign(identity("--csr")[1], tmp_path)
+    assert identity("--certificate", answer)[0] == 0
+    (tmp_path / "sota/pkey.pem").write_bytes(b"\xff" * 200)
+    assert "pkey.pem is damaged" in json.loads(identity("--json")[1])["problem"]
+    status, _out, err = identity("--certificate", answer)
+    assert (status, err.count("\n")) == (4, 1) and "pkey.pem is damaged" in err
+
+
 @pytest.mark.parametrize("words", [
     ("--device", "a"), ("--unit", "a"), ("--new-key", "--device", "a/b"), ("--certificate", "/nonexistent"),
     ("--authority", "/dev/null"), ("--new-key", "--device", "a", "--csr", "--unit", "x/CN=y"),

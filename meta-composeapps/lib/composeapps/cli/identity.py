@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from composeapps.cli import output
-from composeapps.errors import UsageError
+from composeapps.errors import ComposeAppsError, UsageError
 
 HELP = {
     "examples": (
@@ -94,14 +94,14 @@ def describe(directory):
         found[kind] = provision.has(directory, name)
     if found["certificate"]:
         try:
-            text = Path(directory, provision.CERTIFICATE).read_text()
+            text = provision.text(directory, provision.CERTIFICATE)
             read = x509.read(text)
             found |= {"not_before": read.not_before.isoformat(), "not_after": read.not_after.isoformat()}
             if not found["key"]:
                 raise UsageError("there is a certificate and no key for it")
-            certify.check_pair(Path(directory, provision.KEY).read_text(), text)
-        except (UsageError, OSError, ValueError) as err:
-            found["problem"] = getattr(err, "strerror", None) or str(err)
+            certify.check_pair(provision.text(directory, provision.KEY), text)
+        except ComposeAppsError as err:
+            found["problem"] = str(err)
     return found
 
 
@@ -145,7 +145,7 @@ def _take(args, directory, provision):
         if not provision.has(directory, provision.KEY):
             raise NotFoundError("this device has no key that the certificate could be for")
         certificate = read_text(args.certificate)
-        certify.check_pair(Path(directory, provision.KEY).read_text(), certificate)
+        certify.check_pair(provision.text(directory, provision.KEY), certificate)
         provision.put(directory, provision.CERTIFICATE, certificate)
     if authority:
         provision.put(directory, provision.AUTHORITY, authority)

@@ -41,8 +41,8 @@ class _Est(Service):
 def ends(directory):
     """Return when the device's certificate ends (UTC), None when there is none that can be read."""
     try:
-        return x509.read(Path(directory, provision.CERTIFICATE).read_text()).not_after
-    except (OSError, ValueError, UsageError):
+        return x509.read(provision.text(directory, provision.CERTIFICATE)).not_after
+    except ComposeAppsError:
         return None
 
 
@@ -120,7 +120,7 @@ def _ask(config, directory, floor, environ):
         key = directory / NEW_KEY
         if not provision.has(directory, NEW_KEY):
             provision.put(directory, NEW_KEY, certify.new_key())
-    before = x509.read((directory / provision.CERTIFICATE).read_text())
+    before = x509.read(provision.text(directory, provision.CERTIFICATE))
     name = before.names[0] if before.names else who.device
     request = certify.request(key, name, before.units[0] if before.units else "")
     behind = time.time() < floor
@@ -205,8 +205,8 @@ def _read(directory):
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     try:
-        certify.check_pair((directory / provision.KEY).read_text(), (directory / provision.CERTIFICATE).read_text())
-    except (OSError, ComposeAppsError):
+        certify.check_pair(provision.text(directory, provision.KEY), provision.text(directory, provision.CERTIFICATE))
+    except ComposeAppsError:
         if provision.has(directory, NEW_CERTIFICATE):
             return {"step": PLACING, "id": "certs-0", "since": 0}
     return None

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from composeapps import beneath, durable
 from composeapps.disk import area, certify
-from composeapps.errors import CorruptError
+from composeapps.errors import CorruptError, NotFoundError
 
 KEY, CERTIFICATE, AUTHORITY = "pkey.pem", "client.pem", "root.crt"
 SETTINGS, DEVICE = "composeapps.toml", "device.json"
@@ -54,6 +54,20 @@ def put(directory, name, text):
         durable.make_directories(directory)
         durable.make_way(Path(directory, name), directory)
         durable.write_file(Path(directory, name), text.encode(), mode=0o600)
+
+
+def text(directory, name):
+    """Return a file of the identity, which is PEM. Raises CorruptError, and NotFoundError where there is none."""
+    path = Path(directory, name)
+    try:
+        with beneath.open_regular(path) as stream:
+            return stream.read(area.SIZE).decode("ascii")
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no {path}") from None
+    except OSError as err:
+        raise CorruptError(f"{path} cannot be read: {err.strerror}") from None
+    except UnicodeDecodeError:
+        raise CorruptError(f"{path} is damaged: it is not PEM") from None
 
 
 def has(directory, name):
