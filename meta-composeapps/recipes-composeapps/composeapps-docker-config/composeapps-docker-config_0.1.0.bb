@@ -83,4 +83,7 @@ do_install() {
 SYSTEMD_SERVICE:${PN} = "docker-store-fsck.service docker-store-fsck-background.service"
 
 FILES:${PN} += "${systemd_system_unitdir}/docker.service.d"
+# meta-virtualization's package of a registry's settings has a daemon.json of its own: they belong into
+# COMPOSEAPPS_DOCKER_SETTINGS.
+RCONFLICTS:${PN} = "docker-registry-config"
 CONFFILES:${PN} = "${sysconfdir}/docker/daemon.json"
