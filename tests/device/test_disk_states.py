@@ -78,7 +78,8 @@ def reset(device, keep):
 
 
 def identity(device):
-    return device.run("cat /var/sota/pkey.pem /var/sota/device.json /var/sota/composeapps.toml /etc/machine-id").stdout
+    return device.run("cat /run/ssh/ssh_host_rsa_key /var/sota/pkey.pem /var/sota/device.json /etc/machine-id "
+                      "/var/sota/composeapps.toml").stdout
 
 
 def there(device, *paths):
@@ -100,6 +101,8 @@ def test_the_first_start_ends_a_growth_that_was_cut_off_and_takes_over_what_the_
     assert device.run("openssl req -in /run/boot/shop-0001.csr -noout -pubkey").stdout == device.run(
         "openssl pkey -in /var/sota/pkey.pem -pubout").stdout
     device.run("umount /run/boot")
+    # As sshd does, which the image does not have, where the root file system is read-only.
+    device.run("umask 077; echo this device > /run/ssh/ssh_host_rsa_key")
     # What is left in the area is the serial number.
     left = device.run(f"tr -d '\\0' < {device.partition('provision')} | tail -c 64").stdout
     assert left.endswith('{"serial":"A1B2C3"}') and "PRIVATE" not in left
@@ -214,6 +217,7 @@ def test_without_a_file_system_the_apps_come_from_the_factory_partition(device):
     subprocess.run(["/usr/sbin/blkdiscard", "-f", device.partition("data")], check=True)
     device.start()
     assert "has no file system; making one" in said(device)
+    assert not there(device, "/run/ssh/ssh_host_rsa_key") and there(device, "/run/ssh")
     # The serial number is the hardware's; all else was the file system's.
     said(device, "composeapps-provision.service")
     assert json.loads(device.run("cat /var/sota/device.json").stdout)["serial"] == "A1B2C3"

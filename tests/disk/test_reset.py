@@ -41,6 +41,7 @@ class Device:
             for path in ("sota/reset-apps/blobs/b", "sota/compose-apps/web/docker-compose.yml",
                          "sota/compose-apps/web/data/photo", "sota/client.pem", "lib/composeapps/apps/web.json",
                          "lib/composeapps/docker/config.json", "lib/composeapps/machine-id",
+                         "lib/composeapps/ssh/ssh_host_rsa_key", "lib/dropbear/dropbear_rsa_host_key",
                          "lib/docker/volumes/db/_data/row", "lib/docker/overlay2/l/x", "lib/other/file",
                          ".factory_reset_keep_sota"):
                 (self.var / path).parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +54,8 @@ class Device:
     def identify(self):
         (self.root / "etc/machine-id").write_text(f"{MACHINE}\n")
         (self.root / "etc/ssh/ssh_host_ed25519_key").write_text("key")
+        (self.root / "etc/dropbear").mkdir(exist_ok=True)
+        (self.root / "etc/dropbear/dropbear_rsa_host_key").write_text("key")
 
     def opened(self):
         return wish.mounted(self.device, "ext4", "defaults", place=self.var)
@@ -83,12 +86,13 @@ def device(tmp_path):
 
 
 REPORT = "lib/composeapps/reset.json"
+KEYS = ("lib/composeapps/ssh/ssh_host_rsa_key", "lib/dropbear/dropbear_rsa_host_key")
 LEFT = {
     "nothing": {"lib/misc/seed", REPORT},
     "registration": {"lib/misc/seed", REPORT, "sota/client.pem", "lib/composeapps/docker/config.json",
-                     "lib/composeapps/machine-id"},
+                     "lib/composeapps/machine-id", *KEYS},
     "data": {"lib/misc/seed", REPORT, "sota/client.pem", "lib/composeapps/docker/config.json",
-             "lib/composeapps/machine-id", "lib/docker/volumes/db/_data/row",
+             "lib/composeapps/machine-id", *KEYS, "lib/docker/volumes/db/_data/row",
              "sota/compose-apps/web/docker-compose.yml", "sota/compose-apps/web/data/photo"},
 }
 
@@ -100,6 +104,7 @@ def test_what_each_keep_leaves(device, keep):
     assert device.report()["kept"] == keep and device.report()["lost"] == ""
     identity = (device.root / "etc/machine-id").read_bytes(), (device.root / "etc/ssh/ssh_host_ed25519_key").exists()
     assert (identity == (b"", False)) == again == (keep == wish.NOTHING)
+    assert (device.root / "etc/dropbear/dropbear_rsa_host_key").exists() == (keep != wish.NOTHING)
     assert (device.top / "outside/file").read_text() == "outside"
 
 

@@ -2,7 +2,7 @@
 SUMMARY = "Prepares, provisions and resets the partitions of a device with apps"
 DESCRIPTION = "Links to the partitions of the disk that the root file system is on, and services that let the \
 data partition take the rest of the disk, make it anew where it is missing, carry out a factory reset, have the \
-machine-id last, and take over what the device was given when it was made."
+machine-id and ssh host keys last, and take over what the device was given when it was made."
 SECTION = "admin"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
@@ -11,6 +11,7 @@ SRC_URI = "\
     file://65-composeapps-disk.rules \
     file://composeapps-data \
     file://composeapps-data.service \
+    file://composeapps-host-keys.conf \
     file://composeapps-machine-id \
     file://composeapps-machine-id.service \
     file://composeapps-provision \
@@ -43,6 +44,7 @@ do_install() {
         install -m 0755 ${B}/composeapps-$file ${D}${libexecdir}/
     done
     install -m 0644 ${B}/*.service ${D}${systemd_system_unitdir}/
+    install -D -m 0644 ${B}/composeapps-host-keys.conf ${D}${nonarch_libdir}/tmpfiles.d/composeapps-host-keys.conf
 }
 B = "${WORKDIR}/build"
 do_install[cleandirs] += "${B}"
@@ -55,7 +57,7 @@ SYSTEMD_SERVICE:${PN} = "\
     composeapps-reset-now.service \
 "
 
-FILES:${PN} += "${nonarch_base_libdir}/udev"
+FILES:${PN} += "${nonarch_base_libdir}/udev ${nonarch_libdir}/tmpfiles.d"
 
 # What composeapps.disk runs.
 RDEPENDS:${PN} = "\

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from composeapps import durable
 
-_KEYS = "ssh_host_*_key*"
+# Of OpenSSH and of Dropbear.
+_KEYS = (("etc/ssh", "ssh_host_*_key*"), ("etc/dropbear", "dropbear_*_host_key*"))
+# Where they are, relative to /var, when the root file system is read-only.
+KEYS_OF_VAR = ("lib/composeapps/ssh", "lib/dropbear")
 
 
 def machine_id(root):
@@ -47,10 +50,11 @@ def remember_machine(root, known):
 
 def forget_keys(root):
     """Remove the ssh host keys, where the root file system can be written to; sshd makes new ones. Raises OSError."""
-    keys = Path(root, "etc/ssh")
-    if not keys.is_dir() or not os.access(keys, os.W_OK):
-        return
-    for path in sorted(keys.glob(_KEYS)):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-    durable.fsync_directory(keys)
+    for directory, pattern in _KEYS:
+        keys = Path(root, directory)
+        if not keys.is_dir() or not os.access(keys, os.W_OK):
+            continue
+        for path in sorted(keys.glob(pattern)):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+        durable.fsync_directory(keys)

@@ -44,13 +44,15 @@ def kept(keep, places):
     """Return the paths below ``var`` that a reset leaves, relative to it.
 
     registration: the device's identity and how it reaches its factory and registries: the copy of its machine-id
-    (composeapps-machine-id), the agent's logins, what it was given when it was made, and what LmP has in /var/sota
-    beside the apps. data: also named volumes and the apps' directories, without what the agent put there.
+    (composeapps-machine-id), its ssh host keys, the agent's logins, what it was given when it was made, and what
+    LmP has in /var/sota beside the apps. data: also named volumes and the apps' directories, without what the agent put
+    there.
     """
     if keep == wish.NOTHING:
         return ()
     state, sota = places.config.state_dir, places.var / "sota"
     paths = [state / "docker", places.var / "lib/composeapps/machine-id",
+             *(places.var / directory for directory in identity.KEYS_OF_VAR),
              *(places.config.identity_dir / name for name in provision.NAMES)]
     ours = {places.config.store, places.config.compose_root}
     with contextlib.suppress(FileNotFoundError):
