@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from composeapps import beneath, durable
-from composeapps.disk import area, certify
+from composeapps.disk import area
 from composeapps.errors import CorruptError, NotFoundError
 
 KEY, CERTIFICATE, AUTHORITY = "pkey.pem", "client.pem", "root.crt"
@@ -120,6 +120,9 @@ def take_over(device, directory, check, notify, hand_out):
 
 def _place(given, checksum, before, directory, notify, hand_out):
     """Put what was given in its place; return the Known of meanwhile."""
+    # Of the boots that know the names of these files, all but one make no key: OpenSSL is loaded for that alone.
+    from composeapps.disk import certify
+
     if given.new_key and before.began != checksum:
         forget(directory, KEY, CERTIFICATE)
         before = before._replace(began=checksum)

@@ -16,10 +16,7 @@ from composeapps import beneath, durable
 from composeapps.disk import filesystem, identity, provision, wish
 from composeapps.disk.run import run
 from composeapps.errors import ComposeAppsError, StorageError
-from composeapps.installed import appfiles
-from composeapps.oci.names import AppName
 from composeapps.records import resetnote
-from composeapps.records.state import StateDirectory
 
 
 class Places(NamedTuple):
@@ -134,6 +131,11 @@ def _in_place(wanted, device, places, notify):
 
 def _take_bundles(places, notify):
     """Take what the agent placed out of the apps' directories; what is the user's stays where it is."""
+    # Most resets keep no data, and a start that resets should take no longer than another.
+    from composeapps.installed import appfiles
+    from composeapps.oci.names import AppName
+    from composeapps.records.state import StateDirectory
+
     for name in StateDirectory(places.config.state_dir).names():
         try:
             appfiles.give_back(AppName(name), places.config, notify)
