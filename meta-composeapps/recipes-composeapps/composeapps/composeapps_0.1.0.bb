@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 SUMMARY = "Agent that installs, checks and runs restorable compose apps"
+SUMMARY:${PN}-delivery = "What composeapps verifies signed delivery with"
 DESCRIPTION = "The composeapps command and the service that starts the apps which \
 the image carries. It needs no network for that."
 SECTION = "admin"
@@ -91,8 +92,11 @@ do_install() {
     done
 }
 
-# The timer starts the check-in.
-SYSTEMD_SERVICE:${PN} = "composeapps-start.service composeapps-update.service composeapps-checkin.timer"
+SYSTEMD_SERVICE:${PN} = "${COMPOSEAPPS_UNITS}"
+
+# What verifies signatures, for images that take signed delivery; the others are spared it.
+PACKAGES =+ "${PN}-delivery"
+ALLOW_EMPTY:${PN}-delivery = "1"
 
 FILES:${PN} += "\
     ${PYTHON_SITEPACKAGES_DIR}/composeapps \
@@ -121,14 +125,12 @@ RDEPENDS:${PN} = "\
     python3-threading \
     python3-tomllib \
 "
-
-# What verifies signatures, for images that take signed delivery; the others are spared it.
-PACKAGES =+ "${PN}-delivery"
-SUMMARY:${PN}-delivery = "What composeapps verifies signed delivery with"
-ALLOW_EMPTY:${PN}-delivery = "1"
 RDEPENDS:${PN}-delivery = "\
     ${PN} \
     python3-cryptography \
     python3-securesystemslib \
     python3-tuf \
 "
+
+# A device that registers itself makes its request with it; one that is given its certificate needs none.
+RRECOMMENDS:${PN}-delivery = "openssl-bin"
