@@ -46,7 +46,7 @@ def scale(run):
         root, base = engine_root(run.progress), Path(directory)
         with DockerDaemon(root, base / "dockerd") as daemon, open_registry(base / "hub") as registry, \
                 Stepper(modules()) as stepper:
-            for name, axis in AXES.items():
+            for name, axis in ((name, axis) for name, axis in AXES.items() if axis.timed):
                 seconds, sizes, begun = {}, [], time.monotonic()
                 for size in axis.timed:
                     if len(sizes) >= FEWEST and time.monotonic() - begun > ENOUGH:
