@@ -10,6 +10,7 @@ import pytest
 
 import composeapps
 from composeapps.errors import UsageError
+from composeapps.signing import documents as docs
 from composeapps.signing import keys
 from composeapps.signing.repository import Repository
 from signing.conftest import DIGEST, WEB, command
@@ -179,6 +180,45 @@ def test_a_key_elsewhere_is_named_by_its_uri(factory):
     assert done.status == 2 and "awskms: cannot be used" in done.err and done.err.count("\n") == 1
     done = command("key", factory.place / "x.uri", "--uri", "file2:/x.pem", "--public", factory.keys / "online.pub")
     assert done.status == 2 and "is no place for keys" in done.err
+
+
+def test_a_key_elsewhere_that_refuses_is_told(factory):
+    """A wrong PIN, or a module that is not plugged in, shows only when it is to sign."""
+    class Refusing:
+        public_key = keys.find(factory.keys / "online.pem", keys.PassPhrases()).public
+
+        def sign(self, payload):
+            raise RuntimeError("PIN incorrect")
+
+    state = Repository(factory.repository).read()
+    key = keys.Key("online.uri", Refusing.public_key, Refusing)
+    with pytest.raises(UsageError, match="online.uri does not sign timestamp: .*PIN incorrect"):
+        docs.sign(state, {"timestamp": docs.next_of(state.timestamp, 7, docs.clock(state))}, [key])
+
+
+def test_what_a_killed_command_left_goes(factory):
+    (factory.repository / ".tmp-timestamp.json-1").write_bytes(b"half")
+    factory.create()
+    assert not list(factory.repository.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("words", [
+    ("rotate", "root", "--threshold", "0"), ("rotate", "root", "--threshold", "2"), ("rotate", "root"),
+    ("rotate", "nothing", "--add", "new.pem"), ("rotate", "root", "--add", "new.pem", "--remove", "online.pub"),
+    ("rotate", "root", "--remove", "root.pub"), ("revoke", "--stolen", "root.pub"), ("revoke", "--stolen", "new.pub"),
+    ("revoke",), ("revoke", "shop-1", "--stolen", "root.pub"), ("revoke", "shop-1"), ("promote", "shop-1"),
+    ("promote", "shop-1", "--tag", "x"), ("wave", "root", "--wave-key", "new.pem", "--tag", "x"),
+    ("wave", "../x", "--wave-key", "new.pem", "--tag", "x"), ("wave", "x", "--wave-key", "new.pem"),
+    ("wave", "x", "--tag", "x"), ("wave", "x", "--remove"), ("renew", "--role", "timestamp"),
+    ("renew", "--days", "targets=0"), ("renew", "--days", "timestamp=99999"), ("renew", "--days", "what=1"),
+    ("show", "../x"), ("init",)], ids=" ".join)
+def test_what_makes_no_sense_changes_nothing(factory, words):
+    factory.key("new")
+    before = factory.files()
+    words = [factory.keys / word if word.endswith((".pem", ".pub")) else word for word in words]
+    done = factory.run(*words, keys=words[0] != "show")
+    assert done.status in (2, 3) and done.err.count("\n") == 1, done.err
+    assert factory.files() == before
 
 
 @pytest.mark.root

@@ -326,3 +326,16 @@ def test_a_clock_that_is_behind_signs_nothing(factory):
     with pytest.raises(UsageError, match="set the clock"):
         docs.clock(state, signed - datetime.timedelta(days=2))
     assert docs.clock(state, signed + datetime.timedelta(days=2))
+
+
+def test_what_was_signed_in_the_future_is_mended(factory):
+    """By a clock that was ahead, which nobody noticed before it was set right."""
+    repository, ahead = Repository(factory.repository), NOW + datetime.timedelta(days=7000)
+    signing = keys.find_all([], [factory.keys], keys.PassPhrases())
+    _publish(repository, signing, ahead)
+    done = factory.run("renew")
+    assert done.status == 2 and "--trust-clock" in done.err
+    factory.do("renew", "--trust-clock")
+    factory.create()
+    assert factory.device().find("shop-1")
+    assert repository.read().timestamp.signed.expires < NOW + datetime.timedelta(days=365)

@@ -122,6 +122,8 @@ def _add_renew(parser):
     _add_repository(parser)
     parser.add_argument("--role", metavar="ROLE", action="append", default=[],
                         help="renew root, targets or a wave as well; can be repeated")
+    parser.add_argument("--trust-clock", action="store_true",
+                        help="this machine's clock is right, and what was signed last was signed in the future")
     _add_days(parser)
     _add_change(parser)
 

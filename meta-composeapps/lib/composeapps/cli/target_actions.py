@@ -280,7 +280,7 @@ def _renew(args):
         repository.read()
     with repository.alone(output.notify):
         state = repository.read()
-        now = docs.clock(state)
+        now = docs.clock(state, trusted=args.trust_clock)
         documents = edit.renew(state, args.role, now, days)
         if documents:
             _finish(args, repository, state, documents, f"{', '.join(documents)} renewed", signing, now)

@@ -9,7 +9,7 @@ none of them is used again; in a delegation ``TAGS``, the only tags that its Tar
 import datetime
 from typing import NamedTuple
 
-from tuf.api.exceptions import RepositoryError
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata
 from tuf.api.serialization import DeserializationError, SerializationError
 
@@ -103,23 +103,25 @@ def days_of(root, role):
     return found if isinstance(found, int) and 0 < found <= MOST_DAYS else DEFAULT_DAYS[role]
 
 
-def clock(state, now=None):
+def clock(state, now=None, trusted=False):
     """Return the time, to the second.
 
     Arguments:
         state: the State that it must not lie before.
         now: the machine's; None to look.
+        trusted: it is right, and the one that the State was signed by was not.
 
     Raises UsageError when the machine's clock cannot be right.
     """
     now = (now or datetime.datetime.now(datetime.UTC)).replace(microsecond=0)
     least = _YOUNGEST
-    if state.timestamp:
+    if state.timestamp and not trusted:
         signed = state.timestamp.signed.expires - datetime.timedelta(days=days_of(state.root, "timestamp"))
         least = max(least, signed - datetime.timedelta(days=1))
     if now < least:
         raise UsageError(f"this machine's clock says {text_of(now)}, which is before {text_of(least)}, when this "
-                         "repository was last signed: set the clock, or devices would take what is new for expired")
+                         "repository was last signed: set the clock, or devices would take what is new for expired; "
+                         "if it is that signing which was wrong, 'composeapps target renew --trust-clock' mends it")
     return now
 
 
@@ -188,9 +190,20 @@ def sign(state, documents, keys):
         wanted = {keyid for by in bys for keyid in by.get_delegated_role(role).keyids}
         for key in keys:
             if key.id in wanted and key.can_sign and not _has_signed(document, key):
-                document.sign(key.signer(), append=True)
+                _sign(document, role, key)
                 done.append((role, key.id))
     return sorted(done)
+
+
+def _sign(document, role, key):
+    signer = key.signer()
+    try:
+        document.sign(signer, append=True)
+    except UnsignedMetadataError as err:
+        # Where the key is elsewhere it is only asked for now; its library says why in words of its own.
+        cause = err.__cause__ or err
+        raise UsageError(f"key {key.path} does not sign {role}: {str(cause) or type(cause).__name__}: nothing was "
+                         "published") from None
 
 
 def _has_signed(document, key):

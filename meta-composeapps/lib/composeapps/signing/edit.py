@@ -183,11 +183,13 @@ def rotate(state, roles, now, add=(), remove=(), threshold=None):
         delegator = made[owner] = _next(state, owner, now, made)
         found = delegator.signed.get_delegated_role(role)
         for keyid in remove:
-            if keyid in found.keyids:
-                delegator.signed.revoke_key(keyid, role)
+            if keyid not in found.keyids:
+                raise UsageError(f"the key {keyid[:12]} does not sign {role}: name the roles that it signs, or revoke "
+                                 "it with 'composeapps target revoke --stolen'")
+            delegator.signed.revoke_key(keyid, role)
         for key in add:
             delegator.signed.add_key(key.public, role)
-        found.threshold = _threshold(threshold or found.threshold, found.keyids, role)
+        found.threshold = _threshold(found.threshold if threshold is None else threshold, found.keyids, role)
         document = state.document(role)
         # What the keys signed before has to be good under the new ones.
         if role not in ("root", *docs.ONLINE) and not docs.is_signed(document, role, delegator.signed):
