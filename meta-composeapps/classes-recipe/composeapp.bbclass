@@ -156,6 +156,8 @@ python do_deploy() {
             "platform": d.getVar("COMPOSEAPPS_PLATFORM"),
             "images": (d.getVar("COMPOSEAPP_IMAGES") or "").split(),
             "license": d.getVar("LICENSE"),
+            "target": d.getVar("COMPOSEAPP_TARGET") or "",
+            "target_version": int(d.getVar("COMPOSEAPP_TARGET_VERSION") or 0),
         }, stream, indent=2)
         stream.write("\n")
 }

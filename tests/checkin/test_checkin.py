@@ -98,6 +98,28 @@ def test_no_older_target_is_taken_by_itself(device):
         device.check(target="device-6")
 
 
+def test_the_target_that_was_preloaded_counts_as_long_as_nothing_else_was_installed(device, server, config):
+    apps = {app: uri for each in [device.repository.targets["targets"]["device-1"]["custom"]]
+            for app, uri in ((app, entry["uri"]) for app, entry in each["docker_compose_apps"].items())}
+
+    def preload(value):
+        config.factory_file.write_text(json.dumps({"apps": apps, "target": value}))
+
+    preload({"name": "device-5", "version": 5})
+    found = device.check()
+    assert found.target is None and "is older: it is not installed by itself" in found.sentence
+    assert server.requests[-1].headers["x-ats-target"] == "device-5"
+    preload({"name": "device-1", "version": 1})
+    assert device.check().sentence == "nothing new: Target device-1 is installed"
+    for odd in (None, {}, "device-5", {"name": "", "version": 5}, {"name": "x", "version": "5"},
+                {"name": 5, "version": 5}):
+        preload(odd)
+        assert device.check().target.name == "device-1"
+    # What was installed since counts.
+    preload({"name": "device-5", "version": 5})
+    assert device.check("device-0", 0).target.name == "device-1"
+
+
 def test_nothing_for_the_device_is_no_error(device, server):
     server.rollouts.clear()
     assert device.check().sentence == "the factory has nothing for this device"

@@ -50,6 +50,7 @@ def test_all_apps_of_a_target_become_recipes(generate, factory, tmp_path):
         zip(("front", "shop"), factory.refs, strict=True))
     text = (tmp_path / "build/recipes/composeapp-shop/composeapp-shop_1.0.bb").read_text()
     assert "# It is an app of the signed Target shop-1." in text and f'COMPOSEAPP_URI = "{factory.refs[1]}"' in text
+    assert 'COMPOSEAPP_TARGET = "shop-1"\nCOMPOSEAPP_TARGET_VERSION = "1"\n' in text
     # The repository goes on, by another root key, and the same root still leads there.
     factory.do("rotate", "root", "--add", factory.key("new"), "--remove", factory.keys / "root.pub")
     assert generate("shop-1", "--check")[0] == 0

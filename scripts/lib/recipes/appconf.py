@@ -21,8 +21,8 @@ class AppConf:
 
     ``path`` is the file, or of an app without one the reference (a str); ``platforms`` is None for
     all that every image has; ``license`` is in Yocto's notation, or None for what the images' labels
-    say; ``lines`` maps a field to its line, and is empty without a file; ``target`` is the Target that the app is of,
-    "" for none.
+    say; ``lines`` maps a field to its line, and is empty without a file; ``target`` is the name of the
+    Target that the app is of, "" for none, and ``target_version`` its version.
     """
 
     path: Path | str
@@ -36,12 +36,14 @@ class AppConf:
     platforms: tuple | None
     lines: dict
     target: str = ""
+    target_version: int = 0
 
 
-def of_reference(text, target=""):
+def of_reference(text, target="", target_version=0):
     """Return the AppConf of ``[NAME=]REF``, an app that has no file.
 
-    :param target: the Target that it is of
+    :param target: the name of the Target that it is of
+    :param target_version: that Target's version
     :raises UsageError: it is not of that form
     """
     before, equals, after = text.partition("=")
@@ -51,7 +53,8 @@ def of_reference(text, target=""):
     if not re.fullmatch(yamlconf.pattern("app-schema.json", "name"), name):
         raise UsageError(f"'{name}' cannot be part of a recipe's name: lower-case letters, digits, '.', '+' and '-' "
                          f"can, as in --app shop={uri}")
-    return AppConf(uri, ref, name, DEFAULT_VERSION, None, None, None, None, None, {}, target)
+    return AppConf(uri, ref, name, DEFAULT_VERSION, None, None, None, None, None, {}, target,
+                   target_version)
 
 
 def load(path):

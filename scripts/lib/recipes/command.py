@@ -169,9 +169,12 @@ def _signed(arguments):
     if not slash or not repository or not name:
         raise UsageError(f"--target {ascii(arguments.target)} is not REPO/NAME-VERSION: /srv/tuf/shop-3 for example")
     target = client.find(repository, name, arguments.root, hostsetup.BUILD / "tuf")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", target.name):
+        raise UsageError(f"Target {ascii(name)} cannot be named in a recipe: letters, digits, '.', '_', '+' and '-' "
+                         "can be")
     if not target.apps:
         raise NotFoundError(f"Target {name} has no app")
-    return [(uri, target.name) for _app, uri in sorted(target.apps.items())]
+    return [(uri, target.name, target.version) for _app, uri in sorted(target.apps.items())]
 
 
 def _uri(recipe):

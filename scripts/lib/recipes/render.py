@@ -34,6 +34,7 @@ def render_app(app, top):
         origin=_origin(conf.path, top),
         named=isinstance(conf.path, str),
         target=conf.target,
+        target_version=conf.target_version,
         name=conf.name,
         summary=conf.summary or f"Compose app {conf.name}",
         description=conf.description or f"{conf.summary or f'The compose app {conf.name}'}, as a restorable app.",

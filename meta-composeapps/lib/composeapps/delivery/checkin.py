@@ -58,7 +58,7 @@ class CheckIn:
 
     def __init__(self, parts, now=False, target="", environ=None):
         self.parts, self.config, self.notify = parts, parts.config, parts.notify
-        self._current, self._now, self._wanted = record.read(parts.states).current, now, target
+        self._current, self._now, self._wanted = record.current(parts), now, target
         self._root = parts.states.root
         self.memory = Memory(self._root)
         tag = self.config.tags[0] if self.config.tags else ""
@@ -203,7 +203,7 @@ class CheckIn:
 
     def after(self):
         """Tell what came of an installation."""
-        self._current = record.read(self.parts.states).current
+        self._current = record.current(self.parts)
         self._tell_state()
         with self.parts.unlocked(), watched(WATCHDOG):
             self.tell(quietly=True)

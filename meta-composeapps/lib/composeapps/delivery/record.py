@@ -5,11 +5,14 @@ One record, ``<state_dir>/delivery/target.json`` with a copy (composeapps.record
 composeapps.delivery.rollout says what its steps mean. A check-in that finds nothing new loads no more than this.
 """
 
+import contextlib
 from typing import NamedTuple
 
 from composeapps import durable
+from composeapps.errors import ComposeAppsError
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal, sealed
+from composeapps.store.factoryset import factory_apps, factory_target
 
 RECORD = "delivery/target.json"
 FETCHING, SWITCHING, GOING_BACK, REMOVING = "fetching", "switching", "going-back", "removing"
@@ -66,6 +69,23 @@ def find(states):
 def read(states):
     """Return the Record, an empty one where there is none that can be read. Takes no lock."""
     return find(states).value or Record()
+
+
+def current(parts):
+    """Return the Installed that the device has, None for none: of the record, else the one that it was preloaded with.
+
+    The latter counts as long as its apps are as they were preloaded. Takes no lock.
+    """
+    found = read(parts.states).current
+    if found is not None:
+        return found
+    with contextlib.suppress(ComposeAppsError):
+        name, version = factory_target(parts.config)
+        apps = {str(app): uri for app, uri in factory_apps(parts.config).items()} if name else {}
+        if apps and all(state is None or state.uri == uri for app, uri in apps.items()
+                        for state in [parts.states.get(app)]):
+            return Installed(name, version, parts.config.tags[0] if parts.config.tags else "", apps)
+    return None
 
 
 def installed(states):

@@ -46,7 +46,8 @@ def merge_store(sources, root, factory_file, seed=None):
         sources: the apps' stores; each blob that they share is stored once.
         root: the image's store.
         factory_file: where the list of the preloaded apps goes,
-            ``{"apps": {name: pinned reference}}``.
+            ``{"apps": {name: pinned reference}}``, and where all of them are of one signed Target
+            ``"target": {"name", "version"}``.
         seed: a second store for the same apps, hard-linked with the first, or None.
 
     Returns that list. Raises CorruptError for a damaged blob, UsageError for two versions of an app.
@@ -66,10 +67,24 @@ def merge_store(sources, root, factory_file, seed=None):
     target.make_private()
     for store in filter(None, (target, second)):
         shutil.rmtree(store.ingest, ignore_errors=True)
-    factory = {"apps": dict(sorted(apps.items()))}
+    factory = {"apps": dict(sorted(apps.items())), **_target(sources)}
     durable.make_directories(Path(factory_file).parent)
     durable.write_file(factory_file, dump_json(factory) + b"\n")
     return factory
+
+
+def _target(sources):
+    """Return {"target": …} of what the recipes of apps told beside their stores, {} when that is not one Target."""
+    found = set()
+    for source in sources:
+        try:
+            told = json.loads(Path(f"{source}.json").read_text(encoding="utf-8"))
+            found.add((str(told["target"]), int(told["target_version"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            # A store that no recipe made.
+            return {}
+    name, version = next(iter(found), ("", 0))
+    return {"target": {"name": name, "version": version}} if len(found) == 1 and name else {}
 
 
 def copy_app(source, target, ref, link=False):
