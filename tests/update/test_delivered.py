@@ -142,3 +142,95 @@ def test_blobs_that_the_server_takes_away_leave_the_app_and_come_later(factory, 
     assert device.installed(name)
     text = run("metrics")[1]
     assert 'composeapps_target_version{target="device-1"} 1\n' in text and "composeapps_checkin_failures 0\n" in text
+
+
+def stick(factory, place, name):
+    """Make the bundle of a Target, as a factory would; return its directory."""
+    import shutil as files
+
+    repository = factory.repository
+    (place / "tuf").mkdir(parents=True)
+    for each, data in repository.files.items():
+        (place / "tuf" / each).write_bytes(data)
+    signed = {"_type": "Targets", "version": 1, "expires": repository.targets["expires"], "targets": {},
+              "x-fio-offline-bundle": {"type": "prod", "tag": "main", "targets": [name]}}
+    (place / "tuf/bundle-targets.json").write_bytes(repository.document(signed, repository.keys["targets"]))
+    files.copytree(factory.place / "served", place / "apps")
+    return place
+
+
+def test_a_bundle_on_a_stick_is_as_good_as_the_server(factory, device, run, name, no_registry, server, tmp_path):
+    first = factory.publish(1, {name: {"web": service("1", healthcheck=WELL)}})
+    second = factory.publish(2, {name: {"web": service("2", healthcheck=WELL)}})
+    place = stick(factory, tmp_path / "stick", "device-2")
+    no_registry()
+    before = len(server.requests)
+    status_, _out, err = run("update", "--bundle", str(place))
+    assert status_ == 0, err
+    assert device.problems(name, second[name]) == [] and len(server.requests) == before
+    assert run("update", "--bundle", str(place))[1] == "nothing new: Target device-2 is installed\n"
+    # One that is not what was signed, and one that is older.
+    (place / "tuf/targets.json").write_bytes((place / "tuf/targets.json").read_bytes().replace(b'"2"', b'"9"'))
+    shutil.rmtree(device.states.root / "delivery/tags", ignore_errors=True)
+    shutil.rmtree(device.states.root / "copies/delivery/tags", ignore_errors=True)
+    status_, _out, err = run("update", "--bundle", str(place))
+    assert status_ == 17 and "not believed" in err
+    assert device.problems(name, second[name]) == []
+    old = stick(factory, tmp_path / "old", "device-1")
+    status_, out, _err = run("update", "--bundle", str(old))
+    assert status_ == 0 and "is older: it is not installed by itself" in out
+    assert run("update", "--bundle", str(old), "--target", "device-1")[0] == 0
+    assert device.problems(name, first[name]) == []
+
+
+def test_a_stick_that_is_drawn_out_half_way_leaves_the_app_as_it_was(factory, device, run, name, no_registry, tmp_path):
+    factory.publish(1, {name: {"web": service("1", healthcheck=WELL)}})
+    assert run("update")[0] == 0
+    installed = device.installed(name)
+    uris = factory.publish(2, {name: {"web": service("2", healthcheck=WELL)}})
+    place = stick(factory, tmp_path / "stick", "device-2")
+    no_registry()
+    new = [path for path in (place / "apps/blobs/sha256").iterdir()
+           if device.store.size_of(f"sha256:{path.name}") is None]
+    # The app's own list is read first, and is what a store has twice.
+    gone = [path.rename(tmp_path / path.name) for path in new[1:]]
+    status_, out, err = run("update", "--bundle", str(place))
+    assert status_ in (3, 4, 7) and "Traceback" not in err, (out, err)
+    assert device.problems(name, installed) == []
+    for path in gone:
+        path.rename(place / "apps/blobs/sha256" / path.name)
+    assert run("update", "--bundle", str(place))[0] == 0
+    assert device.problems(name, uris[name]) == []
+
+
+def test_a_version_that_nobody_signed_comes_by_no_door(factory, device, run, name, publisher):
+    factory.publish(1, {name: {"web": service("1", healthcheck=WELL)}})
+    assert run("update")[0] == 0
+    installed = device.installed(name)
+    unsigned = publisher.version(name, {"web": service("unsigned", healthcheck=WELL)})
+    other = publisher.version(f"{name}other", {"web": service("unsigned", healthcheck=WELL)})
+    assert run("pull", unsigned)[0] == run("pull", other)[0] == 0
+    for words in (("update", unsigned), ("run", unsigned), ("install", unsigned), ("update", other), ("run", other),
+                  ("install", other), ("run", f"{name}other"), ("update", "fetch", unsigned)):
+        status_, _out, err = run(*words)
+        assert status_ == 17 and "no Target that the factory signed" in err, words
+    assert device.problems(name, installed) == [] and device.installed(f"{name}other") is None
+    factory.configure(unsigned=True)
+    assert run("update", unsigned)[0] == 0
+    # What is there may stay and run, whatever the image says of others afterwards.
+    factory.configure()
+    assert run("run", name)[0] == 0 and device.problems(name, unsigned) == []
+    assert run("rollback", name)[0] == 0 and device.problems(name, installed) == []
+
+
+def test_a_user_goes_back_to_the_target_before(factory, device, run, name):
+    first = factory.publish(1, {name: {"web": service("1", healthcheck=WELL)}})
+    assert run("update")[0] == 0
+    assert run("rollback")[0] == 3
+    second = factory.publish(2, {name: {"web": service("2", healthcheck=WELL)}})
+    assert run("update")[0] == 0 and device.problems(name, second[name]) == []
+    assert run("rollback")[0] == 0 and device.problems(name, first[name]) == []
+    status_, out, _err = run("update")
+    assert status_ == 0 and "somebody went back from Target device-2" in out
+    assert run("allow", "device-3")[0] == 3 and run("allow", "device-2")[0] == 0
+    assert run("update")[0] == 0 and device.problems(name, second[name]) == []

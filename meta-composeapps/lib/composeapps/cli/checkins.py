@@ -34,3 +34,30 @@ def run(args, parts, say):
             check.after()
     except ComposeAppsError as err:
         yield "", err
+
+
+def from_bundle(args, parts, say):
+    """Install what an offline bundle has for this device; arguments and what is yielded are as for ``run``.
+
+    Blobs go from the bundle straight into the store; what of them is there already is not read.
+    """
+    from composeapps.delivery import bundles, offline
+    from composeapps.delivery.permits import stored
+    from composeapps.pull.fromstore import StoreClient
+
+    try:
+        bundle = bundles.Bundle(args.bundle)
+        client = StoreClient(bundle.store)
+        target, sentence = offline.choose(parts, bundle, stored(parts.config, parts.states, parts.notify), args.target)
+        if target is None:
+            say(sentence)
+            return
+        from composeapps.delivery import rollout
+
+        if not args.target and (why := rollout.refused(parts, target)):
+            say(why)
+            return
+        with parts.fetching_from(client):
+            yield from rollout.install(parts, target, force=args.force, soak=args.soak)
+    except ComposeAppsError as err:
+        yield "", err

@@ -6,7 +6,8 @@ import sys
 
 from composeapps.sizes import human_size
 
-__all__ = ["add_endpoint", "add_json", "human_size", "load_config", "notify", "print_json", "print_table"]
+__all__ = ["add_endpoint", "add_json", "human_size", "load_config", "notify", "permits", "print_json",
+           "print_table"]
 
 
 def add_json(parser, text="print JSON on standard output"):
@@ -28,6 +29,19 @@ def load_config(args):
         "store": args.store, "compose_root": args.compose_root, "state_dir": args.state_dir,
         "docker_host": args.docker_host,
     })
+
+
+def permits(config):
+    """Return what Parts ask before a version comes, None on a device that takes any."""
+    if not config.server or config.unsigned:
+        return None
+
+    def permits(parts, uri):
+        from composeapps.delivery.permits import check
+
+        check(parts, uri)
+
+    return permits
 
 
 def print_json(value):

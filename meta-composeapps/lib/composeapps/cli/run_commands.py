@@ -77,7 +77,8 @@ def configure(name, parser):
 def _parts(args):
     from composeapps.update.parts import Parts
 
-    return Parts(output.load_config(args), output.notify)
+    config = output.load_config(args)
+    return Parts(config, output.notify, permits=output.permits(config))
 
 
 def _not_installed(parts, name):

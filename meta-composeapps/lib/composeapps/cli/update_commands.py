@@ -15,6 +15,7 @@ HELP = {
             ("composeapps update --plan hub.example.com/factory/shop@sha256:…", ""),
             ("composeapps update", "go on with what was cut off; then ask the factory, where one is configured"),
             ("composeapps update --now", "ask it at once, and install outside of the maintenance window, too"),
+            ("composeapps update --bundle /run/media/stick", "from a stick, without a network"),
             ("composeapps update --force", "the same, whatever containers hold their update lock"),
             ("composeapps update fetch hub.example.com/factory/shop@sha256:…", ""),
             ("composeapps update install", ""),
@@ -40,15 +41,21 @@ HELP = {
         "examples": (
             ("composeapps rollback shop", ""),
             ("composeapps rollback --reject shop", "and never install the present version again by itself"),
+            ("composeapps rollback", "all apps, to the factory's Target before this one"),
         ),
         "details": (
             "The version before the installed one comes back from the store, without a network; a second rollback "
             "undoes the first. An update of the app that has touched nothing yet is given up instead.",
+            "Without APP all apps go back together, to the Target that was installed before. The one that is left "
+            "comes again by 'composeapps update --target NAME' only, or after 'composeapps allow NAME'.",
         ),
         "exits": _EXITS,
     },
     "allow": {
-        "examples": (("composeapps allow hub.example.com/factory/shop@sha256:…", ""),),
+        "examples": (
+            ("composeapps allow hub.example.com/factory/shop@sha256:…", ""),
+            ("composeapps allow device-7", "a Target that somebody went back from"),
+        ),
         "details": ("A version that failed too often is not tried again; this forgets its failures.",),
         "exits": {3: "the version has not failed on this device", 9: None},
     },
@@ -60,19 +67,22 @@ def configure(name, parser):
     parser.describe(**HELP[name])
     output.add_json(parser)
     if name == "rollback":
-        parser.add_argument("apps", metavar="APP", nargs="+", help="name of an installed app")
+        parser.add_argument("apps", metavar="APP", nargs="*", help="name of an installed app; without one all apps go "
+                            "back to the factory's Target before the installed one")
         parser.add_argument("--reject", action="store_true", help="reject the version that is left")
     else:
         refs = parser.add_argument("refs", metavar="STEP|REF" if name == "update" else "REF",
                                    nargs="*" if name == "update" else "+", help=(
             "fetch, install, start, cancel or status, when not all of it is to be done; then versions of apps, "
-            "HOST/PATH@sha256:…" if name == "update" else "an app's version, HOST/PATH@sha256:…"))
+            "HOST/PATH@sha256:…" if name == "update" else "an app's version, HOST/PATH@sha256:…, or a Target's name"))
         refs.completes = tuple(_HOLDS) + ("cancel", "status") if name == "update" else "other"
     if name == "update":
         parser.add_argument("--now", action="store_true", help="check in at once, whatever failed before, and pass the "
                             "maintenance window by")
         parser.add_argument("--target", metavar="NAME", default="", help="install this Target of the factory's, also "
                             "an older one")
+        parser.add_argument("--bundle", metavar="DIR", help="take what the factory signed from an offline bundle, on a "
+                            "stick for example, and ask no server")
         parser.add_argument("--unfinished", action="store_true", help="only go on with what was cut off: do not check "
                             "in")
         parser.add_argument("--plan", action="store_true", help="print what would be done, and do nothing")
@@ -102,7 +112,7 @@ def _parts(args):
         config = config._replace(bandwidth=limit)
     if (getattr(args, "soak", None) or 0) < 0:
         raise UsageError("--soak takes a number of seconds, 0 or more")
-    return Parts(config, output.notify, progress)
+    return Parts(config, output.notify, progress, permits=output.permits(config))
 
 
 def _reference(text):
@@ -141,15 +151,16 @@ def _update(args):
         raise UsageError(f"--plan is for all of an update: leave '{step}' out")
     if step in ("cancel", "status"):
         return (_cancel if step == "cancel" else _pending)(args, words)
-    if (args.now or args.target) and (step or words or args.plan or args.unfinished):
-        raise UsageError("--now and --target are for a check-in: leave steps, versions, --unfinished and --plan out")
+    if (args.now or args.target or args.bundle) and (step or words or args.plan or args.unfinished):
+        raise UsageError("--now, --target and --bundle are for a check-in: leave steps, versions, --unfinished and "
+                         "--plan out")
     refs = [_reference(text) for text in words]
     names = [ref.app_name for ref in refs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"app {twice} was named with two versions; name one")
     parts, nothing = _parts(args), ["no update is unfinished"]
-    if (args.now or args.target) and not parts.config.server:
+    if (args.now or args.target) and not args.bundle and not parts.config.server:
         raise UsageError("there is no server to check in with: set 'server' in [delivery] of the configuration")
     if args.plan:
         return _plan(args, parts, refs)
@@ -166,10 +177,11 @@ def _update(args):
                 from composeapps.update import process
 
                 yield from process.resume(parts, force=args.force, soak=args.soak, hold=_HOLDS.get(step))
-            if asks:
+            if asks or args.bundle:
                 from composeapps.cli import checkins
 
-                yield from checkins.run(args, parts, lambda text: nothing.insert(0, text))
+                ask = checkins.from_bundle if args.bundle else checkins.run
+                yield from ask(args, parts, lambda text: nothing.insert(0, text))
             return
         from composeapps.update import process
 
@@ -240,8 +252,17 @@ def _rollback(args):
     from composeapps.update import process
 
     parts = _parts(args)
+    if not args.apps and args.reject:
+        raise UsageError("--reject is for apps that are named: a Target that is gone back from does not come by itself")
 
     def action():
+        if not args.apps:
+            from composeapps.delivery import rollout
+
+            try:
+                yield from rollout.roll_back(parts, args.force, args.soak)
+            except NotFoundError as err:
+                yield "", err
         for name in dict.fromkeys(args.apps):
             state = parts.states.get(name)
             try:
@@ -317,10 +338,20 @@ def _plan(args, parts, refs):
 def _allow(args):
     from composeapps.records import lock, rejection
 
-    refs = [_reference(text) for text in args.refs]
+    refs = [_reference(text) for text in args.refs if "@" in text]
     parts = _parts(args)
     results, missing = [], None
     with lock.exclusive(parts.states.lock_file):
+        for name in (text for text in args.refs if "@" not in text):
+            from composeapps.delivery import rollout
+
+            known = rollout.allow(parts, name)
+            results.append({"target": name, "forgotten": known})
+            if known:
+                output.notify(f"Target {name} may come again")
+            else:
+                missing = NotFoundError(f"nobody went back from a Target '{name}' on this device")
+                output.notify(f"composeapps: {missing}")
         for ref in refs:
             known = rejection.forget(parts.states, str(ref))
             results.append({"uri": str(ref), "forgotten": known})

@@ -61,6 +61,7 @@ def place(parts, name, uri="", what=KEEP):
         except (CorruptError, NotFoundError) as err:
             raise Damaged(state, err, None if what == INSTALL else _run_what_is_there(parts, ref, what)) from None
     ref = parse_pinned(uri) if uri else _find(parts, name)
+    parts.permit(str(ref))
     rejection.check(parts.states, str(ref), parts.config.max_failures)
     try:
         app, state = _from_store(parts, ref)

@@ -4,6 +4,7 @@
 import contextlib
 from functools import cached_property
 
+from composeapps.errors import UsageError
 from composeapps.records.state import StateDirectory
 
 
@@ -14,14 +15,24 @@ class Parts:
     pinned Reference of what is fetched, it returns a progress.Progress. None shows none. ``held`` is the
     records.lock.Held of the state's lock while ``locked`` holds it. ``place`` is where blobs come from whatever their
     registry (composeapps.registry.settings.Registries), None for the registries themselves. ``reporter`` may be set to
-    None by who reports of several apps as one.
+    None by who reports of several apps as one. ``permits`` is called with the Parts and a version's pinned reference
+    before it comes to a device that takes signed delivery, and raises the error that keeps it away.
     """
 
-    def __init__(self, config, notify=lambda text: None, progress=None, place=None):
+    def __init__(self, config, notify=lambda text: None, progress=None, place=None, permits=None):
         self.config, self.notify, self.progress, self.place = config, notify, progress, place
+        self._permits = permits
         self._client, self.held = None, None
         # What was read of the images of apps that a start finds in place: many are based on the same ones.
         self.images = {}
+
+    def permit(self, uri):
+        """See that a version (a pinned reference, a text) may come; raises what ``permits`` does."""
+        if not self.config.server or self.config.unsigned:
+            return
+        if self._permits is None:
+            raise UsageError(f"{uri} cannot be installed by this command: nothing tells whether the factory signed it")
+        self._permits(self, uri)
 
     @contextlib.contextmanager
     def locked(self, wait=False):
@@ -124,6 +135,15 @@ class Parts:
             self._client = registry_client(self.config, place=self.place)
             self._client.notify = self.notify
         return self._client
+
+    @contextlib.contextmanager
+    def fetching_from(self, client):
+        """Get all that is missing from ``client``, which gives what a RegistryClient gives, and from no registry."""
+        before, self._client = self._client, client
+        try:
+            yield
+        finally:
+            self._client = before
 
     def fetch(self, survey):
         """Get what a pull.Survey found missing into the store; raises what pull.fetch does.

@@ -103,6 +103,7 @@ def update(parts, ref, force=False, soak=None, kind=journal.UPDATE, hold="", rea
                 mending.from_registry(parts, ref)
             return result(name, source, uri, UNCHANGED)
     if kind == journal.UPDATE:
+        parts.permit(uri)
         rejection.check(parts.states, uri, parts.config.max_failures)
     if entry is None or entry.target != uri or entry.source != source:
         entry = journal.new(name, source, uri, kind=kind, reason=reason)
