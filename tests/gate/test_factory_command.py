@@ -21,11 +21,14 @@ from cryptography import x509
 
 from composeapps.cli import main as agent
 from composeapps.cli.config import Config
+from composeapps.delivery.checkin import CheckIn
 from composeapps.delivery.gateway import Gateway, Refused
 from composeapps.errors import RegistryError
 from composeapps.oci.digests import sha256
 from composeapps.oci.reference import parse
+from composeapps.records import lock, reports
 from composeapps.registry.client import ACCEPT
+from composeapps.update.parts import Parts
 from gate.command import main
 from gate.kept import KeptFactory
 from signing.conftest import Device
@@ -106,6 +109,25 @@ def test_a_device_finds_what_is_signed_for_it(build, state, config, tmp_path):
     with Gateway(config) as gateway:
         (mirror / "timestamp.json").write_bytes(gateway.fetch("timestamp.json", 1_000_000))
     assert device.find("shop-1")
+
+
+def test_a_device_checks_in(build, state, config, tmp_path, monkeypatch):
+    """The whole talk with a real server: what is signed is found, and what the device tells is written down."""
+    monkeypatch.setattr(lock, "RUNTIME", tmp_path / "run")
+    assert agent.main(["target", "create", state["repository"], "--keys", state["keys"], "--passphrase-file",
+                       state["passphrase_file"], "--name", "checked", "--hardware", "qemux86-64", "--tag", "main",
+                       "--app", f"hub.demo.test/factory/web@sha256:{'1' * 64}", "--unchecked"]) == 0
+    (tmp_path / "tuf").mkdir()
+    (tmp_path / "tuf" / "1.root.json").write_bytes(Path(state["root"]).read_bytes())
+    parts = Parts(config._replace(root_dir=tmp_path / "tuf", docker_host=f"unix://{tmp_path}/none"), print)
+    for first in (True, False):
+        with parts.locked(), CheckIn(parts) as check:
+            assert check.look().target.name.startswith("checked-")
+            # The second one finds the same timestamp, and has nothing to tell.
+            assert first or check.gateway.requests == 2
+    assert not reports.are_waiting(config.state_dir)
+    told = [report["path"] for report in json.loads(run(build, "status", "--json").stdout)["last_reports"]]
+    assert told[-3:] == ["/events", "/system_info", "/system_info/network"]
 
 
 def test_a_device_gets_blobs_by_the_place_that_it_is_told(state, config):

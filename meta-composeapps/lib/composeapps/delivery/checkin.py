@@ -72,6 +72,8 @@ class CheckIn:
     def __enter__(self):
         self._end.enter_context(self.memory.alone())
         self._end.callback(self.memory.save)
+        # Before anybody shows the certificate.
+        renewal.resume(self.config.identity_dir)
         self._end.enter_context(self.gateway)
         self.parts.place = Blobs(self.gateway)
         return self

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import os
-import random
 import time
 
 from composeapps import beneath, durable
@@ -80,7 +79,9 @@ class Memory(dict):
         """Count a check-in that came to nothing; ``after`` are the seconds that the server asked for, or None."""
         failures = self.get("failures")
         failures = failures + 1 if isinstance(failures, int) else 1
-        pause = min(_FIRST * 2 ** min(failures - 1, 20), _LONGEST) * random.uniform(0.5, 1.5)
+        pause = min(_FIRST * 2 ** min(failures - 1, 20), _LONGEST)
+        # A fleet that lost its server does not come back in step.
+        pause *= 0.5 + int.from_bytes(os.urandom(4)) / 2**32
         self.update(failures=failures, next=_now() + max(pause, min(after or 0, _LONGEST)))
 
     def succeeded(self):
