@@ -14,7 +14,7 @@ from support.stores import write
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-LENGTH = 900_000
+LENGTH = 500_000
 # Of CPU; one such text takes about one.
 SECONDS = 60
 PIECES = ("a", "a/", "${", "$a", "a:", "@sha256:", "a.", " a", "\\", "[")
