@@ -7,6 +7,7 @@ nothing of the base written to. The PID namespace makes that nothing it started 
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -35,6 +36,10 @@ cd "$root"
 pivot_root . tmp/.outside
 exec chroot . sh -c 'umount --lazy /tmp/.outside && exec "$@"' sh "$@"
 """
+
+
+# A network's ID in libnetwork's database.
+_NETWORK = re.compile(rb"docker/network/v1\.0/network/([0-9a-f]{64})")
 
 
 class DockerDaemon:
@@ -68,6 +73,17 @@ class DockerDaemon:
 
     def __exit__(self, *_exc):
         self.stop()
+        self._remove_bridges()
+
+    def _remove_bridges(self):
+        """Remove what its networks left on this machine, which has room for thirty."""
+        try:
+            known = (self.data_root / "network" / "files" / "local-kv.db").read_bytes()
+        except OSError:
+            return
+        for bridge in {f"br-{found[:12].decode()}" for found in _NETWORK.findall(known)}:
+            if Path("/sys/class/net", bridge).exists():
+                subprocess.run(["ip", "link", "delete", bridge], check=True)
 
     def start(self):
         """Start dockerd and wait until it answers; raises AssertionError with its log when it does not."""
