@@ -21,6 +21,7 @@ from cryptography import x509
 
 from composeapps.cli import main as agent
 from composeapps.cli.config import Config
+from composeapps.delivery import record
 from composeapps.delivery.checkin import CheckIn
 from composeapps.delivery.gateway import Gateway, Refused
 from composeapps.errors import RegistryError
@@ -260,3 +261,33 @@ def test_a_path_that_nginx_cannot_have_is_a_sentence(tmp_path):
     done = run(tmp_path / "a;b", "up", "--port", "0")
     assert done.returncode == 5 and "COMPOSEAPPS_BUILD" in done.stderr
     assert run(tmp_path / "a;b", "down").returncode == 0
+
+
+def test_a_check_in_finds_what_was_signed_and_costs_little_when_nothing_is_new(build, state, config, tmp_path,
+                                                                               monkeypatch):
+    monkeypatch.setattr(lock, "RUNTIME", tmp_path / "run")
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    (seeds / "1.root.json").write_bytes(Path(state["root"]).read_bytes())
+    config = config._replace(root_dir=seeds, docker_host=f"unix://{tmp_path}/no.sock")
+    words = ["target", "create", state["repository"], "--keys", state["keys"], "--passphrase-file",
+             state["passphrase_file"], "--name", "checked", "--hardware", "qemux86-64", "--tag", "main", "--app",
+             f"hub.demo.test/factory/web@sha256:{'1' * 64}", "--unchecked"]
+    assert agent.main(words) == 0
+
+    def look():
+        parts = Parts(config)
+        with parts.locked(), CheckIn(parts, now=True) as check:
+            return check.look()
+
+    chosen = look().target
+    assert chosen.name.startswith("checked-") and chosen.tags == ("main",)
+    record.write(Parts(config), record.Record(record.Installed(chosen.name, chosen.version, "main", chosen.apps)))
+    look()
+    before = len(Path(state["requests"]).read_text().splitlines())
+    assert look().sentence == f"nothing new: Target {chosen.name} is installed"
+    asked = [json.loads(line) for line in Path(state["requests"]).read_text().splitlines()[before:]]
+    assert 1 <= len(asked) <= 2 and len({each["connection"] for each in asked}) == 1
+    assert sum(each["bytes"] for each in asked) < 10_000
+    assert {(each["device"], each["target"], each["tag"]) for each in asked} == {
+        ("CN=shop-0001,OU=shops", chosen.name, "main")}
