@@ -109,7 +109,7 @@ class ContainerDevice:
         return f"{self.loop}p{self.partitions.index(name) + 1}"
 
     def start(self):
-        """Boot; return when the file systems are mounted, or cannot be. Raises AssertionError."""
+        """Boot; return when the system is initialized (sysinit.target), or cannot be. Raises AssertionError."""
         root, group = self._directory / "root", CGROUPS / f"composeapps-boot-{os.getpid()}"
         root.mkdir(exist_ok=True)
         group.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ class ContainerDevice:
             # systemd tells nobody outside of its namespaces.
             assert self._process.poll() is None and time.monotonic() < deadline, self._log()
             time.sleep(0.1)
-        self.run("systemctl start local-fs.target", timeout=300, check=False)
+        self.run("systemctl start sysinit.target", timeout=300, check=False)
 
     def _ready(self):
         first = self._process.pid
