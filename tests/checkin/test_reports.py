@@ -5,13 +5,14 @@ import errno
 import json
 import os
 import re
+import socket
 
 import pytest
 
 from composeapps.delivery import posting
 from composeapps.delivery.gateway import Gateway, Refused
 from composeapps.errors import RegistryError, StorageError
-from composeapps.records import lines, reports, sealed
+from composeapps.records import journald, lines, reports, sealed
 from support.updateserver import status
 
 ULID = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")
@@ -94,6 +95,24 @@ def test_a_full_disk_costs_the_event_and_nothing_else(tmp_path, monkeypatch):
     # What needs no room still goes.
     reports.told(tmp_path, kept)
     assert not reports.are_waiting(tmp_path)
+
+
+def test_an_event_is_found_in_the_journal_by_its_fields(tmp_path, monkeypatch):
+    monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "journal"))
+    reporter = reports.Reporter(tmp_path, print)
+    reporter.tell(reports.APPLIED, "c0", "lmp-6", 6)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(journald.SOCKET)
+        listening.settimeout(10)
+        reporter.tell(reports.INSTALLATION_COMPLETED, "c1", "lmp-7", 7, False,
+                      "bad\nPRIORITY=0\nMESSAGE=forged " + "x" * 9000)
+        written = listening.recv(65536).decode().splitlines()
+    found = dict(line.split("=", 1) for line in written)
+    assert len(found) == len(written) and found["PRIORITY"] == "4"
+    assert found["MESSAGE"] == "EcuInstallationCompleted lmp-7: failed" and found["SYSLOG_IDENTIFIER"] == "composeapps"
+    assert (found["COMPOSEAPPS_TARGET"], found["COMPOSEAPPS_CORRELATION"], found["COMPOSEAPPS_SUCCESS"]) == (
+        "lmp-7", "c1", "False")
+    assert len(reports.waiting(tmp_path)) == 2
 
 
 @pytest.fixture

@@ -128,9 +128,11 @@ class Reporter:
         return any(success is False for _kind, success in self._told)
 
     def tell(self, *args, **options):
-        """Keep the event that ``event`` makes of the arguments."""
+        """Keep the event that ``event`` makes of the arguments, and note it in systemd's journal with its fields."""
+        made = event(*args, **options)
+        _note(made)
         try:
-            append(self._root, event(*args, **options))
+            append(self._root, made)
         except StorageError as err:
             self._notify(str(err))
 
@@ -141,6 +143,17 @@ class Reporter:
         elif kind != INSTALLATION_COMPLETED and (kind, success) not in self._told:
             self._told.add((kind, success))
             self.tell(kind, *self._subject, success, details)
+
+
+def _note(made):
+    from composeapps.records import journald
+
+    kind, about = made["eventType"]["id"], made["event"]
+    ended = {True: ": done", False: ": failed", None: ""}[about.get("success")]
+    journald.send(f"{kind} {about['targetName']}{ended}", journald.WARNING if about.get("success") is False
+                  else journald.INFO, COMPOSEAPPS_EVENT=kind, COMPOSEAPPS_TARGET=about["targetName"],
+                  COMPOSEAPPS_VERSION=about["version"], COMPOSEAPPS_CORRELATION=about["correlationId"],
+                  COMPOSEAPPS_SUCCESS=about.get("success"), COMPOSEAPPS_DETAILS=about.get("details"))
 
 
 def _same(value):
