@@ -2,7 +2,9 @@
 """composeapps bundle: made from a real registry, verified as a device would, and forged in many ways."""
 
 import datetime
+import fcntl
 import json
+import os
 import shutil
 import tarfile
 
@@ -222,6 +224,22 @@ def test_a_try_that_was_cut_off_is_gone_on_with(shop, monkeypatch, tmp_path):
     monkeypatch.setattr(docs, "dump", cut)
     assert create(shop, place).status == 1
     monkeypatch.setattr(docs, "dump", real)
-    assert place.with_name("cut.bundle.part").is_dir() and not place.exists()
+    part = place.with_name("cut.bundle.part")
+    assert part.is_dir() and not place.exists()
+    kept = {path.stat().st_ino for path in (part / "apps/blobs/sha256").iterdir()}
+    # Nothing of another bundle gets into this one.
+    (part / "apps/apps/strange").mkdir()
+    descriptor = os.open(part, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    done = create(shop, place)
+    assert done.status == 9 and "another command is at work" in done.err
+    os.close(descriptor)
+    assert create(shop, tmp_path / "other.bundle", "--target", "shop-1").status == 0
+    (tmp_path / "other.bundle").rename(tmp_path / "again.bundle.part")
+    assert create(shop, tmp_path / "again.bundle").status == 0
+    assert len(list(Store(tmp_path / "again.bundle" / "apps").list_apps())) == 1
+    (part / "apps/apps/strange").rmdir()
     assert create(shop, place).status == 0 and verify(shop, place).status == 0
+    assert kept <= {path.stat().st_ino for path in (place / "apps/blobs/sha256").iterdir()}
+    assert not (place / "made-for.json").exists()
     assert not place.with_name("cut.bundle.part").exists()

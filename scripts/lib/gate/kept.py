@@ -81,6 +81,8 @@ class KeptFactory:
             # A registry whose port is another one's now, too, may have been started anew meanwhile.
             before = state.registry
             registry = self.registry.up(None if before.pid else 0 if port == 0 and not before.port else None)
+            # A clock that is behind would make certificates that have ended when it is set.
+            documents.clock(documents.State())
             self.pki.make([NAME, "localhost"])
             self._renew()
             if state.pid and before.pid:

@@ -13,7 +13,7 @@ WHOLE = {
                 "apps/, a store. It is signed as a whole, for a tag and for hardware, and is good for as long as it "
                 "says.",),
     "exits": {2: "wrong usage, a signature is missing, a wrong pass phrase", 3: "a Target, app or bundle is missing",
-              4: None, 5: None, 17: "it is not signed by what is trusted, or has ended"},
+              4: None, 5: None, 9: None, 12: None, 17: "it is not signed by what is trusted, or has ended"},
     "environment": ("registries", "COMPOSEAPPS_PASSPHRASE_FILE"),
 }
 HELP = {
@@ -27,7 +27,7 @@ HELP = {
         "details": ("The key of targets signs it. It is made beside its place, NAME.part, and gets its name when it is "
                     "whole; a try that was cut off is gone on with. A stick with a file system that knows no links and "
                     "no ':' in names, as vfat, takes the file.",),
-        "exits": {key: WHOLE["exits"][key] for key in (2, 3, 4, 5)},
+        "exits": {**{key: WHOLE["exits"][key] for key in (2, 3, 4, 5)}, 9: None, 12: None},
         "environment": WHOLE["environment"],
     },
     "verify": {

@@ -5,7 +5,9 @@ It is made beside its place, ``NAME.part``, and gets its name when it is whole; 
 used by the next try.
 """
 
+import contextlib
 import datetime
+import fcntl
 import os
 import tarfile
 import tempfile
@@ -18,7 +20,8 @@ from composeapps.app.tree import RegistrySource, load_app
 from composeapps.delivery import bundles
 from composeapps.delivery.bundles import FIELD, NAME
 from composeapps.delivery.stored import Stored, version_of
-from composeapps.errors import CorruptError, NotFoundError, UsageError
+from composeapps.errors import CorruptError, LockedError, NotFoundError, UsageError
+from composeapps.oci.documents import dump_json
 from composeapps.oci.reference import parse_pinned
 from composeapps.pull import pull
 from composeapps.pull.progress import Progress
@@ -27,6 +30,9 @@ from composeapps.signing import documents as docs
 from composeapps.signing import targets as customs
 from composeapps.signing.repository import told_missing
 from composeapps.store.store import Store
+
+# In what is not whole yet: which bundle it is to be.
+_FOR = "made-for.json"
 
 
 def chosen(state, tag, hardware, names=()):
@@ -108,24 +114,52 @@ def create(place, repository, state, document, targets, client, platforms, witho
     place = Path(place)
     check_place(place)
     part = place.with_name(f"{place.name}.part")
-    with durable.storage_errors(f"making the bundle {place}"):
-        durable.make_directories(part / "tuf")
+    with durable.storage_errors(f"making the bundle {place}"), _alone(part):
+        check_place(place)
+        _begin(part, document)
         store = Store(part / "apps")
         for uri in sorted({uri for target in targets for uri in target.apps.values()}):
             for platform in platforms:
                 found = pull.survey(parse_pinned(uri), store, lambda: client, platform)
                 pull.fetch(found, store, lambda: client, progress or Progress(), without=without)
-        for left in (part / "tuf").iterdir():
-            left.unlink()
         for name, data in _metadata(repository, state).items():
             durable.write_file(part / "tuf" / name, data)
         durable.write_file(part / "tuf" / NAME, docs.dump(document, NAME))
+        (part / _FOR).unlink()
         durable.sync_filesystem(part)
         if place.suffix == ".tar":
             _pack(part, place)
             _remove(part)
         else:
             durable.replace(part, place)
+
+
+@contextlib.contextmanager
+def _alone(part):
+    """Keep others from making the same bundle. Raises LockedError."""
+    durable.make_directories(part)
+    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise LockedError(f"another command is at work on {part}: wait for it, or name another place") from None
+    finally:
+        os.close(descriptor)
+
+
+def _begin(part, document):
+    """Take what a try of the same bundle left, and nothing that another one left."""
+    wanted = dump_json(document.signed.unrecognized_fields[FIELD])
+    try:
+        same = (part / _FOR).read_bytes() == wanted
+    except OSError:
+        same = False
+    for left in part.iterdir():
+        if left.name == "tuf" or not same:
+            _remove(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    durable.write_file(part / _FOR, wanted)
+    durable.make_directories(part / "tuf")
 
 
 def check_place(place):
