@@ -119,7 +119,9 @@ def test_what_is_fetched_outside_of_the_window_is_installed_in_it(factory, devic
     factory.configure(window="01:00-02:00")
     uris = factory.publish(1, {name: {"web": service("1", healthcheck=WELL)}})
     no_registry()
-    monkeypatch.setattr(window, "is_open", lambda allowed: False)
+    # It is open when the download begins, and closed when it ends.
+    answers = iter((True, False))
+    monkeypatch.setattr(window, "is_open", lambda allowed: next(answers, False))
     assert run("update")[0] == 0
     assert device.installed(name) is None and str(next(iter(device.store.list_apps()))) == uris[name]
     assert factory.events()[-1][:2] == (reports.DOWNLOAD_COMPLETED, "device-1")

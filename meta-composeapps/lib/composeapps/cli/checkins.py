@@ -2,6 +2,7 @@
 """The check-in of ``composeapps update`` without a version: what the factory signed is asked for and installed."""
 
 from composeapps.errors import ComposeAppsError
+from composeapps.records import journal
 
 
 def run(args, parts, say):
@@ -30,10 +31,25 @@ def run(args, parts, say):
             if not args.target and (why := rollout.refused(parts, found.target)):
                 say(why)
                 return
-            yield from rollout.install(parts, found.target, force=args.force, soak=args.soak, hold=check.hold())
+            yield from _install(args, parts, check, found.target)
             check.after()
     except ComposeAppsError as err:
         yield "", err
+
+
+def _install(args, parts, check, target):
+    """Install a Target, in the maintenance window where there is one; yield as ``run`` does."""
+    from composeapps.delivery import rollout
+
+    hold = check.hold()
+    if parts.config.window and not hold:
+        # The window may have closed when all is fetched.
+        fetched = list(rollout.install(parts, target, force=args.force, soak=args.soak, hold=journal.FETCHED))
+        hold = check.hold()
+        if hold or any(isinstance(ended, ComposeAppsError) for _app, ended in fetched):
+            yield from fetched
+            return
+    yield from rollout.install(parts, target, force=args.force, soak=args.soak, hold=hold)
 
 
 def from_bundle(args, parts, say):
