@@ -2,6 +2,7 @@
 """Registries of every kind that a pull may have to deal with: logins, certificates, mirrors, proxies."""
 
 import functools
+import inspect
 import json
 import os
 
@@ -125,8 +126,10 @@ def test_a_client_certificate(registry, store, factory_name, configured, tmp_pat
             place.mkdir(parents=True)
             for source, name in ((server.ca, "ca.crt"), (certificate, "client.cert"), (key, "client.key")):
                 (place / name).write_bytes(source.read_bytes())
-            monkeypatch.setattr(registryconf.Registries.__init__, "__defaults__",
-                                (*registryconf.Registries.__init__.__defaults__[:-1], (tmp_path / "certs.d",)))
+            known = inspect.signature(registryconf.Registries.__init__).parameters.values()
+            monkeypatch.setattr(registryconf.Registries.__init__, "__defaults__", tuple(
+                (tmp_path / "certs.d",) if each.name == "certificates" else each.default
+                for each in known if each.default is not each.empty))
             text = section(registry, gate.url)
         pull(ref, store, configured(text))
         assert gate.subjects and set(map(str, gate.subjects)) == {"{'commonName': 'composeapps test device'}"}
