@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from composeapps import durable
+from composeapps.errors import ComposeAppsError
 from fastlane import base as bases
 from fastlane import trees
 from fastlane.bitbake import BitBake, assignment, describe
@@ -230,16 +231,21 @@ def _unexpected(options, err):
     return f"{describe(err)} (details: {log})"
 
 
-def build(options, progress, base_only=False):
-    """Build and return the description of what was done, with times in seconds. Raises BuildError."""
+def build(options, progress, base_only=False, then=lambda result: None):
+    """Build and return the description of what was done, with times in seconds.
+
+    ``then`` is called with it before another build may replace what was built. Raises BuildError, and ComposeAppsError
+    where ``then`` does.
+    """
     started = time.monotonic()
     try:
         with lock(options.build, progress):
             result = Build(options, progress).run(base_only)
+            then(result)
     except OSError as err:
         place = f" ({err.filename})" if err.filename else ""
         raise BuildError(f"{err.strerror or err}{place}") from None
-    except BuildError:
+    except (BuildError, ComposeAppsError):
         raise
     except Exception as err:
         raise BuildError(_unexpected(options, err)) from None

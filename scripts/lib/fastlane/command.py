@@ -90,12 +90,14 @@ def main(argv, top, directory):
         preload=arguments.preload.split() if arguments.preload is not None else None,
         settings=tuple(settings), layers=tuple(os.path.abspath(path) for path in arguments.layer))
     progress = Progress(quiet=arguments.quiet)
+
+    def make_release(result):
+        with progress.step("making the release"):
+            result["release"] = str(release.make(result["image"], _layers(options), arguments.sign, sbom(result)))
+
     try:
         privilege.become_root([sys.executable, *sys.argv])
-        result = build(options, progress, arguments.base_only)
-        if arguments.release:
-            with progress.step("making the release"):
-                result["release"] = str(release.make(result["image"], _layers(options), arguments.sign, sbom(result)))
+        result = build(options, progress, arguments.base_only, make_release if arguments.release else lambda _: None)
     except (BuildError, ComposeAppsError) as err:
         # What is wrong with a recipe is not the registry's doing.
         unreachable = "cannot be reached" in str(err)

@@ -137,6 +137,8 @@ def _drop_old(directory, name):
     """Remove disks of this image and kernels that no description in the directory names any more."""
     kept = set()
     for path in directory.glob("*.json"):
+        if "." in path.stem:
+            continue
         description = json.loads(path.read_text())
         kept |= {description.get(key) for key in ("disk", "kernel", "initrd")}
     for pattern in (f"{name}-????????????.ext4", f"{name}-????????????.wic*", "vmlinuz-*", "initrd-*.img", ".*.new"):
