@@ -157,23 +157,6 @@ def test_the_check_of_dockerds_store_heals_from_within_its_unit(device):
     assert device.run("composeapps ps").exit_status == 0
 
 
-def test_a_reset_that_keeps_data_has_the_apps_back_beside_it(device):
-    before = identity(device)
-    reset(device, "data")
-    assert identity(device) == before
-    assert device.run("cat /var/lib/docker/volumes/mine/_data/row /var/sota/compose-apps/web/photo").stdout == (
-        "row\nphoto\n")
-    started(device)
-
-
-def test_a_reset_that_keeps_the_registration_keeps_no_data(device):
-    before = identity(device)
-    reset(device, "registration")
-    assert identity(device) == before
-    assert there(device, "/var/lib/docker/volumes/mine", "/var/sota/compose-apps/web/photo") == []
-    started(device)
-
-
 @pytest.fixture
 def broken_factory(device):
     """The factory partition holds noise, with the device off; it is put back after the test."""
@@ -212,6 +195,13 @@ def test_a_data_partition_that_was_lost_from_the_table_is_there_again_with_its_d
     started(device)
 
 
+def test_a_reset_that_keeps_the_registration_keeps_no_data(device):
+    before = identity(device)
+    reset(device, "registration")
+    assert identity(device) == before
+    assert there(device, "/var/lib/docker/volumes/mine", "/var/sota/compose-apps/web/photo") == []
+
+
 def test_without_a_file_system_the_apps_come_from_the_factory_partition(device):
     device.power_cut()
     subprocess.run(["/usr/sbin/blkdiscard", "-f", device.partition("data")], check=True)
@@ -223,3 +213,13 @@ def test_without_a_file_system_the_apps_come_from_the_factory_partition(device):
     assert json.loads(device.run("cat /var/sota/device.json").stdout)["serial"] == "A1B2C3"
     started(device)
     assert "web: restoring from /factory/reset-apps" in said(device, "composeapps-start.service")
+
+
+def test_a_reset_that_keeps_data_has_the_apps_back_beside_it(device):
+    device.run("touch /var/sota/pkey.pem /var/sota/composeapps.toml; echo again > /run/ssh/ssh_host_rsa_key")
+    before = identity(device)
+    reset(device, "data")
+    assert identity(device) == before
+    assert device.run("cat /var/lib/docker/volumes/mine/_data/row /var/sota/compose-apps/web/photo").stdout == (
+        "row\nphoto\n")
+    started(device)
