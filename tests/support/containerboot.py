@@ -154,8 +154,10 @@ class ContainerDevice:
             os.kill(self._init or self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = self._init = None
-        with contextlib.suppress(OSError):
-            (CGROUPS / f"composeapps-boot-{os.getpid()}").rmdir()
+        # systemd's own groups are below it.
+        for directory, _names, _files in os.walk(CGROUPS / f"composeapps-boot-{os.getpid()}", topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
 
 
 def _output(*words):
