@@ -15,10 +15,10 @@ import binascii
 import hashlib
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from securesystemslib.exceptions import Error as LibraryError
 from securesystemslib.formats import encode_canonical
-from securesystemslib.signer import SSlibKey
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata
 from tuf.api.serialization import DeserializationError, SerializationError
@@ -114,8 +114,9 @@ def _key(key_id, key):
     """Return a key in the standard's form; raises ValueError for one whose id is not its own."""
     _methods, kind, scheme = _ATS_KEYS[key["keytype"].upper()]
     public = key["keyval"]["public"]
-    made = SSlibKey(key_id, kind, scheme, {"public": public})
-    own = hashlib.sha256(made._crypto_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    made = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)) if kind == "ed25519" else load_pem_public_key(
+        public.encode())
+    own = hashlib.sha256(made.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
     if own != key_id:
         raise ValueError(f"the id {key_id} is not that of its key, {own}")
     return {"keytype": kind, "scheme": scheme, "keyval": {"public": public}}
