@@ -96,10 +96,16 @@ class Chain:
         written = json.loads(self.command("gen-recipes", *arguments, endpoint=endpoint))
         return [recipe["name"] for recipe in written["recipes"]]
 
-    def build_image(self, names, endpoint, disk=False):
-        """Build the image that carries the apps, with partitions for ``disk``; return the path of its description."""
+    def build_image(self, names, endpoint, disk=False, root=None):
+        """Build the image that carries the apps; return the path of its description.
+
+        It has partitions for ``disk``, and trusts the factory whose ``root`` (a file) is given.
+        """
         arguments = ["--json", "--quiet", "--apps-dir", str(self.recipes), "--preload", " ".join(names)]
         if disk:
             # Beside the image without partitions, whose disk would go otherwise.
             arguments += ["--disk", "--set", "IMAGE_NAME=composeapps-image-disk-${MACHINE}"]
+        if root:
+            arguments += ["--set", f"COMPOSEAPPS_TUF_ROOT={root}", "--set",
+                          "IMAGE_NAME=composeapps-image-signed-${MACHINE}"]
         return json.loads(self.command("build-image", *arguments, endpoint=endpoint))["image"]

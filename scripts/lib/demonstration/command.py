@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from composeapps.cli.parser import Parser
 from composeapps.errors import ComposeAppsError
-from demonstration import capture, device, disk, pagetext, updating
+from demonstration import capture, device, disk, pagetext, signed, updating
 from demonstration.chain import Chain
 from demonstration.errors import DemoError
 from demonstration.keeping import RUNS_ALREADY, Kept
@@ -40,6 +40,8 @@ HELP = {
          "a release that is broken and is taken back with the network down"),
         ("scripts/demo --disk", "the disk that a manufacturer writes: it boots by EFI, grows to the size of a larger "
          "one, is reset and boots again"),
+        ("scripts/demo --signed", "a device gets a certificate, takes what its factory signed, over TLS and from a "
+         "stick, and refuses what is forged or was signed before"),
         ("scripts/demo --keep", "and leave the device running, its apps at ports of this machine, beside the registry"),
         ("scripts/demo --run 'composeapps ps'", "run a command on the device that --keep left running"),
         ("scripts/demo --down", "end that device and the registry"),
@@ -66,6 +68,8 @@ def make_parser():
     parser.add_argument("--update", action="store_true", help="also update the device, and cut its power meanwhile")
     parser.add_argument("--disk", action="store_true",
                         help="boot the disk with partitions by EFI, let it grow, and reset it to the preloaded apps")
+    parser.add_argument("--signed", action="store_true",
+                        help="also enrol the device with a factory on this machine, and have it take signed releases")
     parser.add_argument("--keep", action="store_true",
                         help="leave the registry and the device running, with a network, until --down")
     parser.add_argument("--run", metavar="COMMAND", help="only run COMMAND on the device that --keep left running")
@@ -85,6 +89,9 @@ def parse(argv):
         parser.error("--update shows releases of the demo's own app, booted: give neither APP nor --no-boot with it")
     if arguments.update and arguments.disk:
         parser.error("--disk shows a factory reset, which would take back what --update shows: give one of them")
+    if arguments.signed and (arguments.apps or arguments.no_boot or arguments.update or arguments.disk):
+        parser.error("--signed shows releases of the demo's own app, booted: give neither APP nor --no-boot, --update "
+                     "or --disk with it")
     if arguments.keep and arguments.no_boot:
         parser.error("--keep leaves a device running: it does not go with --no-boot")
     if (arguments.down or arguments.run is not None) and len([word for word in argv if word != "--json"]) > 1 + (
@@ -149,15 +156,18 @@ def _demonstrate(arguments, chain, kept, setup_seconds):
     recorded = capture.console() if arguments.capture else None
     progress.also_to(recorded)
     with ExitStack() as stack:
+        factory = None
         result, names, endpoint = _build(arguments, chain, progress, stack)
+        if arguments.signed:
+            factory = result.pop("factory")
         if arguments.keep:
             status = kept.begin()
             if status is not None:
                 return status
         machine = None
         if not arguments.no_boot:
-            machine = stack.enter_context(closing(_machine(arguments, result)))
-            _boot(arguments, machine, result, names, endpoint, progress)
+            machine = stack.enter_context(closing(_machine(arguments, result, factory)))
+            _boot(arguments, machine, result, names, endpoint, progress, factory)
         result["seconds"] = round(time.monotonic() - started, 1)
         result["steps"] = progress.timings
         if arguments.keep:
@@ -176,8 +186,10 @@ def _demonstrate(arguments, chain, kept, setup_seconds):
     return 0
 
 
-def _machine(arguments, result):
-    network = "user" if arguments.update or arguments.keep else "none"
+def _machine(arguments, result, factory):
+    network = "user" if arguments.update or arguments.keep or arguments.signed else "none"
+    if arguments.signed:
+        return Machine(result["image"], network=network, name="demo-signed", drives=[factory.stick])
     if not arguments.disk:
         return Machine(result["image"], network=network, name="demo")
     return Machine(result["image"], network=network, name="demo-disk", efi=True,
@@ -203,10 +215,16 @@ def _build(arguments, chain, progress, stack):
             sources = [chain.top / "conf" / "apps" / f"{name}.yml" for name in PAGES]
             with progress.step("making and publishing the demo apps"):
                 endpoint = stack.enter_context(demo_registry(chain.build, keep=arguments.keep))
-                publish_demo(endpoint, chain.top, chain.build, arguments.refresh, progress.detail)
-                if arguments.update:
+                published = publish_demo(endpoint, chain.top, chain.build, arguments.refresh, progress.detail)
+                if arguments.update or arguments.signed:
                     result["releases"] = [release.uri for release in publish_releases(
                         endpoint, chain.top, chain.build, "web", arguments.refresh, progress.detail)]
+            if arguments.signed:
+                with progress.step("starting a factory: keys, signed metadata, a server that asks for certificates"):
+                    releases = {app.name: [app.uri] for app in published}
+                    releases["web"] += result["releases"]
+                    result["factory"] = signed.Factory(chain, stack.enter_context(_factory(chain.build)), endpoint,
+                                                       releases)
         with progress.step("generating the recipes"):
             names = chain.generate_recipes(sources, endpoint)
         with progress.step("waiting for the Debian base"):
@@ -214,11 +232,27 @@ def _build(arguments, chain, progress, stack):
         with progress.step("waiting for dockerd with the layer's patches (compiled once)"):
             wait_for_dockerd(progress.say)
         with progress.step("building the image"):
-            result["image"] = chain.build_image(names, endpoint, arguments.disk)
+            result["image"] = chain.build_image(names, endpoint, arguments.disk,
+                                                result["factory"].root if arguments.signed else None)
     return result, names, endpoint
 
 
-def _boot(arguments, machine, result, names, endpoint, progress):
+@contextmanager
+def _factory(build):
+    """Have the factory of this machine run; one that did not run before ends with the block. Gives the KeptFactory."""
+    from gate.kept import KeptFactory
+
+    factory = KeptFactory(build)
+    ran = factory.state().pid
+    factory.up()
+    try:
+        yield factory
+    finally:
+        if not ran:
+            factory.down()
+
+
+def _boot(arguments, machine, result, names, endpoint, progress, factory):
     """Boot the image and add what the device answers to ``result``."""
     said = "with no network" if machine.network == "none" else "with a network"
 
@@ -235,7 +269,9 @@ def _boot(arguments, machine, result, names, endpoint, progress):
     if arguments.disk:
         result["disk"] = disk.shown(machine, result["image"], progress, wait_for_apps,
                                     lambda: [device.fetch(machine, PAGES[name]) for name in result["pages"]])
-    if endpoint and machine.network != "none":
+    if arguments.signed:
+        result["signed"] = signed.shown(machine, factory, progress)
+    elif endpoint and machine.network != "none":
         updating.connect(machine, *endpoint.split("=", 1))
     if arguments.update:
         good, broken = result["releases"]
@@ -261,6 +297,8 @@ def _show(result, console=None):
         _show_update(console, result["update"], result["rollback"])
     if "disk" in result:
         _show_disk(console, result["disk"])
+    if "signed" in result:
+        _show_signed(console, result["signed"])
     table = Table(box=None, header_style="dim", show_footer=True)
     table.add_column("where the time went", footer="in all")
     table.add_column("seconds", justify="right", footer=f"{result['seconds']:.1f}")
@@ -298,6 +336,18 @@ def _show_disk(console, found):
     before, after, last = found["machine_ids"]
     console.print(f"machine-id {before} before, {after} after it, {last} at the start after that", markup=False,
                   soft_wrap=True)
+
+
+def _show_signed(console, found):
+    for title, lines in (
+            ("the device's identity", found["identity"]), ("signed by the factory, over TLS", found["online"]),
+            ("and the app says", [found["page"]]), ("an altered bundle on a stick", [found["forged"]]),
+            ("the factory's bundle on that stick, with no network", found["offline"]),
+            ("and the app says", [found["offline_page"]]),
+            ("a server that serves what was signed before", [found["rolled_back"]]),
+            ("and the one after that", found["last"])):
+        console.print(f"\n[bold]{title}[/]:", soft_wrap=True)
+        console.print("\n".join(f"  {line}" for line in lines), markup=False, soft_wrap=True)
 
 
 def _show_update(console, update, rollback):
