@@ -74,7 +74,8 @@ class Factory:
             shutil.copytree(good / "tuf", forged / "tuf")
             (forged / "apps/blobs/sha256").mkdir(parents=True)
             for path in (forged / "tuf").glob("*targets.json"):
-                path.write_bytes(path.read_bytes().replace(b"sha256:", b"sha256:0", 1))
+                before, mark, digest = path.read_bytes().partition(b"sha256:")
+                path.write_bytes(before + mark + (b"1" if digest[:1] == b"0" else b"0") + digest[1:])
             done = subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", good.parent, self.stick.path], text=True,
                                   capture_output=True, check=False)
             if done.returncode:
