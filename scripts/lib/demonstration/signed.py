@@ -154,15 +154,21 @@ def _enrol(machine, factory):
     return machine.run("composeapps identity", timeout=60).stdout.splitlines()
 
 
+def _said(machine, words, timeout):
+    """Run ``composeapps update``; what it says goes through a file, since a terminal gets a moving picture."""
+    return machine.run(f"composeapps update {shlex.join(words)} > /run/update.log 2>&1; status=$?; "
+                       "cat /run/update.log; (exit $status)", timeout=timeout, check=False)
+
+
 def _update(machine, *words):
-    done = machine.run(f"composeapps update {shlex.join(words)}", timeout=900, check=False)
+    done = _said(machine, words, 900)
     if done.exit_status:
         raise DemoError("the device did not take what its factory signed: " + " ".join(done.stdout.splitlines()[-2:]))
     return done.stdout.splitlines()
 
 
 def _refused(machine, *words):
-    done = machine.run(f"composeapps update {shlex.join(words)}", timeout=300, check=False)
+    done = _said(machine, words, 300)
     if done.exit_status != NOT_BELIEVED:
         raise DemoError(f"the device did not refuse it (status {done.exit_status}): "
                         + " ".join(done.stdout.splitlines()[-2:]))
