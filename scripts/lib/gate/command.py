@@ -23,6 +23,8 @@ HELP = {
         ("scripts/factory sign device.csr > client.pem", "a device's certificate, for what 'composeapps identity "
                                                          "--csr' printed"),
         ("scripts/factory status --json | jq .settings", "what goes into a device's configuration"),
+        ("scripts/factory try http://localhost:8080 --token token --unit my-factory --update v1 --update v2",
+         "take a device of this machine's the whole way with an update server of Foundries.io's that runs"),
         ("scripts/factory down", "end it; all that it has is there again after the next 'up'"),
     ),
     "details": (
@@ -30,6 +32,9 @@ HELP = {
         "and writes down what they report, in build/factory/reports.log. The registry is that of scripts/registry. "
         "Certificates, keys and the repository are made by the first 'up' and lie below build/factory; 'up' renews the "
         "timestamp, which is good for 90 days. It listens on 127.0.0.1 only; a guest of QEMU finds it at 10.0.2.2.",
+        "'try' registers a device at an update server, has it check in, rolls two of the server's updates out to it, "
+        "lets it install them, refuse the older one and go back by hand, and looks whether the server was told of it. "
+        "It takes a dockerd, and root or who may speak with that.",
         "It is for trying things: its keys lie beside the pass phrase that encrypts them. 'composeapps target' has the "
         "commands for keys that are kept apart.",
     ),
@@ -47,16 +52,31 @@ def make_parser():
     parser = Parser("scripts/factory", "Run a factory for devices on this machine: signed metadata, blobs and "
                     "certificates, until it is told to end.")
     parser.describe(**HELP)
-    parser.add_argument("action", metavar="ACTION", choices=("up", "down", "status", "sign"),
-                        help="up, down, status; or sign: answer a certificate signing request")
-    parser.add_argument("request", metavar="CSR", nargs="?",
-                        help="with sign: the request, PEM or DER, - for standard input")
+    parser.add_argument("action", metavar="ACTION", choices=("up", "down", "status", "sign", "try"),
+                        help="up, down, status; sign: answer a certificate signing request; try: go the whole way with "
+                        "another server")
+    parser.add_argument("request", metavar="CSR|URL", nargs="?",
+                        help="with sign: the request, PEM or DER, - for standard input; with try: the server's REST "
+                        "API")
     parser.add_argument("--port", type=port, metavar="N",
                         help="with up: the port of 127.0.0.1 (default: the one that it had before, else "
                         f"{DEFAULT_PORT}, or a free one where that is taken)")
     parser.add_argument("--output", metavar="FILE", help="with sign: where the certificate goes, not standard output")
     parser.add_argument("--days", type=int, metavar="N", default=pki.DEVICE_DAYS,
                         help=f"with sign: for how long (default: {pki.DEVICE_DAYS})")
+    parser.add_argument("--token", metavar="FILE", help="with try: the file with an operator's token")
+    parser.add_argument("--unit", metavar="NAME", help="with try: the factory's name")
+    parser.add_argument("--update", metavar="NAME", action="append", default=[],
+                        help="with try: an update of the tag; given twice, the older one first")
+    parser.add_argument("--gateway", metavar="URL", default="",
+                        help="with try: the device gateway (default: what registration tells)")
+    parser.add_argument("--tag", default="main", help="with try: the device's tag (default: main)")
+    parser.add_argument("--hardware", metavar="ID", default="qemux86-64",
+                        help="with try: its hardware id (default: qemux86-64)")
+    parser.add_argument("--docker-host", metavar="SOCKET", default="unix:///run/docker.sock",
+                        help="with try: the dockerd that runs the apps (default: unix:///run/docker.sock)")
+    parser.add_argument("--wait", type=int, metavar="SECONDS", default=60,
+                        help="with try: how long a rollout may take to reach the device (default: 60)")
     parser.common.add_argument("--json", action="store_true", help="print JSON on standard output")
     return parser
 
@@ -67,9 +87,11 @@ def parse(argv):
     arguments = parser.parse_args(argv)
     if arguments.port is not None and arguments.action != "up":
         parser.error("--port goes with up")
-    if (arguments.request is None) == (arguments.action == "sign"):
-        parser.error("sign takes the file of a request" if arguments.action == "sign" else
-                     f"unrecognized arguments: {arguments.request}")
+    takes = {"sign": "the file of a request", "try": "the address of a server's REST API"}.get(arguments.action)
+    if (arguments.request is None) == bool(takes):
+        parser.error(f"{arguments.action} takes {takes}" if takes else f"unrecognized arguments: {arguments.request}")
+    if arguments.action == "try" and not (arguments.token and arguments.unit and len(arguments.update) == 2):
+        parser.error("try takes --token, --unit and two --update")
     if arguments.output and arguments.action != "sign":
         parser.error("--output goes with sign")
     if not 0 < arguments.days <= 36500:
@@ -93,6 +115,9 @@ def main(argv, build):
 def _run(arguments, factory):
     if arguments.action == "sign":
         _sign(arguments, factory)
+        return 0
+    if arguments.action == "try":
+        _try(arguments, factory)
         return 0
     if arguments.action == "down":
         ended = factory.down()
@@ -127,6 +152,24 @@ def _sign(arguments, factory):
         print(json.dumps({"certificate": certificate.decode(), "authority": factory.pki.root.read_text()}, indent=2))
     elif not arguments.output:
         print(certificate.decode(), end="")
+
+
+def _try(arguments, factory):
+    from gate.trying import Trial
+
+    steps = []
+
+    def say(text):
+        steps.append(text)
+        print(text, file=sys.stderr, flush=True)
+
+    trial = Trial(factory.directory / "try", arguments.request, arguments.gateway, arguments.token, arguments.unit,
+                  arguments.tag, arguments.hardware, arguments.docker_host, say)
+    done = trial.run(arguments.update, arguments.wait)
+    if arguments.json:
+        print(json.dumps({**done, "steps": steps}, indent=2))
+    else:
+        print(f"{done['device']} went the whole way: {', '.join(done['targets'])}")
 
 
 def _settings(factory, state):
