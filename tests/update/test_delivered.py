@@ -161,6 +161,18 @@ def stick(factory, place, name):
     return place
 
 
+def pack(place):
+    """Return a bundle in one file, as 'composeapps bundle create' packs one."""
+    import tarfile
+
+    packed = place.with_suffix(".tar")
+    with tarfile.open(packed, "w", format=tarfile.PAX_FORMAT) as tar:
+        for top in ("tuf", "apps/blobs", "apps/apps"):
+            for path in sorted((place / top).rglob("*")):
+                tar.add(path, path.relative_to(place).as_posix(), recursive=False)
+    return packed
+
+
 def test_a_bundle_on_a_stick_is_as_good_as_the_server(factory, device, run, name, no_registry, server, tmp_path):
     first = factory.publish(1, {name: {"web": service("1", healthcheck=WELL)}})
     second = factory.publish(2, {name: {"web": service("2", healthcheck=WELL)}})
@@ -181,8 +193,13 @@ def test_a_bundle_on_a_stick_is_as_good_as_the_server(factory, device, run, name
     old = stick(factory, tmp_path / "old", "device-1")
     status_, out, _err = run("update", "--bundle", str(old))
     assert status_ == 0 and "is older: it is not installed by itself" in out
-    assert run("update", "--bundle", str(old), "--target", "device-1")[0] == 0
+    # By its name it comes, from one file as well as from a directory.
+    packed = pack(old)
+    assert run("update", "--bundle", str(packed), "--target", "device-1")[0] == 0
     assert device.problems(name, first[name]) == []
+    packed.write_bytes(packed.read_bytes()[:-3000])
+    status_, _out, err = run("update", "--bundle", str(packed), "--target", "device-2")
+    assert status_ in (3, 4) and "Traceback" not in err
 
 
 def test_a_stick_that_is_drawn_out_half_way_leaves_the_app_as_it_was(factory, device, run, name, no_registry, tmp_path):

@@ -59,11 +59,10 @@ def from_bundle(args, parts, say):
     """
     from composeapps.delivery import bundles, offline
     from composeapps.delivery.permits import stored
-    from composeapps.pull.fromstore import StoreClient
 
     try:
         bundle = bundles.Bundle(args.bundle)
-        client = StoreClient(bundle.store)
+        client = bundle.client()
         target, sentence = offline.choose(parts, bundle, stored(parts.config, parts.states, parts.notify), args.target)
         if target is None:
             say(sentence)

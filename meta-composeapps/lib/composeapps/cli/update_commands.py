@@ -81,8 +81,8 @@ def configure(name, parser):
                             "maintenance window by")
         parser.add_argument("--target", metavar="NAME", default="", help="install this Target of the factory's, also "
                             "an older one")
-        parser.add_argument("--bundle", metavar="DIR", help="take what the factory signed from an offline bundle, on a "
-                            "stick for example, and ask no server")
+        parser.add_argument("--bundle", metavar="PATH", help="take what the factory signed from an offline bundle, a "
+                            "directory or a .tar file, on a stick for example, and ask no server")
         parser.add_argument("--unfinished", action="store_true", help="only go on with what was cut off: do not check "
                             "in")
         parser.add_argument("--plan", action="store_true", help="print what would be done, and do nothing")

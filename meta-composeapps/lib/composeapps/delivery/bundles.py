@@ -25,24 +25,38 @@ NAME, FIELD = "bundle-targets.json", "x-fio-offline-bundle"
 
 
 class Bundle:
-    """The bundle in a directory; ``store`` is where its store lies.
+    """The bundle in a directory, or in one tar archive; ``store`` is where the store of one in a directory lies.
 
-    Raises NotFoundError when there is none.
+    Raises NotFoundError when there is none, CorruptError for an archive that cannot be read.
     """
 
     def __init__(self, directory):
-        self.directory = Path(directory)
+        self.directory, self._archive = Path(directory), None
         self._tuf, self.store = self.directory / "tuf", self.directory / "apps"
-        if not (self._tuf / NAME).is_file():
+        if self.directory.is_file():
+            from composeapps.pull.tarstore import Archive
+
+            try:
+                self._archive = Archive(self.directory)
+            except OSError as err:
+                raise UsageError(f"{directory} cannot be read: {err.strerror}") from None
+        if not (self._archive.size_of(f"tuf/{NAME}") if self._archive else (self._tuf / NAME).is_file()):
             raise NotFoundError(f"{directory} is no bundle: it has no tuf/{NAME}")
+
+    def client(self):
+        """Return what gives a pull the blobs; raises UsageError when there is no store."""
+        from composeapps.pull.fromstore import StoreClient
+        from composeapps.pull.tarstore import TarStore
+
+        return StoreClient(self.store, TarStore(self._archive, "apps") if self._archive else None)
 
     def fetch(self, name, limit):
         """Return a file of the metadata (bytes), None for none, as composeapps.delivery.refresh asks for it."""
         path = self._tuf / name
         try:
-            with beneath.open_regular(path) as stream:
+            with self._archive.open(f"tuf/{name}") if self._archive else beneath.open_regular(path) as stream:
                 data = stream.read(limit + 1)
-        except FileNotFoundError:
+        except (FileNotFoundError, KeyError):
             return None
         except OSError as err:
             raise UsageError(f"{path} cannot be read: {err.strerror}") from None

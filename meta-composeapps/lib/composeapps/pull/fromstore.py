@@ -13,6 +13,7 @@ class StoreClient:
 
     Arguments:
         root: the store's directory.
+        store: in its place, what lies elsewhere: a tarstore.TarStore.
 
     Raises UsageError when that is none. Methods raise NotFoundError, CorruptError and StorageError.
     """
@@ -20,9 +21,9 @@ class StoreClient:
     # What is damaged here costs no network each time: see registry.client.
     is_remote = False
 
-    def __init__(self, root):
-        self.store, self.notify = Store(Path(root).absolute()), lambda text: None
-        if not self.store.blobs.is_dir():
+    def __init__(self, root, store=None):
+        self.store, self.notify = store or Store(Path(root).absolute()), lambda text: None
+        if store is None and not self.store.blobs.is_dir():
             raise UsageError(f"{root} is no store: it has no directory blobs/sha256")
 
     def twin(self):
@@ -49,7 +50,10 @@ class StoreClient:
     def open_blob(self, ref, digest, start=0, direct=False, size=None):
         """Return (what its bytes are gathered from, ``start``); who gathers them verifies them."""
         stream = self.store.unverified(digest)
-        present = os.fstat(stream.fileno()).st_size
+        # A store may have a manifest elsewhere than among its blobs.
+        present = self.store.size_of(digest)
+        if present is None:
+            present = os.fstat(stream.fileno()).st_size
         if present != size:
             stream.close()
             raise CorruptError(f"blob {digest} in {self.store.root} has {present} bytes, not {size}")
