@@ -3,11 +3,13 @@
 
 from crash.errors import CrashError
 from crash.workloads.agent import AgentWorkloads
+from crash.workloads.delivery import DeliveryWorkloads
 from crash.workloads.dockerd import DockerdWorkloads
 from crash.workloads.repair import Repair
 from crash.workloads.userdata import UserDataWorkloads
 
-WORKLOADS = {workload.name: workload for workload in (*DockerdWorkloads, *AgentWorkloads, *UserDataWorkloads, Repair)}
+WORKLOADS = {workload.name: workload for workload in (
+    *DockerdWorkloads, *AgentWorkloads, *UserDataWorkloads, *DeliveryWorkloads, Repair)}
 
 
 def select(names, engine, fsck):
