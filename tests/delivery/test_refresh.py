@@ -294,10 +294,24 @@ def test_a_clock_of_1970_is_no_earlier_than_the_image_and_what_was_signed(tmp_pa
 def test_the_time_that_signed_metadata_tells_of_is_a_floor(device, repository):
     device.versions()
     assert device.stored().signed() == NOW
-    repository.now = NOW + 30 * DAY
+    repository.now = NOW + 3 * DAY
+    repository.delegate("canary", 7)
+    repository.now = NOW + 2 * DAY
     repository.publish(2)
     device.versions()
-    assert device.stored().signed() == NOW + 30 * DAY
+    assert device.stored().signed() == NOW + 3 * DAY, "whoever signed it"
+
+
+def test_a_target_from_the_future_does_not_end_all_that_follows(device, repository):
+    """A build server whose clock is ahead: a device that took its word would believe nothing any more, for ever."""
+    repository.add(2, createdAt="9999-12-31T23:59:59Z")
+    repository.delegate("canary", 7)
+    repository.delegated["canary"][0]["targets"]["device-7"]["custom"]["createdAt"] = "2099-01-01T00:00:00Z"
+    repository.publish()
+    assert device.versions() == [1, 2, 7]
+    assert device.stored().signed() == NOW
+    repository.publish(3)
+    assert device.versions(at=clock.now(device.stored().signed(), NOW, built=())) == [1, 2, 3, 7]
 
 
 def test_waves_are_delegated_and_one_that_ended_stops_no_other(device, repository):

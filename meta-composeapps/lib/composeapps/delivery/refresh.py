@@ -245,16 +245,18 @@ class Chain:
 
         A delegated role that is not believed is told of and passed over: one wave does not stop the others.
         """
-        top, found, roles, digests, signed = self.top(), [], {}, {}, ""
+        top, found, roles, digests = self.top(), [], {}, {}
         documents = [self._root, self._timestamp, self._snapshot]
         for role, document, names in self._walk(top):
             entries = document.signed.targets
             chosen = selection.of(((name, entries[name].custom) for name in names), role)
-            signed = max((target.created for target in chosen if _is_time(target.created)), default=signed)
             found += chosen
             roles[role], digests[role] = None if len(names) == len(entries) else names, document.digest
             documents.append(document)
         until = to_text(min(document.signed.expires for document in documents))
+        # A builder whose clock is ahead would have all of it end for the device, and whatever comes later, too.
+        signed = max((target.created for target in found if _is_time(target.created) and target.created < until),
+                     default="")
         self._stored.put_complete({
             "root": _digest(self._root_data), "timestamp": self._timestamp.digest, "until": until,
             "roles": roles, "digests": digests}, signed)
