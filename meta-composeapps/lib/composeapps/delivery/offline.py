@@ -28,7 +28,7 @@ def choose(parts, bundle, stored, wanted=""):
     if offer.hardware_ids and config.hardware_id not in offer.hardware_ids:
         raise UsageError(f"the bundle is for the hardware {', '.join(offer.hardware_ids)}, and this is "
                          f"{config.hardware_id}")
-    current = record.read(parts.states).current
+    current = record.current(parts)
     if offer.lacking and (current is None or current.name != offer.lacking):
         parts.notify(f"the bundle leaves out what Target {offer.lacking} has: a device without that may lack a part")
     fitting = [target for target in offer.targets if target.fits(config.hardware_id, config.tags)]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Which Target a device takes from a stick."""
+
+import json
+
+import pytest
+
+from composeapps.cli.config import Config
+from composeapps.delivery import bundles, offline
+from composeapps.delivery.permits import stored
+from composeapps.update.parts import Parts
+from support import pki
+from support.metadata import Repository, text
+
+
+@pytest.fixture
+def device(tmp_path):
+    """The Parts of a device, and the directory of a bundle with Targets 3 and 4."""
+    repository = Repository(now=pki.now())
+    for version in (3, 4):
+        repository.add(version, hardware=("board",))
+    repository.publish()
+    for place in ("stick/tuf", "stick/apps/blobs/sha256", "seeds"):
+        (tmp_path / place).mkdir(parents=True)
+    for name, data in repository.files.items():
+        (tmp_path / "stick/tuf" / name).write_bytes(data)
+    (tmp_path / "seeds/1.root.json").write_bytes(repository.files["1.root.json"])
+    said = {**repository.targets, "targets": {}, "expires": text(pki.now() + 30 * pki.DAY), bundles.FIELD: {
+        "tag": "main", "targets": ["device-3", "device-4"]}}
+    (tmp_path / "stick/tuf" / bundles.NAME).write_bytes(repository.document(said, repository.keys["targets"]))
+    return Parts(Config(tags=("main",), hardware_id="board", state_dir=tmp_path / "state", store=tmp_path / "store",
+                        root_dir=tmp_path / "seeds", factory_file=tmp_path / "factory.json",
+                        factory_store=tmp_path / "factory")), tmp_path / "stick"
+
+
+def choose(parts, stick, wanted=""):
+    return offline.choose(parts, bundles.Bundle(stick), stored(parts.config, parts.states), wanted)
+
+
+def test_a_stick_with_an_older_target_than_the_preloaded_one_is_not_taken_by_itself(device):
+    parts, stick = device
+    found, sentence = choose(parts, stick)
+    assert found.name == "device-4" and sentence == ""
+    parts.config.factory_file.write_text(json.dumps({
+        "apps": found.apps, "target": {"name": "device-5", "version": 5}}))
+    found, sentence = choose(parts, stick)
+    assert found is None and "is older: it is not installed by itself" in sentence
+    assert choose(parts, stick, "device-3")[0].name == "device-3"
