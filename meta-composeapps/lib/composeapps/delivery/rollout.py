@@ -10,7 +10,8 @@ going-back   one of them failed: those that were switched are brought back, what
 removing     the Target is installed; apps that the one before it had, and it has not, are removed
 
 A record is on the disk before the first thing that its step does, and each step can be repeated, so the next run goes
-on wherever the last one was cut off. From "switching" on that needs no network.
+on wherever the last one was cut off. From "switching" on that needs no network. A going back or a removal that does not
+come to its end is given up for another Target, which takes over what was still to be done.
 """
 
 import os
@@ -24,6 +25,7 @@ from composeapps.delivery.record import (
     SWITCHING,
     Installed,
     Rollout,
+    current,
     installed,
     read,
     write,
@@ -38,7 +40,7 @@ from composeapps.errors import (
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal, rejection, reports
 from composeapps.update import advance, process
-from composeapps.update.work import Work, result
+from composeapps.update.work import Work, reachable, result
 
 __all__ = ["allow", "install", "installed", "is_in_place", "refused", "resume", "roll_back"]
 # Targets that somebody went back from; more than a factory publishes while one is thought about.
@@ -79,8 +81,7 @@ def install(parts, target, force=False, soak=None, hold="", kind=journal.UPDATE)
     """
     tag = next((tag for tag in parts.config.tags if tag in target.tags), "")
     wanted = Installed(target.name, target.version, tag, selection.shortlist(target, parts.config.apps))
-    record = read(parts.states)
-    under_way = record.rollout
+    under_way, left = read(parts.states).rollout, None
     if under_way and under_way.target != wanted:
         if under_way.step == FETCHING:
             _drop(parts, under_way)
@@ -90,21 +91,41 @@ def install(parts, target, force=False, soak=None, hold="", kind=journal.UPDATE)
                 unfinished = unfinished or isinstance(ended, UnfinishedError)
                 yield app, ended
             if unfinished:
-                return
-        record = read(parts.states)
-        under_way = record.rollout
+                left = _way_out(parts, wanted) if kind == journal.UPDATE else None
+                if left is None:
+                    return
+    record = read(parts.states)
+    under_way = None if left else record.rollout
     if under_way is None:
-        source = {app: _uri(parts, app) for app in wanted.apps}
-        gone = set(record.current.apps) - set(wanted.apps) if record.current else set()
-        under_way = Rollout(wanted, source, removed=tuple(sorted(app for app in gone if _uri(parts, app))), kind=kind,
-                            started=time.time(), identifier=os.urandom(8).hex())
+        if record.current is None:
+            # What the device was preloaded with is what it goes back to.
+            record = record._replace(current=current(parts))
+        before = left.source if left and left.step == GOING_BACK else {}
+        source = {**{app: _uri(parts, app) for app in wanted.apps}, **before}
+        gone = {*(record.current.apps if record.current else ()), *(left.removed if left else ()), *before}
+        gone = tuple(sorted(app for app in gone.difference(wanted.apps) if _uri(parts, app)))
+        under_way = Rollout(wanted, source, removed=gone, kind=kind, started=time.time(),
+                            identifier=os.urandom(8).hex())
         if not gone and all(_is_at(parts, app, uri) for app, uri in wanted.apps.items()):
-            write(parts, record._replace(current=wanted, previous=_before(record, wanted)))
+            write(parts, record._replace(current=wanted, previous=_before(record, wanted), rollout=None))
             for app, uri in wanted.apps.items():
                 yield app, result(app, source[app], uri, process.UNCHANGED)
             return
         write(parts, record._replace(rollout=under_way))
     yield from _Installation(parts, under_way, force, soak).run(hold)
+
+
+def _way_out(parts, wanted):
+    """Return the Rollout that is unfinished, and is given up for the Target that is wanted; None when it is not.
+
+    What does not go back, or an app that cannot be removed, would keep every Target away for ever, also the one that
+    mends it. A dockerd that is away is no reason to give it up.
+    """
+    left = read(parts.states).rollout
+    if left is None or left.step not in (GOING_BACK, REMOVING) or not reachable(parts.engine):
+        return None
+    parts.notify(f"Target {left.target.name} is unfinished ({left.step}), and is given up for Target {wanted.name}")
+    return left
 
 
 def resume(parts, force=False, soak=None):
@@ -242,8 +263,9 @@ class _Installation:
 
     def _go_back(self):
         """Bring back what was switched, the last first; what waits to be switched is given up."""
-        for app, uri in reversed(self._rollout.target.apps.items()):
-            source = self._rollout.source.get(app, "")
+        # Also what a Target that was given up for this one had not brought back.
+        for app in reversed({**self._rollout.source, **self._rollout.target.apps}):
+            source, uri = self._rollout.source.get(app, ""), self._rollout.target.apps.get(app)
             try:
                 entry = journal.read(self._parts.states, app)
                 if entry is not None and not entry.begun:
@@ -254,7 +276,7 @@ class _Installation:
                             raise ended
                 if source and not _is_at(self._parts, app, source):
                     process.update(self._parts, parse_pinned(source), force=True, soak=0, kind=journal.ROLLBACK)
-                elif not source and _is_at(self._parts, app, uri):
+                elif not source and (_is_at(self._parts, app, uri) if uri else _uri(self._parts, app)):
                     _take_away(self._parts, [app])
             except ComposeAppsError as err:
                 yield app, UnfinishedError(f"app {app} could not be brought back from Target "
