@@ -44,6 +44,15 @@ def test_nothing_of_a_target_or_an_app_becomes_another_header(asking, server):
     assert server.requests[0].headers["x-ats-dockerapps"] == "b_c,d_x"
 
 
+def test_many_apps_make_no_header_that_web_servers_refuse(asking, server):
+    """nginx takes a line of 8 KiB; a device whose requests it refuses cannot be mended any more."""
+    asking.target, asking.apps = "t" * 9000, [f"{number:0>100}" for number in range(200)]
+    asking.fetch("timestamp.json", 1000)
+    told = server.requests[0].headers["x-ats-dockerapps"].split(",")
+    assert told == asking.apps[:len(told)] and len(told) > 30
+    assert max(len(value) for value in server.requests[0].headers.values()) < 4096
+
+
 @pytest.mark.parametrize("how, text", [
     (endless, "has more than 1000 bytes"),
     (hang, "no answer in time"),

@@ -29,6 +29,8 @@ SILENCE, LONGEST = 30, 120
 ANSWER = 256 * 1024
 # openssl/x509_vfy.h: X509_V_FLAG_NO_CHECK_TIME.
 _NO_CHECK_TIME = 0x200000
+# Bytes of a header: web servers take no line of 8 KiB, and a device whose requests are refused is out of reach.
+_HEADER = 4000
 _RETRY = {408, 429, 500, 502, 503, 504}
 
 
@@ -182,7 +184,7 @@ class Gateway(Service):
         if self.target is not None:
             found["x-ats-target"] = _header(self.target)
         if self.apps is not None:
-            found["x-ats-dockerapps"] = ",".join(map(_header, self.apps))
+            found["x-ats-dockerapps"] = _listed(map(_header, self.apps))
         return found
 
     def context(self):
@@ -325,4 +327,10 @@ def _below(base, path):
 
 
 def _header(text):
-    return "".join(char if char.isascii() and char.isprintable() and char != "," else "_" for char in text)
+    return "".join(char if char.isascii() and char.isprintable() and char != "," else "_" for char in text)[:_HEADER]
+
+
+def _listed(names):
+    """Return names as a header, of too many the first ones."""
+    text = ",".join(names)
+    return text if len(text) <= _HEADER else text[:text.rindex(",", 0, _HEADER + 1)]
