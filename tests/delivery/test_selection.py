@@ -62,6 +62,14 @@ def test_what_is_no_target_of_apps_is_left_out(odd):
     ({"../shop": {"uri": SHOP}}, "its app"),
     ({"Shop": {"uri": SHOP}}, "its app"),
     ({"other": {"uri": SHOP}}, "another one"),
+    # What would be installed has another name than what would be looked for afterwards.
+    ({"shop": {"uri": SHOP.replace("factory/", "factory/sub/")}}, "another one"),
+    ({"sub/shop": {"uri": SHOP}}, "another one"),
+    ({"shop": {"uri": SHOP}, "sub/shop": {"uri": SHOP.replace("a" * 64, "b" * 64)}}, "another one"),
+    # What cannot be read is no list without apps: that would take all of them away.
+    ([], "list of apps"),
+    ("", "list of apps"),
+    (False, "list of apps"),
     ([SHOP], "list of apps"),
     ({f"a{number}": {"uri": SHOP} for number in range(201)}, "list of apps"),
 ])
@@ -73,6 +81,13 @@ def test_a_target_with_odd_apps_is_not_taken_whole_nor_in_part(apps, reason):
 def test_the_host_in_a_uri_may_be_any_since_the_digest_is_what_is_signed():
     uri = f"127.0.0.1:8080/composeapphack/shop@{DIGEST}"
     assert selection.parse("device-1", custom(apps={"shop": {"uri": uri}})).apps == {"shop": uri}
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "device\n9", "device-\x1b[2J", "größe-9"])
+def test_a_target_whose_name_would_spoil_what_it_is_told_in_is_not_taken(name):
+    target = selection.parse(name, custom("9"))
+    assert selection.choose([target], "board", ["main"]) is None and len(target.problem) < 300
+    assert target.problem.isprintable()
 
 
 def test_a_target_without_apps_is_one():

@@ -15,6 +15,8 @@ from composeapps.oci.reference import parse_pinned
 
 # Apps of a Target, which each cost a device their time.
 MOST_APPS = 200
+# Characters of a Target's name, which goes with every request, into records and into the terminal.
+LONGEST_NAME = 200
 
 
 class Target(NamedTuple):
@@ -53,8 +55,12 @@ def parse(name, custom, role="targets"):
     version = parse_size(custom["version"])
     if version is None:
         return Target(name, 0, {}, problem=f"its version {shown(str(custom['version']))} is no whole number", role=role)
+    if len(name) > LONGEST_NAME or not name.isascii() or not name.isprintable():
+        return Target(name, version, {}, problem=f"the name {shown(name)} has more than {LONGEST_NAME} characters, or "
+                      "some that no name has", role=role)
     apps, problem = {}, ""
-    listed = custom.get("docker_compose_apps") or {}
+    listed = custom.get("docker_compose_apps")
+    listed = {} if listed is None else listed
     if not isinstance(listed, dict) or len(listed) > MOST_APPS:
         listed, problem = {}, "its list of apps cannot be read"
     for app, entry in listed.items():
@@ -73,7 +79,8 @@ def _reference(app, entry):
     if not isinstance(uri, str):
         raise UsageError(f"its app {app} has no uri")
     ref = parse_pinned(uri)
-    if ref.path.rpartition("/")[2] != app.rpartition("/")[2]:
+    # The device installs it by the name that its repository gives it.
+    if ref.app_name != app:
         raise UsageError(f"its app {app} has the uri of another one, {uri}")
     return str(ref.pinned(ref.digest))
 
