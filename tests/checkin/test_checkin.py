@@ -19,7 +19,7 @@ from composeapps.errors import ComposeAppsError, LockedError, NotFoundError, Reg
 from composeapps.records import journal, lock, reports
 from composeapps.update.parts import Parts
 from support import pki
-from support.metadata import DIGEST, Repository
+from support.metadata import DIGEST, Repository, text
 from support.updateserver import drop, endless, hang, status
 
 HARDWARE = "intel-corei7-64"
@@ -142,6 +142,16 @@ def test_what_is_not_believed_is_told_once_and_ends_the_check_in(device, server,
     assert [each["success"] for each in events] == [True, False] and "timestamp" in events[1]["details"]
     server.roll_out("device-1", "main", "update", good)
     assert device.check(now=True).target.name == "device-1"
+
+
+def test_metadata_that_ended_is_told_once_and_not_at_each_check_in(device, server):
+    # The sentence has times in it.
+    for days in (1, 2):
+        device.repository.timestamp["expires"] = text(pki.now() - days * pki.DAY)
+        device.publish(2)
+        with pytest.raises(TrustError, match="it ended at"):
+            device.check(now=True)
+    assert device.reported() == [reports.METADATA]
 
 
 @pytest.mark.parametrize("how", [endless, drop, status(502, "Key rotation is not supported"), status(302, Location="/"),

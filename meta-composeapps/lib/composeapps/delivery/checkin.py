@@ -122,7 +122,8 @@ class CheckIn:
         except NothingHereError:
             found = Found("the factory has nothing for this device")
         except (TrustError, CorruptError) as err:
-            self._metadata(False, before, str(err))
+            # What is wrong, without what changes from one check-in to the next: the time, for example.
+            self._metadata(False, before, str(err), getattr(err, "rule", "") + str(err).partition(": ")[0])
             with contextlib.suppress(RegistryError):
                 self.tell()
             raise
@@ -138,11 +139,11 @@ class CheckIn:
         seen = self.stored.seen("targets")
         return seen.version if seen else -1
 
-    def _metadata(self, success, before, reason=""):
-        """Have the factory told of the metadata; a failure once."""
-        if reason and self.memory.get("metadata") == reason:
+    def _metadata(self, success, before, reason="", kind=""):
+        """Have the factory told of the metadata; a failure of one ``kind`` once."""
+        if kind and self.memory.get("metadata") == kind:
             return
-        self.memory["metadata"] = reason
+        self.memory["metadata"] = kind
         identifier = reports.correlation(time.time(), os.urandom(8).hex())
         details = {"from_version": before, "to_version": self._version(), **({"reason": reason} if reason else {})}
         name, version = (self._current.name, self._current.version) if self._current else ("", "")
