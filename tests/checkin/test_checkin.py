@@ -290,6 +290,18 @@ def test_the_command_says_what_it_found(device, command, server, capsys):
         assert main(command("update", *words)) == 2
 
 
+def test_what_was_begun_before_there_was_a_factory_comes_when_it_is_signed_only(device, command, capsys):
+    device.check()
+    states = Parts(device.config).states
+    for uri in (f"hub.example.com/factory/shop@{DIGEST}", f"hub.example.com/factory/evil@sha256:{'b' * 64}"):
+        entry = journal.new(uri.rpartition("/")[2].partition("@")[0], "", uri)
+        journal.write(states, entry, step=journal.FETCHED, hold=journal.FETCHED)
+    assert main(command("update", "--unfinished", "--json")) == 17
+    shop, evil = sorted(json.loads(capsys.readouterr().out), key=lambda each: each["app"], reverse=True)
+    assert shop["ok"] and "of no Target that the factory signed" in evil["error"]
+    assert [each.app for each in journal.pending(states)] == ["shop"]
+
+
 def _child(command, program, **environment):
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen([sys.executable, "-c", program, *command("update")], text=True, stdout=subprocess.PIPE,

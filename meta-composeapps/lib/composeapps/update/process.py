@@ -173,10 +173,25 @@ def resume(parts, names=None, but=(), begun=False, force=False, soak=None, hold=
             told = entry._replace(force=force or entry.force, soak=entry.soak if soak is None else soak,
                                   hold=entry.hold if hold is None else hold)
             try:
+                _permit(parts, entry)
                 done.append((entry.app, run(parts, told)))
             except ComposeAppsError as err:
                 done.append((entry.app, err))
     return done
+
+
+def _permit(parts, entry):
+    """See that an update that has touched nothing may still come: it may be from before the device had a factory.
+
+    One that may not is given up; raises what Parts.permit does.
+    """
+    if entry.begun or entry.kind != journal.UPDATE:
+        return
+    try:
+        parts.permit(entry.target)
+    except ComposeAppsError:
+        drop(parts, entry)
+        raise
 
 
 def run(parts, entry):
