@@ -327,6 +327,24 @@ def test_waves_are_delegated_and_one_that_ended_stops_no_other(device, repositor
     assert "canary" in device.told[0] and "passed over" in device.told[0]
 
 
+def test_nothing_is_kept_of_a_wave_that_is_gone(device, repository):
+    """Waves come and go for years, and each has a document of its own."""
+    for number in (7, 8, 9):
+        repository.delegated.clear()
+        repository.targets.pop("delegations", None)
+        repository.delegate(f"wave-{number}", number)
+        # The snapshot goes on to list those that were.
+        repository.publish()
+        repository.snapshot["meta"] |= {f"wave-{each}.json": {"version": 1} for each in range(7, number)}
+        repository.put("snapshot", repository.snapshot, repository.keys["snapshot"])
+        repository.renew()
+        assert device.versions() == [1, number]
+        assert device.versions() == [1, number]
+    assert sorted(path.name for path in device.state.rglob("*.role.json")) == [
+        f"{role}.role.json" for role in ("snapshot", "targets", "timestamp", "wave-9")]
+    assert device.stored().roles() == ["snapshot", "targets", "timestamp", "wave-9"]
+
+
 def test_a_delegated_role_signs_only_what_it_may(device, repository):
     repository.delegate("canary", 7, 9, paths=("device-7",))
     repository.publish()

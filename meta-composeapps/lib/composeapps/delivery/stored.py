@@ -19,13 +19,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from composeapps import beneath, durable
-from composeapps.delivery.trust import Seen, from_text, to_text
+from composeapps.delivery.trust import SNAPSHOT, TIMESTAMP, Seen, from_text, to_text
 from composeapps.errors import NotFoundError
 from composeapps.records import sealed
 
 ROOT_FILE, SEEN_FILE = "root.json", "seen.json"
 _SEED = re.compile(r"[1-9][0-9]{0,8}\.root\.json")
 _LARGEST = 4_000_000
+_FILE = ".role.json"
 
 
 class Stored:
@@ -143,7 +144,7 @@ class Stored:
         return done
 
     def put_complete(self, done, signed):
-        """Write down that all roles are in place.
+        """Write down that all roles are in place; what is kept of others, waves that are gone, goes.
 
         Arguments:
             done: {"root": digest, "timestamp": digest, "until": text, "roles": {role of targets: [names of those that
@@ -153,8 +154,13 @@ class Stored:
         record = self._read()
         if record["complete"] == done and record["signed"] >= signed:
             return
+        roles = {role: entry for role, entry in record["roles"].items() if role in (TIMESTAMP, SNAPSHOT, *done["roles"])}
         with durable.storage_errors("keeping the factory's metadata"):
-            self._write({**record, "complete": done, "signed": max(signed, record["signed"])})
+            self._write({**record, "roles": roles, "complete": done, "signed": max(signed, record["signed"])})
+            names = {_file_of(role) for role in roles}
+            for entry in list(os.scandir(self._directory / self._place)):
+                if entry.name.endswith(_FILE) and entry.name not in names:
+                    durable.remove_file(Path(entry))
 
     def signed(self):
         """Return the latest time (UTC) that believed metadata tells of, None for none: the clock is not behind it."""
@@ -185,7 +191,7 @@ class Stored:
 
 def _file_of(role):
     stem = quote(role, safe="")
-    return f"{stem if len(stem) < 100 else hashlib.sha256(role.encode()).hexdigest()}.role.json"
+    return f"{stem if len(stem) < 100 else hashlib.sha256(role.encode()).hexdigest()}{_FILE}"
 
 
 def version_of(data):
