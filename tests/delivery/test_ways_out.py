@@ -12,7 +12,7 @@ from composeapps.cli.config import Config
 from composeapps.delivery import record, rollout
 from composeapps.delivery.selection import Target
 from composeapps.errors import EngineError, RolledBackError, UnfinishedError
-from composeapps.records import journal
+from composeapps.records import journal, reports
 from composeapps.records.state import AppState
 from composeapps.update.parts import Parts
 
@@ -117,6 +117,44 @@ def test_an_app_that_cannot_be_removed_keeps_no_target_away_and_goes_later(devic
     device.stays.clear()
     device.install(None, rollout.resume)
     assert device.apps() == {"a": 3} and device.record().rollout is None
+
+
+class Cut(BaseException):
+    """The power goes."""
+
+
+@pytest.mark.parametrize("sick", [(), ("b",)], ids=["good", "bad"])
+def test_how_it_ended_is_told_whenever_the_power_goes(device, monkeypatch, sick):
+    device.config = device.config._replace(server="https://factory.example.com")
+    device.install(device.target(1, a=1, b=1))
+    for number in range(2, 20):
+        device.sick = {uri(app, number) for app in sick}
+        told = {each["id"] for each in reports.waiting(device.states.root)}
+        with monkeypatch.context() as patch:
+            writes, real = [], rollout.write
+
+            def cutting(parts, entry, writes=writes, real=real, last=number - 1):
+                writes.append(entry)
+                # Every other time the record is on the disk already.
+                if len(writes) > last // 2:
+                    if last % 2:
+                        real(parts, entry)
+                    raise Cut
+                real(parts, entry)
+
+            patch.setattr(rollout, "write", cutting)
+            try:
+                device.install(device.target(number, a=number % 10, b=number % 10))
+                ended = True
+            except Cut:
+                ended = False
+        device.install(device.target(number, a=number % 10, b=number % 10))
+        said = [each["event"]["success"] for each in reports.waiting(device.states.root)
+                if each["id"] not in told and each["eventType"]["id"] == reports.INSTALLATION_COMPLETED]
+        assert said and set(said) == {not sick}, number
+        if ended:
+            return
+    raise AssertionError("it does not come to its end")
 
 
 def test_a_preloaded_target_is_gone_back_to_and_its_apps_go_with_it(device):

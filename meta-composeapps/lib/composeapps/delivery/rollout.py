@@ -284,8 +284,8 @@ class _Installation:
                 return
         reason, name = self._rollout.reason, self._rollout.target.name
         record = read(self._parts.states)
-        write(self._parts, record._replace(rollout=None))
         self._told(False, reason)
+        write(self._parts, record._replace(rollout=None))
         now = f"Target {record.current.name} runs again" if record.current else "the apps are as they were before"
         self._parts.notify(f"Target {name} did not come: {reason}; {now}")
 
@@ -295,8 +295,9 @@ class _Installation:
             yield app, UnfinishedError(f"app {app}, which Target {self._rollout.target.name} has not, could not be "
                                        f"removed: {ended}; 'composeapps update' tries it again")
             return
-        write(self._parts, read(self._parts.states)._replace(rollout=None))
+        # First, or a cut between the two would have nobody tell it.
         self._told(True)
+        write(self._parts, read(self._parts.states)._replace(rollout=None))
 
     def _told(self, success, reason=""):
         if self._parts.reporter is not None:
