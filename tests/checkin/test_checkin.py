@@ -302,6 +302,26 @@ def test_what_was_begun_before_there_was_a_factory_comes_when_it_is_signed_only(
     assert [each.app for each in journal.pending(states)] == ["shop"]
 
 
+def test_a_target_that_was_fetched_and_taken_back_is_given_up(device, command, capsys):
+    device.installed("device-1", 1)
+    parts, wanted = Parts(device.config), record.Installed("device-7", 7, "main", {
+        "shop": f"hub.example.com/factory/shop@sha256:{'b' * 64}"})
+    kept = record.read(parts.states)
+    record.write(parts, kept._replace(rollout=record.Rollout(wanted, {"shop": ""})))
+    journal.write(parts.states, journal.new("shop", "", wanted.apps["shop"], hold=journal.FETCHED), step=journal.FETCHED)
+    # Who cannot be asked says nothing.
+    device.server.misbehave("/repo", status(404, "nothing"))
+    assert main(command("update")) == 0 and record.read(parts.states).rollout
+    device.server.behave()
+    # Its apps do not go on one by one.
+    capsys.readouterr()
+    assert main(command("update", "start", "--json")) != 0
+    assert [each["app"] for each in json.loads(capsys.readouterr().out)] == ["shop"]
+    assert main(command("update")) == 0
+    assert "the factory has taken Target device-7 back" in capsys.readouterr().err
+    assert record.read(parts.states) == kept and journal.pending(parts.states) == []
+
+
 def _child(command, program, **environment):
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen([sys.executable, "-c", program, *command("update")], text=True, stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ import pytest
 from composeapps.cli.config import Config
 from composeapps.delivery import record, rollout
 from composeapps.delivery.selection import Target
-from composeapps.errors import EngineError, RolledBackError, UnfinishedError
+from composeapps.errors import EngineError, NotFoundError, RolledBackError, UnfinishedError
 from composeapps.records import journal, reports
 from composeapps.records.state import AppState
 from composeapps.update.parts import Parts
@@ -117,6 +117,24 @@ def test_an_app_that_cannot_be_removed_keeps_no_target_away_and_goes_later(devic
     device.stays.clear()
     device.install(None, rollout.resume)
     assert device.apps() == {"a": 3} and device.record().rollout is None
+
+
+def test_a_user_goes_on_with_all_apps_of_a_target_together(device, monkeypatch):
+    """Never with one of them, which nothing would bring back with the others."""
+    device.install(device.target(1, a=1, b=1))
+    assert set(device.install(device.target(2, a=2, b=2), hold=journal.FETCHED)) == {"a", "b"}
+    states = device.states
+    for app in "ab":
+        journal.write(states, journal.new(app, uri(app, 1), uri(app, 2), hold=journal.FETCHED), step=journal.FETCHED)
+    assert rollout.waiting(Parts(device.config)) == ["a", "b"]
+    # What was fetched is damaged, or dockerd is away: nothing is touched, and it is said of the app.
+    assert isinstance(device.install(None, rollout.resume, hold="")["a"], NotFoundError)
+    assert device.apps() == {"a": 1, "b": 1} and device.record().rollout.step == record.FETCHING
+    monkeypatch.setattr(rollout.advance, "check_locks", lambda work: None)
+    assert device.install(None, rollout.resume) == {} and device.apps() == {"a": 1, "b": 1}
+    device.sick.add(uri("b", 2))
+    device.install(None, rollout.resume, hold="")
+    assert device.apps() == {"a": 1, "b": 1} and device.record().rollout is None
 
 
 class Cut(BaseException):

@@ -13,6 +13,7 @@ def run(args, parts, say):
         parts: the Parts; their lock is held.
         say: called with the sentence that says what was found, when nothing is to be done.
     """
+    from composeapps.delivery import record
     from composeapps.delivery.checkin import CheckIn
 
     try:
@@ -24,6 +25,10 @@ def run(args, parts, say):
             found = check.look()
             if found.target is None:
                 say(found.sentence)
+                if found.signed is not None and record.read(parts.states).rollout:
+                    from composeapps.delivery import rollout
+
+                    rollout.withdraw(parts, found.signed)
                 return
             from composeapps.delivery import rollout
 

@@ -168,15 +168,17 @@ def _update(args):
     def action():
         asks = not refs and not step and not args.unfinished and parts.config.server
         if not refs:
+            hold, together = _HOLDS.get(step), ()
             # A check-in that finds nothing does without the modules of an update.
             if record.read(parts.states).rollout:
                 from composeapps.delivery import rollout
 
-                yield from rollout.resume(parts, args.force, args.soak)
+                yield from rollout.resume(parts, args.force, args.soak, hold)
+                together = rollout.waiting(parts)
             if journal.anything(parts.states):
                 from composeapps.update import process
 
-                yield from process.resume(parts, force=args.force, soak=args.soak, hold=_HOLDS.get(step))
+                yield from process.resume(parts, but=together, force=args.force, soak=args.soak, hold=hold)
             if asks or args.bundle:
                 from composeapps.cli import checkins
 

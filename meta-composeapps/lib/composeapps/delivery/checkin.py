@@ -37,10 +37,13 @@ CHECK_PRE, CHECK_POST = "check-for-update-pre", "check-for-update-post"
 
 
 class Found:
-    """What a check-in found: the ``target`` (selection.Target) to install, None for nothing, and a ``sentence``."""
+    """What a check-in found: the ``target`` (selection.Target) to install, None for nothing, and a ``sentence``.
 
-    def __init__(self, sentence, target=None):
-        self.sentence, self.target = sentence, target
+    ``signed`` are the names of all Targets that are signed for this device, None when nothing is known of them.
+    """
+
+    def __init__(self, sentence, target=None, signed=None):
+        self.sentence, self.target, self.signed = sentence, target, signed
 
 
 class CheckIn:
@@ -132,6 +135,8 @@ class CheckIn:
             if self._version() != before:
                 self._metadata(True, before)
             found = self._choose(refreshed.targets)
+            found.signed = {each.name for each in refreshed.targets
+                            if each.fits(self.config.hardware_id, self.config.tags)}
         self.tell(quietly=True)
         return found
 

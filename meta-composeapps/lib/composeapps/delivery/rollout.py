@@ -42,7 +42,8 @@ from composeapps.records import journal, rejection, reports
 from composeapps.update import advance, process
 from composeapps.update.work import Work, reachable, result
 
-__all__ = ["allow", "install", "installed", "is_in_place", "refused", "resume", "roll_back"]
+__all__ = ["allow", "install", "installed", "is_in_place", "refused", "resume", "roll_back", "waiting",
+           "withdraw"]
 # Targets that somebody went back from; more than a factory publishes while one is thought about.
 _DECLINED = 50
 
@@ -128,16 +129,33 @@ def _way_out(parts, wanted):
     return left
 
 
-def resume(parts, force=False, soak=None):
+def resume(parts, force=False, soak=None, hold=None):
     """Go on with the installation of a Target that has begun to switch, to its end; yields as ``install`` does.
 
-    One that still fetches waits for the next check-in.
+    One that still fetches waits for the next check-in, but where a user says by ``hold`` how far it is to come.
     """
     under_way = read(parts.states).rollout
-    if under_way is None or under_way.step == FETCHING:
+    if under_way is None or under_way.step == FETCHING and hold is None:
         return
     parts.notify(f"going on with Target {under_way.target.name} ({under_way.step})")
-    yield from _Installation(parts, under_way, force, soak).run()
+    yield from _Installation(parts, under_way, force, soak).run(hold or "")
+
+
+def waiting(parts):
+    """Return the names of apps that wait for the others of a Target, and are not to go on by themselves."""
+    under_way = read(parts.states).rollout
+    return [entry.app for entry in journal.pending(parts.states)
+            if not entry.begun and entry.app in under_way.target.apps] if under_way else []
+
+
+def withdraw(parts, signed):
+    """Give up a Target that has touched nothing yet, and is not among the names of those that are ``signed`` any more.
+    """
+    under_way = read(parts.states).rollout
+    if under_way and under_way.step == FETCHING and under_way.kind == journal.UPDATE \
+            and under_way.target.name not in signed:
+        parts.notify(f"the factory has taken Target {under_way.target.name} back: it is given up")
+        _drop(parts, under_way)
 
 
 def roll_back(parts, force=False, soak=None):
@@ -218,7 +236,7 @@ class _Installation:
         for app in apps:
             try:
                 self._ask(app)
-            except UpdateLockedError as err:
+            except ComposeAppsError as err:
                 # Nothing is touched before all of it may be.
                 yield app, err
                 return False
