@@ -17,6 +17,7 @@ from composeapps.delivery.memory import Memory
 from composeapps.delivery.trust import TrustError
 from composeapps.errors import ComposeAppsError, LockedError, NotFoundError, RegistryError, UsageError
 from composeapps.records import journal, lock, reports
+from composeapps.records.state import AppState
 from composeapps.update.parts import Parts
 from support import pki
 from support.metadata import DIGEST, Repository, text
@@ -290,6 +291,29 @@ def test_the_command_says_what_it_found(device, command, server, capsys):
         assert main(command("update", *words)) == 2
 
 
+def test_a_lost_record_of_the_target_is_made_from_what_is_installed_and_signed(device, command, config, capsys):
+    other = {"shop": f"hub.example.com/factory/shop@sha256:{'b' * 64}"}
+    device.publish(4)
+    device.repository.add(5, other, hardware=(HARDWARE,))
+    device.publish()
+    device.check()
+    device.installed("device-4", 4)
+    states = Parts(config).states
+    states.put("shop", AppState(f"elsewhere.example.com/x/shop@{DIGEST}", {}, False, ""))
+    for place in ("", "copies/"):
+        (states.root / place / record.RECORD).write_bytes(b"\0" * 100)
+    assert main(command("update", "--unfinished")) == 0
+    assert "by what is installed it is device-4" in capsys.readouterr().err
+    assert record.installed(states) == ("device-4", 4, "main")
+    # What nobody signed is no Target.
+    states.put("shop", AppState(f"hub.example.com/factory/shop@sha256:{'c' * 64}", {}, False, ""))
+    for place in ("", "copies/"):
+        (states.root / place / record.RECORD).write_bytes(b"")
+    assert main(command("update", "--unfinished")) == 0
+    assert "none of those that were signed" in capsys.readouterr().err
+    assert record.find(states).value == record.Record()
+
+
 def test_what_was_begun_before_there_was_a_factory_comes_when_it_is_signed_only(device, command, capsys):
     device.check()
     states = Parts(device.config).states
@@ -308,7 +332,8 @@ def test_a_target_that_was_fetched_and_taken_back_is_given_up(device, command, c
         "shop": f"hub.example.com/factory/shop@sha256:{'b' * 64}"})
     kept = record.read(parts.states)
     record.write(parts, kept._replace(rollout=record.Rollout(wanted, {"shop": ""})))
-    journal.write(parts.states, journal.new("shop", "", wanted.apps["shop"], hold=journal.FETCHED), step=journal.FETCHED)
+    entry = journal.new("shop", "", wanted.apps["shop"], hold=journal.FETCHED)
+    journal.write(parts.states, entry, step=journal.FETCHED)
     # Who cannot be asked says nothing.
     device.server.misbehave("/repo", status(404, "nothing"))
     assert main(command("update")) == 0 and record.read(parts.states).rollout

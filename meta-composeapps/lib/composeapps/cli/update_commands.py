@@ -179,6 +179,10 @@ def _update(args):
                 from composeapps.update import process
 
                 yield from process.resume(parts, but=together, force=args.force, soak=args.soak, hold=hold)
+            if record.find(parts.states).lost:
+                from composeapps.delivery import rollout
+
+                rollout.recover(parts)
             if asks or args.bundle:
                 from composeapps.cli import checkins
 

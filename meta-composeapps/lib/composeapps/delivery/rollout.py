@@ -14,18 +14,21 @@ on wherever the last one was cut off. From "switching" on that needs no network.
 come to its end is given up for another Target, which takes over what was still to be done.
 """
 
+import contextlib
 import os
 import time
 
-from composeapps.delivery import selection
+from composeapps.delivery import permits, refresh, selection
 from composeapps.delivery.record import (
     FETCHING,
     GOING_BACK,
     REMOVING,
     SWITCHING,
     Installed,
+    Record,
     Rollout,
     current,
+    find,
     installed,
     read,
     write,
@@ -42,7 +45,7 @@ from composeapps.records import journal, rejection, reports
 from composeapps.update import advance, process
 from composeapps.update.work import Work, reachable, result
 
-__all__ = ["allow", "install", "installed", "is_in_place", "refused", "resume", "roll_back", "waiting",
+__all__ = ["allow", "install", "installed", "is_in_place", "recover", "refused", "resume", "roll_back", "waiting",
            "withdraw"]
 # Targets that somebody went back from; more than a factory publishes while one is thought about.
 _DECLINED = 50
@@ -80,8 +83,7 @@ def install(parts, target, force=False, soak=None, hold="", kind=journal.UPDATE)
     Yields (app, what came of it), a mapping as of process.update or a ComposeAppsError. When an error was yielded, the
     apps are at the versions they had, or the record says that it goes on: UnfinishedError.
     """
-    tag = next((tag for tag in parts.config.tags if tag in target.tags), "")
-    wanted = Installed(target.name, target.version, tag, selection.shortlist(target, parts.config.apps))
+    wanted = _installed(parts, target)
     under_way, left = read(parts.states).rollout, None
     if under_way and under_way.target != wanted:
         if under_way.step == FETCHING:
@@ -116,6 +118,12 @@ def install(parts, target, force=False, soak=None, hold="", kind=journal.UPDATE)
     yield from _Installation(parts, under_way, force, soak).run(hold)
 
 
+def _installed(parts, target):
+    """Return the Installed that a selection.Target is on this device."""
+    tag = next((tag for tag in parts.config.tags if tag in target.tags), "")
+    return Installed(target.name, target.version, tag, selection.shortlist(target, parts.config.apps))
+
+
 def _way_out(parts, wanted):
     """Return the Rollout that is unfinished, and is given up for the Target that is wanted; None when it is not.
 
@@ -139,6 +147,23 @@ def resume(parts, force=False, soak=None, hold=None):
         return
     parts.notify(f"going on with Target {under_way.target.name} ({under_way.step})")
     yield from _Installation(parts, under_way, force, soak).run(hold or "")
+
+
+def recover(parts):
+    """Make the record anew where both copies of it cannot be read: by what is installed, and what was signed."""
+    found = find(parts.states)
+    if not found.lost:
+        return
+    signed = ()
+    with contextlib.suppress(ComposeAppsError):
+        signed = refresh.known(permits.stored(parts.config, parts.states, parts.notify))
+    here = [target for target in signed if target.fits(parts.config.hardware_id, parts.config.tags)
+            and target.apps and is_in_place(parts, target)]
+    best = selection.choose(here, parts.config.hardware_id, parts.config.tags)
+    write(parts, Record(best and _installed(parts, best)))
+    now = f"by what is installed it is {best.name}" if best else "what is installed is none of those that were signed"
+    parts.notify(f"which Target this device has is lost ({found.problem}): {now}; from which ones somebody went back "
+                 "is not known any more")
 
 
 def waiting(parts):

@@ -154,7 +154,8 @@ class Stored:
         record = self._read()
         if record["complete"] == done and record["signed"] >= signed:
             return
-        roles = {role: entry for role, entry in record["roles"].items() if role in (TIMESTAMP, SNAPSHOT, *done["roles"])}
+        roles = {role: entry for role, entry in record["roles"].items()
+                 if role in (TIMESTAMP, SNAPSHOT, *done["roles"])}
         with durable.storage_errors("keeping the factory's metadata"):
             self._write({**record, "roles": roles, "complete": done, "signed": max(signed, record["signed"])})
             names = {_file_of(role) for role in roles}
