@@ -137,6 +137,24 @@ def test_a_user_goes_on_with_all_apps_of_a_target_together(device, monkeypatch):
     assert device.apps() == {"a": 1, "b": 1} and device.record().rollout is None
 
 
+def test_a_target_that_was_given_up_while_it_was_fetched_is_not_installed(device, monkeypatch):
+    first = device.target(1, a=1)
+    device.install(first)
+    before = device.record()
+
+    def update(parts, ref, hold="", **options):
+        if hold:
+            # While bytes come the lock is free.
+            record.write(parts, before)
+            return {}
+        return device.update(parts, ref, **options)
+
+    monkeypatch.setattr(rollout.process, "update", update)
+    ended = device.install(device.target(2, a=2, b=2))
+    assert "another command gave Target device-2 up" in str(ended[""])
+    assert device.apps() == {"a": 1} and device.record() == before
+
+
 class Cut(BaseException):
     """The power goes."""
 

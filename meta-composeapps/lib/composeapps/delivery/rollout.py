@@ -265,6 +265,12 @@ class _Installation:
                 # Nothing is touched before all of it may be.
                 yield app, err
                 return False
+        now = read(self._parts.states).rollout
+        if now is None or now.identifier != self._rollout.identifier:
+            # While bytes come, others have the lock: a user may have gone back to the Target before.
+            yield "", ComposeAppsError(f"another command gave Target {self._rollout.target.name} up while it was "
+                                       "fetched: it is not installed")
+            return False
         self._record(step=SWITCHING)
         return True
 
