@@ -6,7 +6,7 @@ import json
 import pytest
 
 from composeapps.cli.config import Config
-from composeapps.delivery import bundles, offline
+from composeapps.delivery import bundles, offline, record
 from composeapps.delivery.permits import stored
 from composeapps.update.parts import Parts
 from support import pki
@@ -46,3 +46,14 @@ def test_a_stick_with_an_older_target_than_the_preloaded_one_is_not_taken_by_its
     found, sentence = choose(parts, stick)
     assert found is None and "is older: it is not installed by itself" in sentence
     assert choose(parts, stick, "device-3")[0].name == "device-3"
+
+
+def test_a_target_that_says_something_else_than_before_is_news(device):
+    """A factory that begins anew has the old names, and other apps."""
+    parts, stick = device
+    found, _sentence = choose(parts, stick)
+    now = record.Installed(found.name, found.version, "main", found.apps)
+    record.write(parts, record.Record(now))
+    assert choose(parts, stick) == (None, "nothing new: Target device-4 is installed")
+    record.write(parts, record.Record(now._replace(apps={"shop": f"hub.example.com/factory/shop@sha256:{'b' * 64}"})))
+    assert choose(parts, stick)[0] == found

@@ -45,6 +45,6 @@ def choose(parts, bundle, stored, wanted=""):
     if current and current.tag in found.tags and found.version < current.version:
         return None, (f"Target {current.name} is installed, and the bundle's, {found.name}, is older: it is not "
                       "installed by itself")
-    if current and current.name == found.name and set(current.apps) == set(selection.shortlist(found, config.apps)):
+    if current and current.name == found.name and selection.shortlist(found, config.apps) == current.apps:
         return None, f"nothing new: Target {found.name} is installed"
     return found, ""
