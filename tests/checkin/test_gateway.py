@@ -206,6 +206,19 @@ def test_a_place_that_gives_wrong_bytes_or_leads_elsewhere_is_refused(asking, se
             get()
 
 
+@pytest.mark.parametrize("number", [400, 401, 403, 416, 500])
+@pytest.mark.parametrize("said", [lambda path: path, lambda path: path.rpartition("=")[2]], ids=["address", "token"])
+def test_a_proxy_that_repeats_the_address_does_not_tell_its_token(asking, server, config, blobs, number, said):
+    server.misbehave("/registry", lambda handler: handler.answer(number, said(handler.path).encode(), "text/plain"))
+    digest, told = next(iter(blobs)), []
+    client = _client(asking, config)
+    client.notify = told.append
+    with pytest.raises((RegistryError, CorruptError)) as caught:
+        b"".join(client.blob(parse_pinned(f"updates.example.test/hack/shop@{digest}"), digest, 3))
+    for token in server.tokens:
+        assert token not in "".join((str(caught.value), *told))
+
+
 def test_a_server_without_a_place_leaves_it_to_the_registry(asking, server, config):
     server.misbehave("/app-proxy-url", status(404, "not here"))
     assert Blobs(asking).url("hub.test") == ""

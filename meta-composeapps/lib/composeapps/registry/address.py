@@ -33,6 +33,10 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{self.netloc}"
 
 
+# Characters that the value of a query has at least when it is as good as a login.
+_SECRET = 8
+
+
 class Address(NamedTuple):
     """An http or https address: its Origin, and the path with the query as a request names them."""
 
@@ -47,6 +51,13 @@ class Address(NamedTuple):
         """The address as messages may have it: a query may be as good as a login."""
         path, mark, _query = self.target.partition("?")
         return self.origin.url + path + ("?…" if mark else "")
+
+    @property
+    def secrets(self):
+        """What of it messages may not have: the query, and the values in it that are long enough to be a login."""
+        query = self.target.partition("?")[2]
+        values = [each.partition("=")[2] for each in query.split("&")]
+        return [query, *(value for value in values if len(value) >= _SECRET)]
 
 
 def parse(text, what="the address"):

@@ -110,11 +110,11 @@ class Requester:
             response.close()
             raise RegistryError(f"{unreachable}: it leads elsewhere: refused")
         if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            text = message(response, [base, query])
+            text = message(response, [base, *address.secrets])
             if place.refused(base):
                 raise Unavailable(f"{unreachable}: {text}", text, reached=True)
             raise RegistryError(f"{unreachable}: {text}")
-        return self._accept(response, Registry(ref.host, address.origin), ref, what)
+        return self._accept(response, Registry(ref.host, address.origin), ref, what, [base, *address.secrets])
 
     def _try_mirror(self, name, base, method, ref, target, headers):
         """Return a mirror's good answer, "" when it lacks what is asked for, or what is wrong with it."""
@@ -203,14 +203,16 @@ class Requester:
                 headers = {key: value for key, value in (headers or {}).items() if not key.startswith("Content-")}
         raise RegistryError(f"registry {registry.name} redirects in circles")
 
-    def _accept(self, response, registry, ref, what):
-        """Return a response with a good status; turn any other into the error it means."""
+    def _accept(self, response, registry, ref, what, secrets=()):
+        """Return a response with a good status; turn any other into the error it means, without ``secrets``."""
         if response.status < 300:
             return response
         status, after = response.status, retry_after(response.headers.get("Retry-After"))
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return response
-        text = message(response, self._known.logins.secrets)
+        # An address that was redirected to may have a login of its own, which proxies like to repeat.
+        own = () if response.address.origin == registry.origin else response.address.secrets
+        text = message(response, [*self._known.logins.secrets, *own, *secrets])
         failed = f"registry {ref.host} failed on {what}: {text}"
         if status in _RETRY_STATUS:
             raise Unavailable(failed, text, after, reached=True)
