@@ -8,6 +8,7 @@ import pytest
 from composeapps.cli.config import Config
 from composeapps.delivery import bundles, offline, record
 from composeapps.delivery.permits import stored
+from composeapps.delivery.trust import TrustError
 from composeapps.update.parts import Parts
 from support import pki
 from support.metadata import Repository, text
@@ -57,3 +58,14 @@ def test_a_target_that_says_something_else_than_before_is_news(device):
     assert choose(parts, stick) == (None, "nothing new: Target device-4 is installed")
     record.write(parts, record.Record(now._replace(apps={"shop": f"hub.example.com/factory/shop@sha256:{'b' * 64}"})))
     assert choose(parts, stick)[0] == found
+
+
+@pytest.mark.parametrize("year", ["0001", "1970", "9999"])
+def test_a_timestamp_of_any_year_that_nobody_signed_is_refused_in_a_sentence(device, year):
+    parts, stick = device
+    path = stick / "tuf/timestamp.json"
+    value = json.loads(path.read_bytes())
+    value["signed"]["expires"] = f"{year}-01-01T00:00:00Z"
+    path.write_text(json.dumps(value))
+    with pytest.raises(TrustError, match="timestamp metadata is not believed"):
+        choose(parts, stick)

@@ -21,6 +21,7 @@ from composeapps.delivery import clock, refresh
 from composeapps.delivery.trust import LIMITS, TARGETS, TIMESTAMP, TrustError, to_text
 from composeapps.errors import CorruptError, NotFoundError, UsageError
 
+_EARLIEST = datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC)
 NAME, FIELD = "bundle-targets.json", "x-fio-offline-bundle"
 
 
@@ -98,7 +99,8 @@ def believe(bundle, stored, notify=lambda text: None, at=None):
     timestamp = dialects.read(data, TIMESTAMP).signed
     if timestamp.type != TIMESTAMP:
         raise CorruptError(f"tuf/timestamp.json of {bundle.directory} is of the type {timestamp.type}")
-    made = min(now, timestamp.expires - datetime.timedelta(seconds=1))
+    # Nothing of it is verified yet: it may say the year 1, before which there is no time.
+    made = min(now, max(timestamp.expires, _EARLIEST) - datetime.timedelta(seconds=1))
     seen = stored.seen(TIMESTAMP)
     if seen and timestamp.version < seen.version:
         notify(f"the metadata of {bundle.directory} is older than what is known: what is known counts")
