@@ -345,6 +345,16 @@ def test_nothing_is_kept_of_a_wave_that_is_gone(device, repository):
     assert device.stored().roles() == ["snapshot", "targets", "timestamp", "wave-9"]
 
 
+@pytest.mark.parametrize("dialect", ["ats"], indirect=True)
+def test_metadata_without_a_list_of_targets_has_none_each_time(device, repository):
+    repository.delegate("canary", 7)
+    del repository.targets["targets"]
+    repository.publish()
+    for _each in range(2):
+        assert device.versions() == [7]
+        assert [target.version for target in refresh.known(device.stored())] == [7]
+
+
 def test_a_delegated_role_signs_only_what_it_may(device, repository):
     repository.delegate("canary", 7, 9, paths=("device-7",))
     repository.publish()

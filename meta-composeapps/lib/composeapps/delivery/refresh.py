@@ -90,7 +90,8 @@ def _from_documents(stored, done):
 
     found = []
     for role, names in done["roles"].items():
-        entries = json.loads(stored.kept(role))["signed"]["targets"]
+        # In one of the dialects it may be left out.
+        entries = json.loads(stored.kept(role))["signed"].get("targets", {})
         found += selection.of(((name, entries[name].get("custom")) for name in
                                (entries if names is None else names)), role)
     return tuple(found)
