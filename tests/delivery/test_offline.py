@@ -2,13 +2,18 @@
 """Which Target a device takes from a stick."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from composeapps.cli import checkins
 from composeapps.cli.config import Config
 from composeapps.delivery import bundles, offline, record
+from composeapps.delivery.memory import Memory
 from composeapps.delivery.permits import stored
 from composeapps.delivery.trust import TrustError
+from composeapps.errors import LockedError
+from composeapps.records import lock
 from composeapps.update.parts import Parts
 from support import pki
 from support.metadata import Repository, text
@@ -69,3 +74,13 @@ def test_a_timestamp_of_any_year_that_nobody_signed_is_refused_in_a_sentence(dev
     path.write_text(json.dumps(value))
     with pytest.raises(TrustError, match="timestamp metadata is not believed"):
         choose(parts, stick)
+
+
+def test_a_stick_waits_for_a_check_in_that_is_under_way(device, tmp_path, monkeypatch):
+    """Both write down what was believed: the one that is later must not undo what the other has seen."""
+    parts, stick = device
+    monkeypatch.setattr(lock, "RUNTIME", tmp_path / "run")
+    with parts.locked(), Memory(parts.states.root).alone():
+        (_app, ended), = checkins.from_bundle(SimpleNamespace(bundle=stick, target=""), parts, lambda text: None)
+    assert isinstance(ended, LockedError)
+    assert stored(parts.config, parts.states).seen("timestamp") is None

@@ -63,12 +63,16 @@ def from_bundle(args, parts, say):
     Blobs go from the bundle straight into the store; what of them is there already is not read.
     """
     from composeapps.delivery import bundles, offline
+    from composeapps.delivery.memory import Memory
     from composeapps.delivery.permits import stored
 
     try:
         bundle = bundles.Bundle(args.bundle)
         client = bundle.client()
-        target, sentence = offline.choose(parts, bundle, stored(parts.config, parts.states, parts.notify), args.target)
+        # A check-in writes down what it believes, too, and lets go of the lock of the apps meanwhile.
+        with Memory(parts.states.root).alone():
+            target, sentence = offline.choose(parts, bundle, stored(parts.config, parts.states, parts.notify),
+                                              args.target)
         if target is None:
             say(sentence)
             return
