@@ -28,6 +28,8 @@ class Device:
         self.config = Config(tags=("main",), hardware_id="board", state_dir=place / "state", store=place / "store",
                              factory_file=place / "factory.json", factory_store=place / "factory")
         self.states, self.sick, self.stays, self.told = Parts(self.config).states, set(), set(), []
+        # Of these not even the version before comes up any more.
+        self.dead = set()
 
     def target(self, number, **apps):
         return Target(f"device-{number}", number, {app: uri(app, each) for app, each in apps.items()}, ("board",),
@@ -42,6 +44,11 @@ class Device:
     def update(self, parts, ref, hold="", **options):
         if hold:
             return {}
+        if str(ref) in self.dead:
+            journal.write(parts.states, journal.new(ref.app_name, "", str(ref)), step=journal.ROLLING_BACK)
+            raise UnfinishedError(f"neither {ref} nor what was before comes up")
+        if journal.read(parts.states, ref.app_name):
+            journal.remove(parts.states, ref.app_name)
         if str(ref) in self.sick:
             raise RolledBackError(f"{ref} is not well")
         before = parts.states.get(ref.app_name)
@@ -98,6 +105,18 @@ def test_what_was_not_brought_back_is_when_the_next_target_fails(stuck):
     stuck.install(None, rollout.resume)
     assert stuck.apps() == {"a": 1, "b": 1}
     assert (stuck.record().current.name, stuck.record().rollout) == ("device-1", None)
+
+
+def test_an_app_of_which_no_version_comes_up_does_not_keep_its_mend_away(device):
+    device.install(device.target(1, a=1, b=1))
+    device.dead.add(uri("b", 2))
+    assert isinstance(device.install(device.target(2, a=2, b=2))["b"], UnfinishedError)
+    assert device.record().rollout.step == record.SWITCHING and device.apps() == {"a": 2, "b": 1}
+    device.sick.add(uri("b", 3))
+    device.install(device.target(3, a=3, b=3))
+    assert device.apps() == {"a": 1, "b": 1} and device.record().rollout is None
+    device.install(device.target(4, a=4, b=4))
+    assert device.apps() == {"a": 4, "b": 4} and device.record().current.name == "device-4"
 
 
 def test_without_dockerd_and_for_a_rollback_nothing_is_given_up(stuck, monkeypatch):

@@ -103,7 +103,7 @@ def install(parts, target, force=False, soak=None, hold="", kind=journal.UPDATE)
         if record.current is None:
             # What the device was preloaded with is what it goes back to.
             record = record._replace(current=current(parts))
-        before = left.source if left and left.step == GOING_BACK else {}
+        before = left.source if left and left.step != REMOVING else {}
         source = {**{app: _uri(parts, app) for app in wanted.apps}, **before}
         gone = {*(record.current.apps if record.current else ()), *(left.removed if left else ()), *before}
         gone = tuple(sorted(app for app in gone.difference(wanted.apps) if _uri(parts, app)))
@@ -128,10 +128,13 @@ def _way_out(parts, wanted):
     """Return the Rollout that is unfinished, and is given up for the Target that is wanted; None when it is not.
 
     What does not go back, or an app that cannot be removed, would keep every Target away for ever, also the one that
-    mends it. A dockerd that is away is no reason to give it up.
+    mends it. A dockerd that is away is no reason to give it up, nor is a container that holds its lock.
     """
     left = read(parts.states).rollout
-    if left is None or left.step not in (GOING_BACK, REMOVING) or not reachable(parts.engine):
+    if left is None or not reachable(parts.engine):
+        return None
+    steps = {entry.step for entry in journal.pending(parts.states) if entry.app in left.target.apps}
+    if left.step not in (GOING_BACK, REMOVING) and journal.ROLLING_BACK not in steps:
         return None
     parts.notify(f"Target {left.target.name} is unfinished ({left.step}), and is given up for Target {wanted.name}")
     return left
