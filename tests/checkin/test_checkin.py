@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A check-in without dockerd: what is asked, chosen, told and written, and how it ends when something is wrong."""
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from composeapps import durable
 from composeapps.cli.main import main
 from composeapps.delivery import checkin, memory, record, window
 from composeapps.delivery.checkin import CheckIn
@@ -223,6 +225,21 @@ def test_a_renewal_is_a_part_of_it(device, server, factory):
     before = len(server.requests)
     device.check("device-1", 1)
     assert len(server.requests) == before + 2
+
+
+def test_a_renewal_that_cannot_be_written_down_keeps_no_update_away(device, server, factory, monkeypatch):
+    factory.identity(device.config.identity_dir, "device-1", key=pki.key_of(device.config.identity_dir),
+                     after=3 * pki.DAY)
+    device.config = device.config._replace(renewal_server=f"{server.url}/.well-known/est")
+
+    def write_file(path, *args, real=durable.write_file, **options):
+        if path.parent == device.config.identity_dir:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(durable, "write_file", write_file)
+    assert device.check().target.name == "device-1"
+    assert any("certificate cannot be renewed now" in text for text in device.told)
 
 
 def test_callbacks_surround_it(device, tmp_path, server):

@@ -184,7 +184,8 @@ class CheckIn:
         try:
             if renewal.renew(self.config, self._floor, self._reporter, self.notify):
                 self.gateway.renewed()
-        except RegistryError as err:
+        except ComposeAppsError as err:
+            # An identity on a disk that is full or read-only is no reason to go without updates.
             self.notify(f"the device's certificate cannot be renewed now: {err}")
 
     def tell(self, quietly=False):
