@@ -221,3 +221,27 @@ def test_a_preloaded_target_is_gone_back_to_and_its_apps_go_with_it(device):
     assert device.apps() == {"a": 2} and device.record().previous.name == "device-1"
     device.install(None, rollout.roll_back)
     assert device.apps() == {"a": 1, "b": 1} and device.record().current.name == "device-1"
+
+
+_OK = {"name": "device-1", "version": 1, "tag": "main", "apps": {"a": uri("a", 1)}}
+_WAY = {"target": _OK, "source": {"a": ""}, "step": record.SWITCHING, "removed": ["b"]}
+
+
+@pytest.mark.parametrize("change", [
+    {"current": {}}, {"current": {**_OK, "version": "1"}}, {"current": {**_OK, "apps": ["a"]}},
+    {"current": {**_OK, "apps": {"../a": uri("a", 1)}}}, {"current": {**_OK, "apps": {"a": "hub.example.com/f/a:1"}}},
+    {"current": {**_OK, "apps": {"a": 5}}}, {"declined": 5}, {"declined": [{}]}, {"declined": None},
+    {"rollout": {**_WAY, "step": "done"}}, {"rollout": {**_WAY, "source": {"a": 5}}},
+    {"rollout": {**_WAY, "source": []}},
+    {"rollout": {**_WAY, "removed": [5]}}, {"rollout": {**_WAY, "removed": ["../../etc"]}},
+    {"rollout": {**_WAY, "started": "x"}}, {"rollout": {**_WAY, "identifier": 5}},
+    {"rollout": {**_WAY, "reason": None}},
+], ids=range(17))
+def test_a_record_that_makes_no_sense_is_damage_and_no_traceback(device, change):
+    value = {"current": _OK, "previous": None, "rollout": _WAY, "declined": ["device-2"]}
+    path = device.states.root / record.RECORD
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(value))
+    assert record.find(device.states).value.rollout.removed == ("b",)
+    path.write_text(json.dumps({**value, **change}))
+    assert record.find(device.states).lost

@@ -9,7 +9,8 @@ import contextlib
 from typing import NamedTuple
 
 from composeapps import durable
-from composeapps.errors import ComposeAppsError
+from composeapps.errors import ComposeAppsError, UsageError
+from composeapps.oci.names import AppName
 from composeapps.oci.reference import parse_pinned
 from composeapps.records import journal, sealed
 from composeapps.store.factoryset import factory_apps, factory_target
@@ -110,9 +111,32 @@ def _parse(data):
     if rollout is not None:
         fields = {key: entry for key, entry in rollout.items() if key in Rollout._fields}
         rollout = Rollout(**{**fields, "target": _installed(fields["target"]), "removed": tuple(fields["removed"])})
-        if rollout.step not in STEPS or not isinstance(rollout.source, dict):
+        texts = (rollout.reason, rollout.kind, rollout.identifier)
+        if rollout.step not in STEPS or not isinstance(rollout.started, int | float) or not _are_texts(texts):
             raise ValueError("no installation")
-    return Record(_installed(value["current"]), _installed(value["previous"]), rollout, tuple(value["declined"]))
+        _check(rollout.source, "")
+        _check(dict.fromkeys(rollout.removed, ""), "")
+    declined = tuple(value["declined"])
+    if not _are_texts(declined):
+        raise ValueError("no names of Targets")
+    return Record(_installed(value["current"]), _installed(value["previous"]), rollout, declined)
+
+
+def _are_texts(values):
+    return all(isinstance(value, str) for value in values)
+
+
+def _check(apps, *others):
+    """See that a mapping has apps' names and pinned references, or one of the ``others``, as texts."""
+    if not _are_texts((*apps, *apps.values())):
+        raise ValueError("no apps")
+    try:
+        for app, uri in apps.items():
+            AppName(app)
+            if uri not in others:
+                parse_pinned(uri)
+    except UsageError as err:
+        raise ValueError(str(err)) from None
 
 
 def _installed(value):
@@ -121,6 +145,5 @@ def _installed(value):
     found = Installed(str(value["name"]), value["version"], str(value["tag"]), dict(value["apps"]))
     if type(found.version) is not int:
         raise ValueError("no version")
-    for uri in found.apps.values():
-        parse_pinned(uri)
+    _check(found.apps)
     return found
