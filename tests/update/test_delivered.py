@@ -251,5 +251,5 @@ def test_a_user_goes_back_to_the_target_before(factory, device, run, name):
     assert run("rollback")[0] == 0 and device.problems(name, first[name]) == []
     status_, out, _err = run("update")
     assert status_ == 0 and "somebody went back from Target device-2" in out
-    assert run("allow", "device-3")[0] == 3 and run("allow", "device-2")[0] == 0
+    assert run("allow", "--target", "device-3")[0] == 3 and run("allow", "--target", "device-2")[0] == 0
     assert run("update")[0] == 0 and device.problems(name, second[name]) == []

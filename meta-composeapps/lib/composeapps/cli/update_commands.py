@@ -47,14 +47,14 @@ HELP = {
             "The version before the installed one comes back from the store, without a network; a second rollback "
             "undoes the first. An update of the app that has touched nothing yet is given up instead.",
             "Without APP all apps go back together, to the Target that was installed before. The one that is left "
-            "comes again by 'composeapps update --target NAME' only, or after 'composeapps allow NAME'.",
+            "comes again by 'composeapps update --target NAME' only, or after 'composeapps allow --target NAME'.",
         ),
         "exits": _EXITS,
     },
     "allow": {
         "examples": (
             ("composeapps allow hub.example.com/factory/shop@sha256:…", ""),
-            ("composeapps allow device-7", "a Target that somebody went back from"),
+            ("composeapps allow --target device-7", "a Target that somebody went back from"),
         ),
         "details": ("A version that failed too often is not tried again; this forgets its failures.",),
         "exits": {3: "the version has not failed on this device", 9: None},
@@ -72,10 +72,13 @@ def configure(name, parser):
         parser.add_argument("--reject", action="store_true", help="reject the version that is left")
     else:
         refs = parser.add_argument("refs", metavar="STEP|REF" if name == "update" else "REF",
-                                   nargs="*" if name == "update" else "+", help=(
+                                   nargs="*", help=(
             "fetch, install, start, cancel or status, when not all of it is to be done; then versions of apps, "
-            "HOST/PATH@sha256:…" if name == "update" else "an app's version, HOST/PATH@sha256:…, or a Target's name"))
+            "HOST/PATH@sha256:…" if name == "update" else "an app's version, HOST/PATH@sha256:…"))
         refs.completes = tuple(_HOLDS) + ("cancel", "status") if name == "update" else "other"
+    if name == "allow":
+        parser.add_argument("--target", metavar="NAME", action="append", default=[], dest="targets",
+                            help="a Target of the factory's that somebody went back from; can be repeated")
     if name == "update":
         parser.add_argument("--now", action="store_true", help="check in at once, whatever failed before, and pass the "
                             "maintenance window by")
@@ -344,11 +347,13 @@ def _plan(args, parts, refs):
 def _allow(args):
     from composeapps.records import lock, rejection
 
-    refs = [_reference(text) for text in args.refs if "@" in text]
+    if not args.refs and not args.targets:
+        raise UsageError("name what is allowed: versions of apps, HOST/PATH@sha256:…, or with --target a Target")
+    refs = [_reference(text) for text in args.refs]
     parts = _parts(args)
     results, missing = [], None
     with lock.exclusive(parts.states.lock_file):
-        for name in (text for text in args.refs if "@" not in text):
+        for name in args.targets:
             from composeapps.delivery import rollout
 
             known = rollout.allow(parts, name)
