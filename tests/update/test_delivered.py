@@ -42,7 +42,7 @@ class Factory:
         lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items())
         self.device.configure(
             f'[delivery]\nserver = "{self.server.url}"\nhardware_id = "intel"\nroot_dir = "{self.place}/tuf"\n{lines}',
-            identity_dir=str(self.place / "identity"))
+            identity_dir=str(self.place / "identity"), health_timeout=15)
         text = self.device.config.read_text()
         self.device.config.write_text(text.replace("[pacman]\n", '[pacman]\ntags = "main"\n', 1))
 

@@ -14,7 +14,7 @@ GOOD = [reports.INIT_STARTED, reports.INIT_COMPLETED, reports.DOWNLOAD_STARTED, 
 
 @pytest.fixture
 def told(device):
-    device.configure(DELIVERY)
+    device.configure(DELIVERY, health_timeout=15)
     yield lambda: [(each["eventType"]["id"], each["event"].get("success")) for each in reports.waiting(
         device.states.root)]
     reports.told(device.states.root, reports.waiting(device.states.root))

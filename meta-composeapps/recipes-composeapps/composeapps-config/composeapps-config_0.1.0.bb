@@ -70,8 +70,11 @@ python composeapps_trust() {
         os.chmod(target, 0o644)
 }
 
-# Who trusts a factory has to be able to verify what it signs.
-RDEPENDS:${PN} += "${@'composeapps-delivery' if d.getVar('COMPOSEAPPS_TUF_ROOT').split() else ''}"
-
 FILES:${PN} += "${nonarch_libdir}/tmpfiles.d/composeapps.conf ${datadir}/composeapps/tuf"
 CONFFILES:${PN} = "${sysconfdir}/composeapps/config.toml"
+
+python () {
+    # Who trusts a factory has to be able to verify what it signs.
+    if d.getVar("COMPOSEAPPS_TUF_ROOT").split():
+        d.appendVar("RDEPENDS:" + d.getVar("PN"), " composeapps-delivery")
+}
