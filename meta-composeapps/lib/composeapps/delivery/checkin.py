@@ -24,10 +24,10 @@ from composeapps.delivery import clock, posting, record, renewal, window
 from composeapps.delivery.gateway import Blobs, Gateway
 from composeapps.delivery.memory import Memory
 from composeapps.delivery.refresh import refresh
-from composeapps.delivery.selection import choose, shortlist
+from composeapps.delivery.selection import decide
 from composeapps.delivery.stored import Stored
 from composeapps.delivery.trust import NothingHereError, TrustError
-from composeapps.errors import ComposeAppsError, CorruptError, NotFoundError, RegistryError, UnfinishedError, UsageError
+from composeapps.errors import ComposeAppsError, CorruptError, RegistryError, UnfinishedError
 from composeapps.records import journal, reports
 from composeapps.update import callback
 
@@ -134,9 +134,9 @@ class CheckIn:
             self.memory.pop("metadata", None)
             if self._version() != before:
                 self._metadata(True, before)
-            found = self._choose(refreshed.targets)
-            found.signed = {each.name for each in refreshed.targets
-                            if each.fits(self.config.hardware_id, self.config.tags)}
+            target, sentence = decide(refreshed.targets, self.config, self._current, self._wanted)
+            found = Found(sentence, target, {each.name for each in refreshed.targets
+                                             if each.fits(self.config.hardware_id, self.config.tags)})
         self.tell(quietly=True)
         return found
 
@@ -153,29 +153,6 @@ class CheckIn:
         details = {"from_version": before, "to_version": self._version(), **({"reason": reason} if reason else {})}
         name, version = (self._current.name, self._current.version) if self._current else ("", "")
         self._reporter.tell(reports.METADATA, f"meta-{identifier}", name, version, success, details)
-
-    def _choose(self, targets):
-        """Return what is Found among the Targets that are signed. Raises NotFoundError for one that is not."""
-        config, current = self.config, self._current
-        if self._wanted:
-            chosen = next((each for each in targets if each.name == self._wanted), None)
-            if chosen is None:
-                raise NotFoundError(f"the factory has signed no Target '{self._wanted}' for this device's tag")
-            if chosen.problem:
-                raise UsageError(f"Target {chosen.name} cannot be installed: {chosen.problem}")
-            if not chosen.fits(config.hardware_id, config.tags):
-                raise UsageError(f"Target {chosen.name} is for other devices: hardware "
-                                 f"{', '.join(chosen.hardware_ids)}, tags {', '.join(chosen.tags)}")
-            return Found("", chosen)
-        chosen = choose(targets, config.hardware_id, config.tags)
-        if chosen is None:
-            return Found("of what the factory has signed nothing is for this device's hardware id and tags")
-        if current and chosen.version < current.version and current.tag in chosen.tags:
-            return Found(f"Target {current.name} is installed, and what the factory offers now, {chosen.name}, is "
-                         "older: it is not installed by itself")
-        if current and chosen.name == current.name and shortlist(chosen, config.apps) == current.apps:
-            return Found(f"nothing new: Target {current.name} is installed")
-        return Found("", chosen)
 
     def _renew(self):
         now = clock.now(self.stored.signed())

@@ -2,7 +2,7 @@
 """Which Target a device takes from an offline bundle."""
 
 from composeapps.delivery import bundles, record, selection
-from composeapps.errors import NotFoundError, UsageError
+from composeapps.errors import UsageError
 
 
 def choose(parts, bundle, stored, wanted=""):
@@ -32,19 +32,4 @@ def choose(parts, bundle, stored, wanted=""):
     if offer.lacking and (current is None or current.name != offer.lacking):
         parts.notify(f"the bundle leaves out what Target {offer.lacking} has: a device without that may lack a part")
     fitting = [target for target in offer.targets if target.fits(config.hardware_id, config.tags)]
-    if wanted:
-        found = next((target for target in fitting if target.name == wanted), None)
-        if found is None:
-            raise NotFoundError(f"the bundle has no Target '{wanted}' for this device")
-        if found.problem:
-            raise UsageError(f"Target {found.name} cannot be installed: {found.problem}")
-        return found, ""
-    found = selection.choose(fitting, config.hardware_id, config.tags)
-    if found is None:
-        return None, "the bundle has nothing for this device's hardware id and tags"
-    if current and current.tag in found.tags and found.version < current.version:
-        return None, (f"Target {current.name} is installed, and the bundle's, {found.name}, is older: it is not "
-                      "installed by itself")
-    if current and current.name == found.name and selection.shortlist(found, config.apps) == current.apps:
-        return None, f"nothing new: Target {found.name} is installed"
-    return found, ""
+    return selection.decide(fitting, config, current, wanted, " in the bundle")

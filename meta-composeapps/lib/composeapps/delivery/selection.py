@@ -8,7 +8,7 @@ passed over. A Target is the device's: all its apps in one version.
 
 from typing import NamedTuple
 
-from composeapps.errors import UsageError
+from composeapps.errors import NotFoundError, UsageError
 from composeapps.oci.names import AppName
 from composeapps.oci.parsing import parse_size, shown
 from composeapps.oci.reference import parse_pinned
@@ -96,6 +96,39 @@ def choose(targets, hardware_id, tags):
     """
     fitting = [target for target in targets if target.fits(hardware_id, tags) and not target.problem]
     return max(fitting, key=lambda target: (target.version, target.name), default=None)
+
+
+def decide(targets, config, current, wanted="", where=""):
+    """Return (the Target that a device is to install, "") of those that are offered, or (None, why there is none).
+
+    Arguments:
+        targets: the Targets.
+        config: the device's Config.
+        current: the record.Installed that it has, None for none. An older one comes by its name only.
+        wanted: the name of one, "" for the newest.
+        where: words that say where they are, for sentences: " in the bundle"; "" for the factory's server.
+
+    Raises NotFoundError for one that is not among them, UsageError for one that is not for this device.
+    """
+    if wanted:
+        chosen = next((each for each in targets if each.name == wanted), None)
+        if chosen is None:
+            raise NotFoundError(f"the factory has signed no Target '{wanted}' for this device's tag{where}")
+        if chosen.problem:
+            raise UsageError(f"Target {chosen.name} cannot be installed: {chosen.problem}")
+        if not chosen.fits(config.hardware_id, config.tags):
+            raise UsageError(f"Target {chosen.name} is for other devices: hardware {', '.join(chosen.hardware_ids)}, "
+                             f"tags {', '.join(chosen.tags)}")
+        return chosen, ""
+    chosen = choose(targets, config.hardware_id, config.tags)
+    if chosen is None:
+        return None, f"of what the factory has signed{where} nothing is for this device's hardware id and tags"
+    if current and chosen.version < current.version and current.tag in chosen.tags:
+        return None, (f"Target {current.name} is installed, and what the factory offers{where or ' now'}, "
+                      f"{chosen.name}, is older: it is not installed by itself")
+    if current and chosen.name == current.name and shortlist(chosen, config.apps) == current.apps:
+        return None, f"nothing new: Target {current.name} is installed"
+    return chosen, ""
 
 
 def shortlist(target, apps):
