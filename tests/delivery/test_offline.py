@@ -10,7 +10,7 @@ from composeapps.cli import checkins
 from composeapps.cli.config import Config
 from composeapps.delivery import bundles, offline, record
 from composeapps.delivery.memory import Memory
-from composeapps.delivery.permits import stored
+from composeapps.delivery.stored import of_device
 from composeapps.delivery.trust import TrustError
 from composeapps.errors import LockedError
 from composeapps.records import lock
@@ -40,7 +40,7 @@ def device(tmp_path):
 
 
 def choose(parts, stick, wanted=""):
-    return offline.choose(parts, bundles.Bundle(stick), stored(parts.config, parts.states), wanted)
+    return offline.choose(parts, bundles.Bundle(stick), of_device(parts.config, parts.states), wanted)
 
 
 def test_a_stick_with_an_older_target_than_the_preloaded_one_is_not_taken_by_itself(device):
@@ -83,4 +83,4 @@ def test_a_stick_waits_for_a_check_in_that_is_under_way(device, tmp_path, monkey
     with parts.locked(), Memory(parts.states.root).alone():
         (_app, ended), = checkins.from_bundle(SimpleNamespace(bundle=stick, target=""), parts, lambda text: None)
     assert isinstance(ended, LockedError)
-    assert stored(parts.config, parts.states).seen("timestamp") is None
+    assert of_device(parts.config, parts.states).seen("timestamp") is None

@@ -64,14 +64,14 @@ def from_bundle(args, parts, say):
     """
     from composeapps.delivery import bundles, offline
     from composeapps.delivery.memory import Memory
-    from composeapps.delivery.permits import stored
+    from composeapps.delivery.stored import of_device
 
     try:
         bundle = bundles.Bundle(args.bundle)
         client = bundle.client()
         # A check-in writes down what it believes, too, and lets go of the lock of the apps meanwhile.
         with Memory(parts.states.root).alone():
-            target, sentence = offline.choose(parts, bundle, stored(parts.config, parts.states, parts.notify),
+            target, sentence = offline.choose(parts, bundle, of_device(parts.config, parts.states, parts.notify),
                                               args.target)
         if target is None:
             say(sentence)

@@ -25,7 +25,7 @@ from composeapps.delivery.gateway import Blobs, Gateway
 from composeapps.delivery.memory import Memory
 from composeapps.delivery.refresh import refresh
 from composeapps.delivery.selection import decide
-from composeapps.delivery.stored import Stored
+from composeapps.delivery.stored import of_device
 from composeapps.delivery.trust import NothingHereError, TrustError
 from composeapps.errors import ComposeAppsError, CorruptError, RegistryError, UnfinishedError
 from composeapps.records import journal, reports
@@ -64,8 +64,7 @@ class CheckIn:
         self._current, self._now, self._wanted = record.current(parts), now, target
         self._root = parts.states.root
         self.memory = Memory(self._root)
-        tag = self.config.tags[0] if self.config.tags else ""
-        self.stored = Stored(self._root / "delivery", self.config.root_dir, tag, self.notify)
+        self.stored = of_device(self.config, parts.states, self.notify)
         self._floor = clock.now(self.stored.signed()).timestamp()
         self.gateway = Gateway(self.config, self._floor, environ=environ)
         self._tell_state()

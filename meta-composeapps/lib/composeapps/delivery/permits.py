@@ -5,14 +5,9 @@ import contextlib
 
 from composeapps.delivery import record
 from composeapps.delivery.refresh import known
-from composeapps.delivery.stored import Stored
+from composeapps.delivery.stored import of_device
 from composeapps.delivery.trust import NothingHereError, TrustError
 from composeapps.installed import desired
-
-
-def stored(config, states, notify=lambda text: None):
-    """Return the Stored of the device's metadata, for the tag that it goes by."""
-    return Stored(states.root / "delivery", config.root_dir, config.tags[0] if config.tags else "", notify)
 
 
 def check(parts, uri):
@@ -52,7 +47,7 @@ def _factorys(parts):
 def _signed(parts):
     config, found = parts.config, ()
     with contextlib.suppress(NothingHereError):
-        found = known(stored(config, parts.states, parts.notify))
+        found = known(of_device(config, parts.states, parts.notify))
     return _digests(uri for target in found if target.fits(config.hardware_id, config.tags)
                     for uri in target.apps.values())
 

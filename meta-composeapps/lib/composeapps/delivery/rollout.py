@@ -18,7 +18,7 @@ import contextlib
 import os
 import time
 
-from composeapps.delivery import permits, refresh, selection
+from composeapps.delivery import refresh, selection, stored
 from composeapps.delivery.record import (
     FETCHING,
     GOING_BACK,
@@ -159,7 +159,7 @@ def recover(parts):
         return
     signed = ()
     with contextlib.suppress(ComposeAppsError):
-        signed = refresh.known(permits.stored(parts.config, parts.states, parts.notify))
+        signed = refresh.known(stored.of_device(parts.config, parts.states, parts.notify))
     here = [target for target in signed if target.fits(parts.config.hardware_id, parts.config.tags)
             and target.apps and is_in_place(parts, target)]
     best = selection.choose(here, parts.config.hardware_id, parts.config.tags)

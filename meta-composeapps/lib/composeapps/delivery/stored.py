@@ -190,6 +190,11 @@ class Stored:
         self._record = record
 
 
+def of_device(config, states, notify=lambda text: None):
+    """Return the Stored of a device's metadata, for the tag that it goes by: the first one of its configuration."""
+    return Stored(states.root / "delivery", config.root_dir, config.tags[0] if config.tags else "", notify)
+
+
 def _file_of(role):
     stem = quote(role, safe="")
     return f"{stem if len(stem) < 100 else hashlib.sha256(role.encode()).hexdigest()}{_FILE}"
