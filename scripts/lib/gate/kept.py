@@ -63,7 +63,7 @@ class KeptFactory:
 
     def state(self):
         """Return the State. Changes nothing."""
-        return State(held.holder(self._running), self._port(), self.registry.state())
+        return State(held.holder(self._running), kept.read_port(self._settings), self.registry.state())
 
     def up(self, port=None):
         """Start what does not run, make what is missing, renew the metadata; return the State.
@@ -125,14 +125,6 @@ class KeptFactory:
                               "timestamp": [found["online"]]}, {}, DAYS, now)
             documents.sign(state, made, list(found.values()))
             repository.publish(state, made, list(found.values()), now)
-
-    def _port(self):
-        try:
-            port = json.loads(self._settings.read_bytes())["port"]
-        except (OSError, ValueError, KeyError, TypeError):
-            # Nothing is lost with it: the next start writes another.
-            return None
-        return port if isinstance(port, int) and 0 < port < 65536 else None
 
     @contextlib.contextmanager
     def _alone(self):

@@ -61,7 +61,7 @@ class KeptRegistry:
 
     def state(self):
         """Return the State. Changes nothing, and asks the registry nothing."""
-        return State(held.holder(self._running), self._port())
+        return State(held.holder(self._running), read_port(self._settings))
 
     def up(self, port=None):
         """Start the registry unless it runs, and return its State when it answers.
@@ -106,14 +106,6 @@ class KeptRegistry:
                         raise _taken(port, "registry") from None
                     raise
 
-    def _port(self):
-        try:
-            port = json.loads(self._settings.read_bytes())["port"]
-        except (OSError, ValueError, KeyError, TypeError):
-            # Nothing is lost with it: the next start writes another.
-            return None
-        return port if isinstance(port, int) and 0 < port < 65536 else None
-
     @contextlib.contextmanager
     def _alone(self):
         """Keep two commands that start or end it apart; the second waits."""
@@ -133,6 +125,15 @@ class KeptRegistry:
                                 "or with sudo") from None
         except OSError as err:
             raise RegistryError(f"{err.filename or self.directory}: {err.strerror or err}") from None
+
+
+def read_port(settings):
+    """Return the port that a file of settings (a Path) names, None for none: the next start writes another."""
+    try:
+        port = json.loads(settings.read_bytes())["port"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return port if isinstance(port, int) and 0 < port < 65536 else None
 
 
 def choose_port(wanted, before, usual, command):
