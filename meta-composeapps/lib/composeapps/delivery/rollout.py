@@ -221,7 +221,7 @@ class _Installation:
         self._options = {"kind": rollout.kind, "force": force, "soak": soak}
         target = rollout.target
         self._subject = reports.correlation(rollout.started, rollout.identifier), target.name, str(target.version)
-        if hasattr(parts.reporter, "about"):
+        if parts.reporter is not None:
             parts.reporter.about(*self._subject)
 
     def run(self, hold=""):
