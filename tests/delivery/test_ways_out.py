@@ -15,6 +15,7 @@ from composeapps.errors import EngineError, NotFoundError, RolledBackError, Unfi
 from composeapps.records import journal, reports
 from composeapps.records.state import AppState
 from composeapps.update.parts import Parts
+from support.cuts import Cut, cut_writes
 
 
 def uri(app, number):
@@ -174,10 +175,6 @@ def test_a_target_that_was_given_up_while_it_was_fetched_is_not_installed(device
     assert device.apps() == {"a": 1} and device.record() == before
 
 
-class Cut(BaseException):
-    """The power goes."""
-
-
 @pytest.mark.parametrize("sick", [(), ("b",)], ids=["good", "bad"])
 def test_how_it_ended_is_told_whenever_the_power_goes(device, monkeypatch, sick):
     device.config = device.config._replace(server="https://factory.example.com")
@@ -186,18 +183,7 @@ def test_how_it_ended_is_told_whenever_the_power_goes(device, monkeypatch, sick)
         device.sick = {uri(app, number) for app in sick}
         told = {each["id"] for each in reports.waiting(device.states.root)}
         with monkeypatch.context() as patch:
-            writes, real = [], rollout.write
-
-            def cutting(parts, entry, writes=writes, real=real, last=number - 1):
-                writes.append(entry)
-                # Every other time the record is on the disk already.
-                if len(writes) > last // 2:
-                    if last % 2:
-                        real(parts, entry)
-                    raise Cut
-                real(parts, entry)
-
-            patch.setattr(rollout, "write", cutting)
+            cut_writes(patch, rollout, number - 1)
             try:
                 device.install(device.target(number, a=number % 10, b=number % 10))
                 ended = True

@@ -10,13 +10,10 @@ from composeapps.delivery.selection import Target
 from composeapps.errors import ComposeAppsError, NotFoundError, RejectedError, RolledBackError, UpdateLockedError
 from composeapps.records import journal, rejection
 from composeapps.update.parts import Parts
+from support.cuts import Cut, cut_writes
 from support.updating import SICK, service, shell
 
 pytestmark = pytest.mark.root
-
-
-class Cut(BaseException):
-    """The power goes."""
 
 
 class Fleet:
@@ -217,18 +214,7 @@ def test_a_cut_at_each_step_ends_in_one_version_of_all_apps(fleet, first, monkey
         before = fleet.target(1, **{letter: fleet.device.installed(fleet.app(letter)) for letter in "ab"})
         second = fleet.target(number, a=fleet.version("a", f"{number}"), b=fleet.version("b", f"{number}", **keys))
         with monkeypatch.context() as patch:
-            came, real = [], rollout.write
-
-            def cutting(parts, entry, real=real, came=came, last=number - 1):
-                came.append(entry)
-                # Every other time the record is on the disk already.
-                if len(came) > last // 2:
-                    if last % 2:
-                        real(parts, entry)
-                    raise Cut
-                real(parts, entry)
-
-            patch.setattr(rollout, "write", cutting)
+            cut_writes(patch, rollout, number - 1)
             try:
                 fleet.install(second)
                 ended = True
